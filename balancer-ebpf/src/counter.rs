@@ -1,0 +1,173 @@
+//! What can become of a packet. One enum: verdict, counter and name cannot drift apart.
+
+/// What the kernel is told to do with the packet.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// Up to the kernel's stack, and so to the proxy.
+    Pass,
+    /// Gone: a packet of a live flow that cannot be forwarded now; TCP repeats it.
+    Drop,
+    /// Out of an interface, rewritten.
+    Redirect,
+}
+
+macro_rules! outcomes {
+    ($($(#[doc = $doc:literal])+ $variant:ident => $verdict:ident, $name:literal;)+) => {
+        /// The outcome of a packet; its number is its index in the counter map.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        #[repr(u32)]
+        pub enum Outcome {
+            $($(#[doc = $doc])+ $variant,)+
+        }
+
+        impl Outcome {
+            /// Every outcome, in the order of the counter map.
+            pub const ALL: &[Self] = &[$(Self::$variant,)+];
+
+            /// What the kernel is told.
+            #[inline(always)]
+            pub const fn verdict(self) -> Verdict {
+                match self {
+                    $(Self::$variant => Verdict::$verdict,)+
+                }
+            }
+
+            /// The name in `show info`.
+            pub const fn name(self) -> &'static str {
+                match self {
+                    $(Self::$variant => $name,)+
+                }
+            }
+        }
+    };
+}
+
+outcomes! {
+    /// A SYN opened a flow and went to its server.
+    SynForwarded => Redirect, "syn_forwarded";
+    /// A packet of a flow, towards the server.
+    ToServer => Redirect, "to_server";
+    /// A packet of a flow, towards the client.
+    ToClient => Redirect, "to_client";
+
+    /// Shorter than an Ethernet header.
+    ShortFrame => Pass, "pass_short_frame";
+    /// Neither IPv4, IPv6 nor a VLAN tag: ARP, LLDP and the like.
+    NotIp => Pass, "pass_not_ip";
+    /// A VLAN tag.
+    Vlan => Pass, "pass_vlan";
+    /// IPv6: not fast yet.
+    Ipv6 => Pass, "pass_ipv6";
+    /// A header or the packet ends before its length field says.
+    Truncated => Pass, "pass_truncated";
+    /// A header whose fields contradict each other.
+    Malformed => Pass, "pass_malformed";
+    /// UDP, ICMP and everything else that is not TCP.
+    NotTcp => Pass, "pass_not_tcp";
+    /// A fragment that belongs to no flow.
+    Fragment => Pass, "pass_fragment";
+    /// IP options, and no flow.
+    IpOptions => Pass, "pass_ip_options";
+    /// Not a SYN, and no flow: the proxy's, or nobody's.
+    NoFlow => Pass, "pass_no_flow";
+    /// A SYN to an address and port that no service listens on.
+    NotService => Pass, "pass_not_service";
+    /// The service's fast path is off.
+    FastPathOff => Pass, "pass_fast_path_off";
+    /// The service's process has not been heard of for longer than its hold time.
+    HeartbeatStale => Pass, "pass_heartbeat_stale";
+    /// The source is not known.
+    NoAffinity => Pass, "pass_no_affinity";
+    /// The source was known once.
+    AffinityExpired => Pass, "pass_affinity_expired";
+    /// The source's first request is still being answered.
+    AffinityTentative => Pass, "pass_affinity_tentative";
+    /// The entry changed while it was read.
+    AffinityChanged => Pass, "pass_affinity_changed";
+    /// Several users share the source address.
+    Ambiguous => Pass, "pass_ambiguous";
+    /// The entry names a server id that is not in use.
+    UnknownServer => Pass, "pass_unknown_server";
+    /// The server fails its health checks.
+    ServerDown => Pass, "pass_server_down";
+    /// The server is draining: the proxy decides.
+    ServerDrain => Pass, "pass_server_drain";
+    /// The server is in maintenance.
+    ServerMaint => Pass, "pass_server_maint";
+    /// The server's address has changed since the entry was learned.
+    Generation => Pass, "pass_generation";
+    /// The server sends unfinished checksums: see `unfinished_syn_ack`.
+    ServerNotFast => Pass, "pass_server_not_fast";
+    /// Sent through the proxy on purpose, to keep checking.
+    Sampled => Pass, "pass_sampled";
+    /// A SYN with a TTL of one.
+    TtlExpired => Pass, "pass_ttl";
+    /// A SYN whose checksum is only the pseudo-header's: a local sender with transmit offload.
+    UnfinishedSyn => Pass, "pass_unfinished_checksum";
+    /// A SYN-ACK of that kind: its server is not fast for a while and its flow is gone.
+    UnfinishedSynAck => Pass, "unfinished_syn_ack";
+    /// More SYNs on this CPU than are looked at in a second.
+    SynRate => Pass, "pass_syn_rate";
+    /// Too many half-open flows of this source.
+    HalfOpenSource => Pass, "pass_half_open_source";
+    /// Too many half-open flows in all.
+    HalfOpenTotal => Pass, "pass_half_open_total";
+    /// The stack has a socket of this tuple.
+    SocketExists => Pass, "pass_socket_exists";
+    /// Forwarding is off on the interface the packet came in by.
+    ForwardingOff => Pass, "pass_forwarding_off";
+    /// No neighbour entry for the server; the proxy's own connection resolves it.
+    NoNeighbour => Pass, "pass_no_neighbour";
+    /// No route to the server.
+    NoRoute => Pass, "pass_no_route";
+    /// The route to the server leaves by an interface without the program.
+    EgressForeign => Pass, "pass_egress_foreign";
+    /// The route back to the client leaves by an interface without the program.
+    NoWayBack => Pass, "pass_no_way_back";
+    /// The two links differ in MTU, and this version answers no "fragmentation needed".
+    MtuDiffers => Pass, "pass_mtu_differs";
+    /// What the table has of this tuple is about to be removed.
+    FlowEnding => Pass, "pass_flow_ending";
+    /// No free port towards the server was found.
+    PortsExhausted => Pass, "pass_ports_exhausted";
+    /// The flow table is full.
+    FlowTableFull => Pass, "pass_flow_table_full";
+    /// The maps are not set up; the loader's fault.
+    NotConfigured => Pass, "pass_not_configured";
+
+    /// A packet of a flow with IP options.
+    DropOptions => Drop, "drop_ip_options";
+    /// A first fragment of a flow.
+    DropFragment => Drop, "drop_fragment";
+    /// A packet of a flow with a TTL of one.
+    DropTtl => Drop, "drop_ttl";
+    /// A packet of a flow that is larger than the route's MTU.
+    DropMtu => Drop, "drop_mtu";
+    /// A packet of a flow without a route.
+    DropNoRoute => Drop, "drop_no_route";
+    /// A packet of a flow whose neighbour is not resolved.
+    DropNoNeighbour => Drop, "drop_no_neighbour";
+    /// A packet of a flow whose route leaves by an interface without the program.
+    DropEgress => Drop, "drop_egress_foreign";
+}
+
+/// Entries of the counter map; leaves room for outcomes of later versions with the same schema.
+pub const MAX_OUTCOMES: u32 = 128;
+
+const _: () = assert!(Outcome::ALL.len() <= MAX_OUTCOMES as usize);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_positions_and_names_are_unique() {
+        let mut names: Vec<_> = Outcome::ALL.iter().map(|outcome| outcome.name()).collect();
+        for (index, outcome) in Outcome::ALL.iter().enumerate() {
+            assert_eq!(*outcome as usize, index);
+        }
+        names.sort_unstable();
+        names.dedup();
+        assert_eq!(names.len(), Outcome::ALL.len());
+    }
+}

@@ -1,0 +1,320 @@
+//! The life of a flow: which packet moves it where, and how long it may idle in between.
+//!
+//! FIN and RST only shorten the idle time; traffic in both directions restores it. So a single forged RST does not
+//! end a connection that both ends keep, and a half-closed transfer runs on.
+
+/// The server has not answered yet, or the client has not acknowledged its answer.
+pub const HALF_OPEN: u8 = 1;
+/// Handshake complete.
+pub const ESTABLISHED: u8 = 2;
+/// A FIN or RST was seen and traffic has not resumed in both directions.
+pub const CLOSING: u8 = 3;
+/// Killed: the tuple belongs to the stack. The entry waits for its removal.
+pub const DEAD: u8 = 4;
+
+/// Idle limit of a half-open flow, nanoseconds.
+pub const HALF_OPEN_NS: u64 = 10 * SECOND;
+/// Idle limit of an established flow, nanoseconds.
+pub const ESTABLISHED_NS: u64 = 3600 * SECOND;
+/// Idle limit of a closing flow, nanoseconds.
+pub const CLOSING_NS: u64 = 10 * SECOND;
+/// How long the port of a connection that the server closed first rests for others: the server's TIME_WAIT.
+pub const TIME_WAIT_NS: u64 = 60 * SECOND;
+/// User space removes an entry this long after it is over: nothing that a packet is using is removed under it.
+pub const REMOVAL_NS: u64 = SECOND;
+const SECOND: u64 = 1_000_000_000;
+
+/// This direction carried a SYN-ACK.
+pub const ANSWERED: u8 = 1;
+/// This direction carried a FIN.
+pub const FIN_SENT: u8 = 2;
+/// The server's FIN came before the client's: its TIME_WAIT holds the port.
+pub const SERVER_FIRST: u8 = 4;
+/// A RST was seen.
+pub const RESET: u8 = 8;
+
+/// TCP flags (RFC 9293 §3.1).
+pub mod flag {
+    /// No more data from the sender.
+    pub const FIN: u8 = 0x01;
+    /// Synchronise sequence numbers.
+    pub const SYN: u8 = 0x02;
+    /// Reset the connection.
+    pub const RST: u8 = 0x04;
+    /// The acknowledgment field counts.
+    pub const ACK: u8 = 0x10;
+}
+
+/// How often each direction has to speak before a closing flow counts as alive again; after both FINs an
+/// acknowledgment or two are only the close itself.
+const TALK_TO_RESTORE: u8 = 1;
+const TALK_TO_RESTORE_AFTER_BOTH_FINS: u8 = 3;
+
+/// The state of one direction; both directions of a flow are kept in step.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Side {
+    /// [`HALF_OPEN`] … [`DEAD`].
+    pub phase: u8,
+    /// [`ANSWERED`] and the others.
+    pub marks: u8,
+    /// Packets since the last FIN or RST, up to the number that restores the flow.
+    pub talk: u8,
+}
+
+impl Side {
+    /// A flow whose SYN is being forwarded.
+    pub const NEW: Self = Self { phase: HALF_OPEN, marks: 0, talk: 0 };
+}
+
+/// Whether an entry that was last used at `last_seen` is still one at `now` (nanoseconds).
+#[inline(always)]
+pub const fn is_live(phase: u8, last_seen: u64, now: u64) -> bool {
+    // A packet handled on another CPU may have stamped the entry a moment after we read the clock.
+    now.saturating_sub(last_seen) < idle_limit(phase)
+}
+
+/// Nanoseconds without a packet after which an entry is a miss.
+#[inline(always)]
+pub const fn idle_limit(phase: u8) -> u64 {
+    match phase {
+        HALF_OPEN => HALF_OPEN_NS,
+        ESTABLISHED => ESTABLISHED_NS,
+        CLOSING => CLOSING_NS,
+        _ => 0,
+    }
+}
+
+/// Whether an entry last used at `last_seen` (the later of both directions) is only waiting for its removal.
+///
+/// From then on XDP neither revives nor replaces it, so that user space can remove it without a race; until then its
+/// port is kept for its own client.
+#[inline(always)]
+pub const fn is_over_and_rested(side: Side, last_seen: u64, now: u64) -> bool {
+    let rest = if side.marks & SERVER_FIRST != 0 { TIME_WAIT_NS } else { 0 };
+    let limit = idle_limit(side.phase);
+    now.saturating_sub(last_seen) >= if rest > limit { rest } else { limit }
+}
+
+/// A packet that changes nothing but the time of last use: nearly all of them.
+#[inline(always)]
+pub const fn is_routine(phase: u8, flags: u8) -> bool {
+    phase == ESTABLISHED && flags & (flag::SYN | flag::FIN | flag::RST) == 0
+}
+
+/// Whether a packet counts as use of the flow. A SYN never does: its address can be forged.
+#[inline(always)]
+pub const fn is_use(flags: u8) -> bool {
+    flags & flag::SYN == 0
+}
+
+/// Whether a SYN with another initial sequence number may begin a new connection on this flow's tuple.
+#[inline(always)]
+pub const fn is_over(own: Side, twin: Side) -> bool {
+    let both_fins = own.marks & twin.marks & FIN_SENT != 0;
+    own.phase == CLOSING && (both_fins || own.marks & RESET != 0)
+}
+
+/// What a packet with `flags` in the direction of `own` does to the flow; true when it completed the handshake.
+#[inline(always)]
+pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8) -> bool {
+    if flags & flag::RST != 0 {
+        own.marks |= RESET;
+        twin.marks |= RESET;
+        close(own, twin);
+        return false;
+    }
+    if flags & flag::FIN != 0 {
+        if !from_client && twin.marks & FIN_SENT == 0 {
+            own.marks |= SERVER_FIRST;
+            twin.marks |= SERVER_FIRST;
+        }
+        own.marks |= FIN_SENT;
+        close(own, twin);
+        return false;
+    }
+    if flags & flag::SYN != 0 {
+        if !from_client && flags & flag::ACK != 0 {
+            own.marks |= ANSWERED;
+        }
+        return false;
+    }
+    match own.phase {
+        HALF_OPEN if from_client && twin.marks & ANSWERED != 0 => {
+            establish(own, twin);
+            true
+        }
+        CLOSING => {
+            resume(own, twin);
+            false
+        }
+        _ => false,
+    }
+}
+
+#[inline(always)]
+fn close(own: &mut Side, twin: &mut Side) {
+    own.phase = CLOSING;
+    twin.phase = CLOSING;
+    own.talk = 0;
+    twin.talk = 0;
+}
+
+#[inline(always)]
+fn establish(own: &mut Side, twin: &mut Side) {
+    own.phase = ESTABLISHED;
+    twin.phase = ESTABLISHED;
+}
+
+#[inline(always)]
+fn resume(own: &mut Side, twin: &mut Side) {
+    let both_fins = own.marks & twin.marks & FIN_SENT != 0;
+    let needed = if both_fins { TALK_TO_RESTORE_AFTER_BOTH_FINS } else { TALK_TO_RESTORE };
+    if own.talk < needed {
+        own.talk += 1;
+    }
+    if own.talk >= needed && twin.talk >= needed {
+        establish(own, twin);
+        own.marks &= !RESET;
+        twin.marks &= !RESET;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::flag::{ACK, FIN, RST, SYN};
+    use super::*;
+
+    /// A flow and a way to say who sends what.
+    struct Story {
+        client: Side,
+        server: Side,
+    }
+
+    impl Story {
+        fn new() -> Self {
+            Self { client: Side::NEW, server: Side::NEW }
+        }
+
+        fn established() -> Self {
+            let mut story = Self::new();
+            story.server(SYN | ACK);
+            assert!(story.client(ACK), "the handshake completes once");
+            story
+        }
+
+        fn client(&mut self, flags: u8) -> bool {
+            advance(&mut self.client, &mut self.server, true, flags)
+        }
+
+        fn server(&mut self, flags: u8) -> bool {
+            advance(&mut self.server, &mut self.client, false, flags)
+        }
+
+        fn phase(&self) -> u8 {
+            assert_eq!(self.client.phase, self.server.phase, "both directions are in step");
+            self.client.phase
+        }
+    }
+
+    #[test]
+    fn a_handshake_needs_the_servers_answer() {
+        let mut story = Story::new();
+        assert!(!story.client(ACK), "an ACK without a SYN-ACK is forged or early");
+        assert_eq!(story.phase(), HALF_OPEN);
+        story.server(SYN | ACK);
+        assert_eq!(story.phase(), HALF_OPEN);
+        assert!(story.client(ACK));
+        assert_eq!(story.phase(), ESTABLISHED);
+        assert!(!story.client(ACK));
+    }
+
+    #[test]
+    fn an_ordinary_close_stays_closing() {
+        let mut story = Story::established();
+        story.client(FIN | ACK);
+        story.server(ACK);
+        story.server(FIN | ACK);
+        story.client(ACK);
+        assert_eq!(story.phase(), CLOSING);
+        assert_eq!(story.client.marks & SERVER_FIRST, 0);
+    }
+
+    #[test]
+    fn a_simultaneous_close_stays_closing() {
+        let mut story = Story::established();
+        story.client(FIN | ACK);
+        story.server(FIN | ACK);
+        story.client(ACK);
+        story.server(ACK);
+        assert_eq!(story.phase(), CLOSING);
+    }
+
+    #[test]
+    fn a_server_that_closes_first_is_remembered() {
+        let mut story = Story::established();
+        story.server(FIN | ACK);
+        story.client(FIN | ACK);
+        story.server(ACK);
+        assert!(story.client.marks & SERVER_FIRST != 0 && story.server.marks & SERVER_FIRST != 0);
+    }
+
+    #[test]
+    fn a_half_closed_transfer_goes_on() {
+        let mut story = Story::established();
+        story.client(FIN | ACK);
+        story.server(ACK);
+        story.client(ACK);
+        assert_eq!(story.phase(), ESTABLISHED);
+        story.server(FIN | ACK);
+        story.client(ACK);
+        assert_eq!(story.phase(), CLOSING);
+    }
+
+    #[test]
+    fn one_forged_reset_does_not_end_a_flow_whose_ends_talk() {
+        let mut story = Story::established();
+        story.server(RST);
+        assert_eq!(story.phase(), CLOSING);
+        story.client(ACK);
+        assert_eq!(story.phase(), CLOSING, "one direction proves nothing");
+        story.server(ACK);
+        assert_eq!(story.phase(), ESTABLISHED);
+    }
+
+    #[test]
+    fn a_syn_may_take_over_only_a_finished_flow() {
+        let mut story = Story::established();
+        assert!(!is_over(story.client, story.server));
+        story.client(FIN | ACK);
+        assert!(!is_over(story.client, story.server), "half-closed is alive");
+        story.server(FIN | ACK);
+        assert!(is_over(story.client, story.server));
+        let mut refused = Story::new();
+        refused.server(RST | ACK);
+        assert!(is_over(refused.client, refused.server));
+    }
+
+    #[test]
+    fn a_deadline_is_a_miss_at_its_very_tick() {
+        assert!(is_live(HALF_OPEN, 5, 4 + HALF_OPEN_NS));
+        assert!(!is_live(HALF_OPEN, 5, 5 + HALF_OPEN_NS));
+        assert!(!is_live(DEAD, 5, 5));
+        assert!(is_live(ESTABLISHED, 10, 5), "stamped by another CPU a moment later");
+    }
+
+    #[test]
+    fn a_port_rests_for_the_servers_time_wait_only_if_the_server_closed_first() {
+        let closing = Side { phase: CLOSING, marks: FIN_SENT, talk: 0 };
+        assert!(!is_over_and_rested(closing, 0, CLOSING_NS - 1));
+        assert!(is_over_and_rested(closing, 0, CLOSING_NS));
+        let server_first = Side { marks: FIN_SENT | SERVER_FIRST, ..closing };
+        assert!(!is_over_and_rested(server_first, 0, TIME_WAIT_NS - 1));
+        assert!(is_over_and_rested(server_first, 0, TIME_WAIT_NS));
+    }
+
+    #[test]
+    fn nothing_on_a_syn_counts_as_use() {
+        assert!(!is_use(SYN) && !is_use(SYN | ACK) && is_use(ACK) && is_use(RST));
+    }
+}

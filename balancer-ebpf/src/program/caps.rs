@@ -1,0 +1,86 @@
+//! Bounds on what a flood of SYNs can take: beyond any of them the packet is the proxy's, which has SYN cookies.
+
+use aya_ebpf::bindings::BPF_ANY;
+use balancer_ebpf::abi::{HALF_OPEN_PER_SOURCE, Service, Settings};
+use balancer_ebpf::counter::Outcome;
+use balancer_ebpf::window::{self, Window};
+
+use crate::maps::{HALF_OPEN, HALF_OPEN_TOTALS, SYN_RATES};
+
+/// The slot of `HALF_OPEN_TOTALS` that counts for everyone.
+const ALL_SERVICES: u32 = 0;
+
+/// Counts the SYN; an error if this CPU has looked at enough of them in this second.
+#[inline(always)]
+pub(crate) fn admit_syn(settings: &Settings, now: u64) -> Result<(), Outcome> {
+    let Some(rate) = SYN_RATES.get_ptr_mut(0) else { return Err(Outcome::NotConfigured) };
+    // SAFETY: the element of this CPU, and nothing interrupts the program on it.
+    let rate = unsafe { &mut *rate };
+    let second = (now / 1_000_000_000) as u32;
+    if rate.second != second {
+        rate.second = second;
+        rate.count = 0;
+    }
+    if rate.count >= settings.syn_rate {
+        return Err(Outcome::SynRate);
+    }
+    rate.count += 1;
+    Ok(())
+}
+
+/// Whether one more half-open flow is within bounds.
+#[inline(always)]
+pub(crate) fn check_half_open(
+    settings: &Settings,
+    service: &Service,
+    slot: u32,
+    source: [u8; 4],
+    now: u64,
+) -> Result<(), Outcome> {
+    let number = window::number(now);
+    // SAFETY: counters; an element reused by the LRU for another source miscounts by one.
+    if unsafe { HALF_OPEN.get(source) }.is_some_and(|w| w.count(number) >= u64::from(HALF_OPEN_PER_SOURCE)) {
+        return Err(Outcome::HalfOpenSource);
+    }
+    let full = |slot: u32, cap: u32| HALF_OPEN_TOTALS.get(slot).is_none_or(|w| w.count(number) >= u64::from(cap));
+    if full(ALL_SERVICES, settings.half_open_cap) || full(slot, service.half_open_cap) {
+        return Err(Outcome::HalfOpenTotal);
+    }
+    Ok(())
+}
+
+/// Counts a flow that was opened.
+#[inline(always)]
+pub(crate) fn opened(slot: u32, source: [u8; 4], now: u64) {
+    let number = window::number(now);
+    // SAFETY: as above.
+    match HALF_OPEN.get_ptr_mut(source) {
+        Some(window) => unsafe { (*window).add(number) },
+        None => {
+            // Two CPUs may both begin the count: one is lost.
+            let _ = HALF_OPEN.insert(source, Window::started(number), u64::from(BPF_ANY));
+        }
+    }
+    for slot in [ALL_SERVICES, slot] {
+        if let Some(window) = HALF_OPEN_TOTALS.get_ptr_mut(slot) {
+            // SAFETY: array elements stay where they are.
+            unsafe { (*window).add(number) };
+        }
+    }
+}
+
+/// Takes a flow whose handshake is complete off the counts.
+#[inline(always)]
+pub(crate) fn handshake_done(slot: u16, source: [u8; 4], created: u64) {
+    let added = window::number(created);
+    // SAFETY: as above.
+    if let Some(window) = HALF_OPEN.get_ptr_mut(source) {
+        unsafe { (*window).remove(added) };
+    }
+    for slot in [ALL_SERVICES, u32::from(slot)] {
+        if let Some(window) = HALF_OPEN_TOTALS.get_ptr_mut(slot) {
+            // SAFETY: array elements stay where they are.
+            unsafe { (*window).remove(added) };
+        }
+    }
+}

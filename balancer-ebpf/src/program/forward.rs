@@ -1,0 +1,66 @@
+//! Rewriting a packet of a flow and sending it on.
+//!
+//! Always by redirect, also out of the interface it came in by: `XDP_TX` is silently lost on veth unless the peer has
+//! a program of its own.
+
+use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
+use aya_ebpf::programs::XdpContext;
+use balancer_ebpf::abi::{FROM_CLIENT, Flow};
+use balancer_ebpf::checksum;
+use balancer_ebpf::counter::Outcome;
+use balancer_ebpf::packet::Packet;
+
+use crate::kernel::{self, NoRoute, Route};
+use crate::maps::INTERFACES;
+
+/// Sends a packet on with its flow's rewrite. What cannot be sent now is dropped: TCP repeats it.
+#[inline(always)]
+pub(crate) fn forward(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Result<Outcome, Outcome> {
+    // SAFETY: an entry of the flow map, valid for the length of this run; `parse` has checked the header.
+    let (flow, ip) = unsafe { (&mut *flow, &*packet.ip) };
+    if ip.ttl <= 1 {
+        return Err(Outcome::DropTtl);
+    }
+    let ifindex = ctx.ingress_ifindex() as u32;
+    let route = match kernel::route(ctx, ifindex, &flow.becomes, ip.tos, packet.total_length) {
+        Ok(route) => route,
+        Err(NoRoute::NoNeighbour) if flow.direction != FROM_CLIENT => way_back(flow),
+        Err(NoRoute::NoNeighbour) => return Err(Outcome::DropNoNeighbour),
+        Err(NoRoute::TooBig) => return Err(Outcome::DropMtu),
+        Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => return Err(Outcome::DropNoRoute),
+    };
+    send(packet, flow, &route)?;
+    Ok(if flow.direction == FROM_CLIENT { Outcome::ToServer } else { Outcome::ToClient })
+}
+
+/// Rewrites the packet and redirects it; counts it in its flow.
+#[inline(always)]
+pub(crate) fn send(packet: &Packet, flow: &mut Flow, route: &Route) -> Result<(), Outcome> {
+    if INTERFACES.redirect(route.ifindex, u64::from(XDP_DROP)) != Ok(XDP_REDIRECT) {
+        return Err(Outcome::DropEgress);
+    }
+    flow.packets += 1;
+    flow.bytes += u64::from(packet.total_length);
+    // SAFETY: `parse` has checked the three headers.
+    unsafe {
+        let ethernet = &mut *packet.ethernet;
+        ethernet.destination.copy_from_slice(&route.macs[..6]);
+        ethernet.source.copy_from_slice(&route.macs[6..]);
+        let ip = &mut *packet.ip;
+        ip.checksum = checksum::apply_with_ttl(ip.checksum, flow.ip_delta);
+        ip.ttl -= 1;
+        ip.source = flow.becomes.source;
+        ip.destination = flow.becomes.destination;
+        let tcp = &mut *packet.tcp;
+        tcp.checksum = checksum::apply(tcp.checksum, flow.tcp_delta);
+        tcp.source = flow.becomes.source_port;
+        tcp.destination = flow.becomes.destination_port;
+    }
+    Ok(())
+}
+
+/// The way the client's SYN came.
+#[inline(always)]
+fn way_back(flow: &Flow) -> Route {
+    Route { ifindex: flow.client_ifindex, macs: flow.client_macs, mtu: 0 }
+}

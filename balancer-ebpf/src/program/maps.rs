@@ -1,0 +1,57 @@
+//! The maps. All but the counters of this CPU are shared by every service of the network namespace.
+//!
+//! Rule for hash maps: an element that was removed may be reused for another key while a pointer to it is held. What
+//! must not be mixed up is copied, looked up again, and only believed if both reads agree.
+
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::macros::btf_map;
+use balancer_ebpf::abi::{
+    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, Flow, FlowKey, ListenKey, MAX_HALF_OPEN_SOURCES,
+    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
+};
+use balancer_ebpf::counter::MAX_OUTCOMES;
+use balancer_ebpf::window::Window;
+
+/// A learned table of one service; written by user space only.
+type Sources = LruHashMap<[u8; 16], u64, { DEFAULT_SOURCE_ENTRIES as usize }>;
+
+#[btf_map]
+pub(crate) static FLOWS: HashMap<FlowKey, Flow, { DEFAULT_FLOW_ENTRIES as usize }> = HashMap::new();
+
+/// Address and port → slot of the service.
+#[btf_map]
+pub(crate) static LISTENS: HashMap<ListenKey, u32, { MAX_LISTENS as usize }> = HashMap::new();
+
+#[btf_map]
+pub(crate) static SERVICES: Array<Service, { MAX_SERVICES as usize }> = Array::new();
+
+/// By slot of the service.
+#[btf_map]
+pub(crate) static SOURCES: ArrayOfMaps<Sources, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+
+#[btf_map]
+pub(crate) static SERVERS: Array<Server, { MAX_SERVERS as usize }> = Array::new();
+
+/// Until when a server is not fast, nanoseconds of `CLOCK_BOOTTIME`; the one thing XDP says about servers.
+#[btf_map]
+pub(crate) static NOT_FAST: Array<u64, { MAX_SERVERS as usize }> = Array::new();
+
+/// Interfaces that have the program and can transmit frames, by index: where a fast packet may leave.
+#[btf_map]
+pub(crate) static INTERFACES: DevMapHash<{ MAX_INTERFACES as usize }> = DevMapHash::new();
+
+#[btf_map]
+pub(crate) static HALF_OPEN: LruHashMap<[u8; 4], Window, { MAX_HALF_OPEN_SOURCES as usize }> = LruHashMap::new();
+
+/// Half-open flows by slot of the service; slot 0 is all of them.
+#[btf_map]
+pub(crate) static HALF_OPEN_TOTALS: Array<Window, { MAX_SERVICES as usize }> = Array::new();
+
+#[btf_map]
+pub(crate) static SYN_RATES: PerCpuArray<SynRate, 1> = PerCpuArray::new();
+
+#[btf_map]
+pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
+
+#[btf_map]
+pub(crate) static COUNTERS: PerCpuArray<u64, { MAX_OUTCOMES as usize }> = PerCpuArray::new();

@@ -1,0 +1,283 @@
+//! What the admin socket shows. The same structs make the text and the JSON; their fields are a contract.
+
+use std::fmt::Write;
+
+use serde::Serialize;
+
+use super::text::Columns;
+use super::{Desk, SOURCE};
+use crate::clock;
+use crate::datapath::view::{DatapathInfo, FlowRow};
+use crate::proxy::{Snapshot, Stats};
+use crate::server::Servers;
+use crate::table::{Table, source_address};
+
+/// As many entries are shown as an operator's tools can be expected to take; the control thread builds the answer in
+/// memory.
+const MOST_ENTRIES: usize = 1_000_000;
+
+/// `show info`.
+#[derive(Debug, Serialize)]
+pub struct Info {
+    /// `--name`.
+    pub name: String,
+    /// Of the program.
+    pub version: &'static str,
+    /// Of the process.
+    pub pid: u32,
+    /// Since the service became ready.
+    pub uptime_seconds: u64,
+    /// Threads that serve clients.
+    pub workers: usize,
+    /// Addresses and ports that clients connect to.
+    pub listen: Vec<String>,
+    /// Where learned tables are: `kernel`, `memory`, or `none` when no method learns.
+    pub tables: &'static str,
+    /// The counters of the proxy, of all workers.
+    #[serde(flatten)]
+    pub proxy: Snapshot,
+    /// What was warned of at start.
+    pub warnings: Vec<String>,
+    /// The fast path; null without one.
+    pub datapath: Option<DatapathInfo>,
+}
+
+impl Info {
+    pub(super) fn of(desk: &Desk) -> Self {
+        let config = &desk.service.config;
+        Self {
+            name: config.name.clone(),
+            version: env!("CARGO_PKG_VERSION"),
+            pid: std::process::id(),
+            uptime_seconds: desk.started.elapsed().as_secs(),
+            workers: config.workers,
+            listen: desk.listen.iter().map(ToString::to_string).collect(),
+            tables: desk.source.as_ref().map_or("none", Table::kind),
+            proxy: desk.stats.iter().map(|stats| Stats::snapshot(stats)).sum(),
+            warnings: desk.warnings.clone(),
+            datapath: desk.view.as_ref().map(|view| view.info()),
+        }
+    }
+
+    /// One line per fact.
+    pub(super) fn text(&self) -> String {
+        let mut facts = vec![
+            ("name", self.name.clone()),
+            ("version", self.version.to_owned()),
+            ("pid", self.pid.to_string()),
+            ("uptime_seconds", self.uptime_seconds.to_string()),
+            ("workers", self.workers.to_string()),
+            ("listen", self.listen.join(" ")),
+            ("tables", self.tables.to_owned()),
+        ];
+        // By their names in the JSON, so that there is one list of counters.
+        let counters = serde_json::to_value(self.proxy).unwrap_or_default();
+        let counters = counters.as_object().into_iter().flatten();
+        let counters: Vec<_> = counters.map(|(name, value)| (name.as_str(), value.to_string())).collect();
+        facts.extend(counters.iter().cloned());
+        facts.extend(self.warnings.iter().map(|warning| ("warning", warning.clone())));
+        match &self.datapath {
+            None => facts.push(("fast_path", "none".to_owned())),
+            Some(datapath) => {
+                facts.push(("fast_path", datapath.fast_path.to_owned()));
+                let interface =
+                    |at: &crate::datapath::view::InterfaceInfo| ("xdp", format!("{} {}", at.name, at.mode));
+                facts.extend(datapath.interfaces.iter().map(interface));
+                facts.extend(datapath.counters.iter().map(|(name, count)| (*name, count.to_string())));
+            }
+        }
+        facts.iter().fold(String::new(), |mut text, (name, value)| {
+            // Writing to a string cannot fail.
+            let _ = writeln!(text, "{name}: {value}");
+            text
+        })
+    }
+}
+
+/// A row of `show servers`.
+#[derive(Debug, Serialize)]
+pub struct ServerRow {
+    /// Its name.
+    pub name: String,
+    /// Where it listens.
+    pub address: String,
+    /// What it may be used for now: `up`, `drain`, `down` or `maint`.
+    pub state: &'static str,
+    /// The operator's wish: `ready`, `drain` or `maint`.
+    pub operator: &'static str,
+    /// What the checks say: `up`, `down` or `unknown`.
+    pub health: &'static str,
+    /// Its persistence cookie, if it has one.
+    pub cookie: Option<String>,
+    /// Its id in tables.
+    pub id: u16,
+    /// Counts the addresses this name has had.
+    pub generation: u8,
+    /// Requests being served now.
+    pub in_flight: u32,
+    /// Requests since start.
+    pub requests: u64,
+}
+
+impl ServerRow {
+    pub(super) fn all(servers: &Servers) -> Vec<Self> {
+        use std::sync::atomic::Ordering::Relaxed;
+        let row = |server: &crate::server::Server| Self {
+            name: server.name.clone(),
+            address: server.address.to_string(),
+            state: server.state().as_str(),
+            operator: server.operator().as_str(),
+            health: server.health().as_str(),
+            cookie: server.cookie.clone(),
+            id: server.identity.id,
+            generation: server.identity.generation,
+            in_flight: server.in_flight.load(Relaxed),
+            requests: server.requests.load(Relaxed),
+        };
+        servers.iter().map(row).collect()
+    }
+}
+
+impl Columns for ServerRow {
+    const NAMES: &'static [&'static str] = &[
+        "name",
+        "address",
+        "state",
+        "operator",
+        "health",
+        "cookie",
+        "id",
+        "generation",
+        "in_flight",
+        "requests",
+    ];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.clone(),
+            self.address.clone(),
+            self.state.into(),
+            self.operator.into(),
+            self.health.into(),
+            self.cookie.clone().unwrap_or_else(|| "-".into()),
+            self.id.to_string(),
+            self.generation.to_string(),
+            self.in_flight.to_string(),
+            self.requests.to_string(),
+        ]
+    }
+}
+
+/// A row of `show table`.
+#[derive(Debug, Serialize)]
+pub struct TableSummary {
+    /// Called as in its flag.
+    pub name: &'static str,
+    /// `kernel` or `memory`.
+    pub kind: &'static str,
+    /// Live entries.
+    pub entries: usize,
+    /// Most entries it holds.
+    pub size: u32,
+    /// Life of an entry after its last use, in seconds.
+    pub timeout: u32,
+}
+
+impl TableSummary {
+    pub(super) fn all(desk: &Desk) -> Vec<Self> {
+        let method = desk.service.config.persist.source();
+        let summary = desk.source.as_ref().zip(method).map(|(table, method)| {
+            let (now, mut entries) = (clock::boot_seconds(), 0);
+            table.for_each(|_, entry| entries += usize::from(entry.is_live(now)));
+            Self { name: SOURCE, kind: table.kind(), entries, size: method.size, timeout: method.timeout }
+        });
+        summary.into_iter().collect()
+    }
+}
+
+impl Columns for TableSummary {
+    const NAMES: &'static [&'static str] = &["name", "kind", "entries", "size", "timeout"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.name.into(),
+            self.kind.into(),
+            self.entries.to_string(),
+            self.size.to_string(),
+            self.timeout.to_string(),
+        ]
+    }
+}
+
+/// A row of `show table NAME`: a live entry.
+#[derive(Debug, Serialize)]
+pub struct TableRow {
+    /// The client's address.
+    pub key: String,
+    /// The server's name, or `#` and its id when it is no longer configured.
+    pub server: String,
+    /// Seconds left unless it is used again.
+    pub expires_in: u32,
+    /// Several users were seen behind this key.
+    pub ambiguous: bool,
+    /// Reserved by a request that no server has answered yet.
+    pub tentative: bool,
+}
+
+impl TableRow {
+    /// By address.
+    pub(super) fn all(table: &Table, servers: &Servers) -> Vec<Self> {
+        let (now, timeout) = (clock::boot_seconds(), table.timeout);
+        let mut entries = Vec::new();
+        table.for_each(|key, entry| {
+            if entry.is_live(now) && entries.len() < MOST_ENTRIES {
+                entries.push((key, entry));
+            }
+        });
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        let row = |(key, entry): &(_, balancer_ebpf::affinity::Affinity)| Self {
+            key: source_address(key).to_string(),
+            server: match servers.by_id(entry.server()) {
+                Some(index) => servers[index].name.clone(),
+                None => format!("#{}", entry.server()),
+            },
+            expires_in: entry.expiry().saturating_sub(now),
+            ambiguous: entry.is_ambiguous() && !entry.ambiguity_aged_out(now, timeout),
+            tentative: entry.is_tentative(),
+        };
+        entries.iter().map(row).collect()
+    }
+}
+
+impl Columns for TableRow {
+    const NAMES: &'static [&'static str] = &["key", "server", "expires_in", "ambiguous", "tentative"];
+
+    fn cells(&self) -> Vec<String> {
+        let yes_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
+        vec![
+            self.key.clone(),
+            self.server.clone(),
+            self.expires_in.to_string(),
+            yes_no(self.ambiguous),
+            yes_no(self.tentative),
+        ]
+    }
+}
+
+impl Columns for FlowRow {
+    const NAMES: &'static [&'static str] =
+        &["client", "server", "address", "snat", "phase", "idle_seconds", "packets", "bytes"];
+
+    fn cells(&self) -> Vec<String> {
+        vec![
+            self.client.clone(),
+            self.server.clone(),
+            self.address.clone(),
+            self.snat.clone(),
+            self.phase.into(),
+            self.idle_seconds.to_string(),
+            self.packets.to_string(),
+            self.bytes.to_string(),
+        ]
+    }
+}

@@ -1,0 +1,208 @@
+use std::io::{Read, Write};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+
+use balancer_ebpf::affinity::Affinity;
+use serde_json::Value;
+
+use super::*;
+use crate::balance::RoundRobin;
+use crate::cli;
+use crate::clock;
+use crate::config::{Config, Host, Plan};
+use crate::instance::Instance;
+use crate::server::State;
+use crate::server::tests::servers;
+use crate::service::Service;
+use crate::table::memory::Memory;
+use crate::table::source_key;
+
+fn config(line: &str) -> Config {
+    let line = format!("balancer run --listen 127.0.0.1:80 --server s1=10.0.0.1:80 --admin /x/y.sock {line}");
+    let Ok(cli::Command::Run(run, settings)) = cli::parse(line.split_whitespace().map(Into::into)) else {
+        panic!("{line}");
+    };
+    Plan::new(&run, settings, &Host::read()).expect("valid").config
+}
+
+/// Two servers, and a source table that knows two clients.
+fn desk() -> Desk {
+    let table = Table::new(Box::new(Memory::new(16)), 1600);
+    let now = clock::boot_seconds();
+    let learn = |address: &str, entry| {
+        table.put(&source_key(address.parse().expect("address")), entry).expect("memory never refuses");
+    };
+    learn("10.9.9.2", Affinity::new(7, 1, now + 50).with_ambiguity(now, 1600));
+    learn("10.9.9.1", Affinity::new(2, 1, now + 100));
+    learn("10.9.9.3", Affinity::new(1, 1, now.saturating_sub(1)));
+    let config = config("--persist source");
+    Desk {
+        service: Arc::new(Service { config, servers: servers(2), balance: RoundRobin::default() }),
+        source: Some(table),
+        view: None,
+        stats: vec![Arc::default(), Arc::default()],
+        listen: vec!["127.0.0.1:8080".parse().expect("address")],
+        warnings: vec!["mind the gap".into()],
+        started: Instant::now(),
+    }
+}
+
+fn json(desk: &Desk, line: &str) -> Value {
+    serde_json::from_str(&desk.answer(line)).expect(line)
+}
+
+#[test]
+fn info_has_its_fields() {
+    let info = json(&desk(), "show info json");
+    for field in
+        ["name", "version", "pid", "uptime_seconds", "workers", "requests", "connections", "datapath"]
+    {
+        assert!(info.get(field).is_some(), "{field} in {info}");
+    }
+    assert_eq!(info["listen"], serde_json::json!(["127.0.0.1:8080"]));
+    assert_eq!(info["tables"], "memory");
+    assert_eq!(info["warnings"], serde_json::json!(["mind the gap"]));
+    assert_eq!(info["datapath"], Value::Null);
+    let text = desk().answer("show info");
+    for line in ["name: balancer", "requests: 0", "warning: mind the gap", "fast_path: none"] {
+        assert!(text.lines().any(|found| found == line), "{line} in {text}");
+    }
+}
+
+#[test]
+fn servers_have_their_states() {
+    let desk = desk();
+    desk.service.servers[1].requests.store(5, std::sync::atomic::Ordering::Relaxed);
+    let rows = json(&desk, "show servers json");
+    let expected = serde_json::json!({
+        "name": "s2", "address": "127.0.0.1:8002", "state": "up", "operator": "ready", "health": "unknown",
+        "cookie": "s2", "id": 2, "generation": 1, "in_flight": 0, "requests": 5,
+    });
+    assert_eq!(rows[1], expected);
+    let text = desk.answer("show servers");
+    assert!(text.starts_with("name  address         state  operator"), "{text}");
+}
+
+#[test]
+fn tables_show_live_entries_by_address() {
+    let desk = desk();
+    let rows = json(&desk, "show table source json");
+    let keys: Vec<_> = rows.as_array().expect("array").iter().map(|row| row["key"].clone()).collect();
+    assert_eq!(keys, ["10.9.9.1", "10.9.9.2"]);
+    assert_eq!(rows[0]["server"], "s2");
+    assert_eq!(rows[1]["server"], "#7", "a server that is not configured any more");
+    assert_eq!((&rows[0]["ambiguous"], &rows[1]["ambiguous"]), (&Value::Bool(false), &Value::Bool(true)));
+    let summary = json(&desk, "show table json");
+    assert_eq!(summary[0]["entries"], 2);
+    assert_eq!(json(&desk, "show flows json"), serde_json::json!([]));
+}
+
+#[test]
+fn what_is_not_there_is_an_error_that_says_what_is() {
+    let desk = desk();
+    let table = [
+        ("show table session=JS", "error: there is no table \"session=JS\"; there are: source\n\n"),
+        ("set server s9 maint", "error: there is no server \"s9\"; there are: s1, s2\n\n"),
+        ("set server s1 sleep", "error: there is no state \"sleep\"; write ready, drain or maint\n\n"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(desk.answer(line), expected);
+    }
+    let unknown = desk.answer("frobnicate");
+    assert!(unknown.starts_with("error: unknown command \"frobnicate\"") && unknown.contains("show servers"));
+}
+
+#[test]
+fn the_operator_takes_servers_out_and_puts_them_back() {
+    let desk = desk();
+    let state = || desk.service.servers[0].state();
+    assert_eq!(desk.answer("set server s1 drain"), "server s1 is set to drain; it is drain now\n\n");
+    assert_eq!(state(), State::Drain);
+    desk.answer("set server balancer/s1 state maint");
+    assert_eq!(state(), State::Maint);
+    desk.answer("set server s1 ready");
+    assert_eq!(state(), State::Up);
+}
+
+#[test]
+fn each_of_several_commands_has_its_answer() {
+    let answers = desk().answer("set server s1 drain; set server s2 maint ;; show table");
+    assert_eq!(answers.matches("\n\n").count(), 3, "{answers}");
+    assert!(desk().answer("").contains("show info"), "an empty line is answered with help");
+}
+
+/// Runs `client` on a thread of its own against a socket in a fresh directory.
+fn with_socket(client: impl FnOnce(&Path) + Send + 'static) {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("web.sock");
+    let instance = Instance::claim("web", &path).expect("claimed");
+    let socket = Socket::bind(&path, &instance).expect("bound");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let done = {
+        let path = path.clone();
+        runtime.spawn_blocking(move || client(&path))
+    };
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        tokio::select! {
+            () = socket.serve(Rc::new(desk())).expect("served") => unreachable!("it serves for ever"),
+            outcome = done => outcome.expect("client"),
+        }
+    });
+    drop(socket);
+    assert!(!path.exists(), "removed");
+}
+
+fn exchange(path: &Path, sent: &[u8]) -> String {
+    let mut stream = UnixStream::connect(path).expect("connected");
+    let _ = stream.write_all(sent);
+    let _ = stream.shutdown(std::net::Shutdown::Write);
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).expect("an answer");
+    answer
+}
+
+#[test]
+fn the_socket_answers_and_is_its_owners_alone() {
+    with_socket(|path| {
+        let mode = std::fs::metadata(path).expect("there").permissions().mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert!(exchange(path, b"show servers\n").starts_with("name"));
+        assert!(exchange(path, b"show servers").starts_with("name"), "the end of the input ends a line too");
+    });
+}
+
+#[test]
+fn hostile_input_is_harmless() {
+    with_socket(|path| {
+        assert!(
+            exchange(path, &vec![b'x'; 100_000]).starts_with("error: the line is longer than 16384 bytes")
+        );
+        assert!(exchange(path, b"\0\xff\xfe;show\x1b info\n").starts_with("error: unknown command"));
+        assert!(exchange(path, b";;;;\n").contains("show info"));
+        let idle: Vec<_> = (0..64).map(|_| UnixStream::connect(path).expect("connected")).collect();
+        assert!(exchange(path, b"show info\n").starts_with("error: too many connections"));
+        drop(idle);
+        let patience = (0..100).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(20));
+            exchange(path, b"show info\n").starts_with("name: ")
+        });
+        assert!(patience, "places are free again");
+    });
+}
+
+#[test]
+fn a_file_or_a_stranger_in_the_sockets_place_is_left_alone() {
+    let directory = tempfile::tempdir().expect("directory");
+    let path = directory.path().join("web.sock");
+    let instance = Instance::claim("web", &path).expect("claimed");
+    std::fs::write(&path, "precious").expect("written");
+    let refused = Socket::bind(&path, &instance).expect_err("a file").to_string();
+    assert!(refused.contains("a file that is not a socket"), "{refused}");
+    std::fs::remove_file(&path).expect("removed");
+    let stranger = std::os::unix::net::UnixListener::bind(&path).expect("bound");
+    let refused = Socket::bind(&path, &instance).expect_err("a stranger").to_string();
+    assert!(refused.contains("another process answers there"), "{refused}");
+    drop(stranger);
+    Socket::bind(&path, &instance).expect("what a dead process has left is replaced");
+}

@@ -1,0 +1,53 @@
+//! `balancer check`: what would happen, without doing it.
+
+use std::fmt::Write;
+
+use crate::config::fast_path::word;
+use crate::config::{Config, Plan};
+use crate::datapath;
+
+/// The report: `ok` and what the service would be, what should be known about it, and with `dump` every setting.
+///
+/// # Errors
+/// What this host cannot do.
+pub fn report(plan: &Plan, dump: bool) -> anyhow::Result<String> {
+    let notes = datapath::check(&plan.config)?;
+    let warnings = plan.warnings.iter().map(|warning| format!("warning: {warning}"));
+    let remarks =
+        std::iter::once(summary(&plan.config)).chain(fast_path(&plan.config)).chain(warnings).chain(notes);
+    let mut report = String::new();
+    // A dump is an @FILE, so what is not a setting is a comment in it.
+    let mark = if dump { "# " } else { "" };
+    for remark in remarks {
+        // Writing to a string cannot fail.
+        let _ = writeln!(report, "{mark}{remark}");
+    }
+    if dump {
+        report.push_str(&plan.dump());
+    }
+    Ok(report)
+}
+
+fn summary(config: &Config) -> String {
+    let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let methods: Vec<_> = config.persist.methods().iter().map(crate::persist::Method::as_str).collect();
+    let then = if methods.is_empty() { String::new() } else { format!("{}, then ", methods.join(", ")) };
+    let servers = config.servers.len();
+    format!(
+        "ok: service {:?} on {}, {servers} server{}, decided by {then}roundrobin",
+        config.name,
+        listen.join(" "),
+        if servers == 1 { "" } else { "s" }
+    )
+}
+
+/// What becomes of the fast path, in one line; `None` without `--xdp`.
+pub(crate) fn fast_path(config: &Config) -> Option<String> {
+    let datapath = config.datapath.as_ref()?;
+    Some(
+        datapath
+            .fast_path_reason
+            .clone()
+            .unwrap_or_else(|| format!("fast path {}", word(datapath.fast_path))),
+    )
+}

@@ -1,0 +1,180 @@
+//! The flags of `run` and `check`, in the groups that `--help` shows. Their text is checked here only as far as one
+//! value can be wrong by itself; what they mean together is [`crate::config`]'s business.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{ArgAction, Args, ValueEnum};
+
+use super::settings::{Origin, Settings};
+use super::units::{count, duration, duration_or_zero, number, on_off, size};
+
+/// Everything that `run` and `check` take.
+#[derive(Args, Clone, Debug)]
+pub struct RunArgs {
+    #[command(flatten, next_help_heading = "Service")]
+    pub(crate) service: ServiceArgs,
+    #[command(flatten, next_help_heading = "Health checks")]
+    pub(crate) check: CheckArgs,
+    #[command(flatten, next_help_heading = "Fast path")]
+    pub(crate) datapath: DatapathArgs,
+    #[command(flatten, next_help_heading = "Timeouts and limits")]
+    pub(crate) limits: LimitArgs,
+    #[command(flatten, next_help_heading = "Process")]
+    pub(crate) process: ProcessArgs,
+}
+
+impl RunArgs {
+    /// A repeatable flag has one value per line in the environment; blank lines there are no values.
+    pub(super) fn drop_blank_lines(&mut self, settings: &Settings) {
+        let Self { service, datapath, .. } = self;
+        let repeatable = [
+            ("listen", &mut service.listen),
+            ("server", &mut service.server),
+            ("persist", &mut service.persist),
+            ("xdp", &mut datapath.xdp),
+            ("snat-ip", &mut datapath.snat_ip),
+        ];
+        for (flag, values) in repeatable {
+            if settings.origin(flag) == Origin::Environment {
+                values.iter_mut().for_each(|value| *value = value.trim().to_owned());
+                values.retain(|value| !value.is_empty());
+            }
+        }
+    }
+}
+
+/// What is served and by whom.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ServiceArgs {
+    /// Name of the service: its pins, log lines and admin socket are called by it
+    #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
+    pub(crate) name: String,
+    /// Where clients connect, IPv4 or [IPv6]; repeatable
+    #[arg(long, value_name = "ADDR:PORT")]
+    pub(crate) listen: Vec<String>,
+    /// A server; repeatable. VALUE is its persistence cookie, NAME unless given; empty for none
+    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE]")]
+    pub(crate) server: Vec<String>,
+    /// How a client keeps its server; repeatable, the first one that names a usable server decides:
+    /// cookie=NAME[,insert][,indirect] or source[,timeout=T][,size=N]
+    #[arg(long, value_name = "METHOD[,OPTION...]")]
+    pub(crate) persist: Vec<String>,
+    /// Who gets a request that no --persist has decided: roundrobin
+    #[arg(long, value_name = "ALGORITHM", default_value = "roundrobin")]
+    pub(crate) balance: String,
+    /// The last attempt to connect goes to another server
+    #[arg(long, value_name = "on|off", default_value = "on", value_parser = on_off, action = ArgAction::Set)]
+    pub(crate) redispatch: bool,
+    /// Attempts to connect to a server after the first one
+    #[arg(long, value_name = "N", default_value = "3", value_parser = number(0..=10))]
+    pub(crate) retries: u32,
+}
+
+/// `--check` and its timing.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct CheckArgs {
+    /// How servers are checked: tcp (connect), none
+    #[arg(long, value_name = "none|tcp", default_value = "tcp")]
+    pub(crate) check: String,
+    /// Time between two checks of a server
+    #[arg(long, value_name = "T", default_value = "2s", value_parser = duration)]
+    pub(crate) check_interval: Duration,
+    /// How long a check may take
+    #[arg(long, value_name = "T", default_value = "1s", value_parser = duration)]
+    pub(crate) check_timeout: Duration,
+    /// Successes in a row that bring a server up
+    #[arg(long, value_name = "N", default_value = "2", value_parser = number(1..=100))]
+    pub(crate) check_rise: u32,
+    /// Failures in a row that take a server down
+    #[arg(long, value_name = "N", default_value = "3", value_parser = number(1..=100))]
+    pub(crate) check_fall: u32,
+}
+
+/// `--xdp` and what belongs to it.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct DatapathArgs {
+    /// An interface to attach the XDP program to; repeatable. Without it there is no fast path
+    #[arg(long, value_name = "IF[,mode=auto|native|generic]")]
+    pub(crate) xdp: Vec<String>,
+    /// When a new connection may take the fast path
+    #[arg(long, value_name = "WHEN", default_value = "auto", value_enum)]
+    pub(crate) fast_path: FastPathArg,
+    /// With --fast-path exclusive, one in N new connections of a known client goes through the proxy
+    #[arg(long, value_name = "N", default_value = "16", value_parser = number(2..=u32::MAX))]
+    pub(crate) verify_share: u32,
+    /// Address that servers see; repeatable. Without it: the one the kernel would use towards each server
+    #[arg(long, value_name = "ADDR")]
+    pub(crate) snat_ip: Vec<String>,
+    /// Ports that servers see
+    #[arg(long, value_name = "A-B", default_value = "10000-32767")]
+    pub(crate) snat_ports: String,
+    /// Most connections on the fast path at one time
+    #[arg(long, value_name = "N", default_value = "256k", value_parser = count(1_000..=16_000_000))]
+    pub(crate) flow_table: u32,
+    /// How long known clients are served after the process has stopped answering
+    #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
+    pub(crate) datapath_hold: Duration,
+    /// Take the XDP program off when the process ends; live fast connections end with it
+    #[arg(long, value_parser = clap::builder::BoolishValueParser::new())]
+    pub(crate) detach_on_stop: bool,
+}
+
+/// `--fast-path`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum FastPathArg {
+    /// Like always if `source` is the first --persist, else off
+    Auto,
+    /// Never
+    Off,
+    /// The client's address is known and belongs to one user, as far as has been seen
+    Exclusive,
+    /// The client's address is known
+    Always,
+}
+
+/// `--timeout-…` and `--max-…`.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct LimitArgs {
+    /// Silence of a client in the middle of a message
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = duration)]
+    pub(crate) timeout_client: Duration,
+    /// Silence of a server before or in the middle of an answer
+    #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout_server: Duration,
+    /// Connecting to a server
+    #[arg(long, value_name = "T", default_value = "5s", value_parser = duration)]
+    pub(crate) timeout_connect: Duration,
+    /// A request's head, from its first byte
+    #[arg(long, value_name = "T", default_value = "10s", value_parser = duration)]
+    pub(crate) timeout_request: Duration,
+    /// A client connection between two requests
+    #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
+    pub(crate) timeout_keepalive: Duration,
+    /// Largest head of a request or an answer
+    #[arg(long, value_name = "SIZE", default_value = "16k", value_parser = size(1024..=1024 * 1024))]
+    pub(crate) max_head: usize,
+    /// Most header lines in a head
+    #[arg(long, value_name = "N", default_value = "100", value_parser = number(1..=1000))]
+    pub(crate) max_headers: u32,
+}
+
+/// What concerns the process.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct ProcessArgs {
+    /// The admin socket [default: /run/balancer/NAME.sock for root, else under XDG_RUNTIME_DIR]
+    #[arg(long, value_name = "PATH")]
+    pub(crate) admin: Option<PathBuf>,
+    /// Threads that serve clients [default: the cores available]
+    #[arg(long, value_name = "N", value_parser = number(1..=256))]
+    pub(crate) workers: Option<u32>,
+    /// One line a request, to stdout (-) or appended to a file
+    #[arg(long, value_name = "-|PATH")]
+    pub(crate) access_log: Option<PathBuf>,
+    /// How long requests may take to finish after TERM or INT; a second signal ends it at once
+    #[arg(long, value_name = "T", default_value = "30s", value_parser = duration_or_zero)]
+    pub(crate) drain_timeout: Duration,
+}
+
+/// `--name` unless given.
+pub(crate) const DEFAULT_NAME: &str = "balancer";

@@ -1,0 +1,277 @@
+//! The command line: words → [`Command`]. Also the exit codes, and one line for everything that can be wrong.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`flags`] | the flags of `run` and `check` |
+//! | `argument_file` | `@FILE` |
+//! | `units` | durations, sizes, counts |
+//! | `usage` | clap's errors in one line |
+//! | [`settings`] | where each setting came from, for `check --dump` |
+
+mod argument_file;
+pub mod flags;
+pub mod settings;
+mod units;
+mod usage;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
+
+pub use flags::RunArgs;
+use settings::Settings;
+pub(crate) use units::{count as parse_count, duration as parse_duration};
+
+/// What the user wants done.
+#[derive(Debug)]
+pub enum Command {
+    /// `run`.
+    Run(Box<RunArgs>, Settings),
+    /// `check`; `true` for `--dump`.
+    Check(Box<RunArgs>, Settings, bool),
+    /// `show` and `set`: the line to send to the admin socket.
+    Ask(ClientArgs, String),
+    /// `detach`; `true` for `--force`.
+    Detach(ClientArgs, bool),
+}
+
+/// Why the program ends without having done what it was asked to.
+#[derive(Debug)]
+pub enum Stop {
+    /// `--help`, `--version`: the text goes to stdout.
+    Shown(String),
+    /// The command line is wrong: what is wrong with which flag; what would be right.
+    Usage(String),
+    /// It failed at run time.
+    Failed(String),
+}
+
+impl From<anyhow::Error> for Stop {
+    fn from(error: anyhow::Error) -> Self {
+        Self::Failed(format!("{error:#}"))
+    }
+}
+
+impl Stop {
+    /// Prints it where it belongs, unless nobody reads that, and gives the exit code.
+    pub fn report(&self) -> ExitCode {
+        let (message, code) = match self {
+            Self::Shown(text) => {
+                let _ = io::stdout().write_all(text.as_bytes());
+                return ExitCode::SUCCESS;
+            }
+            Self::Usage(message) => (message, 2),
+            Self::Failed(message) => (message, 1),
+        };
+        let _ = io::stderr().write_all(crate::log::one_line(&format!("balancer: {message}")).as_bytes());
+        ExitCode::from(code)
+    }
+}
+
+/// Reads the command line, the environment and the files that they name.
+///
+/// # Errors
+/// See [`Stop`].
+pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
+    let command = definition();
+    let args = argument_file::expand(args, |flag| takes_value(&command, flag)).map_err(Stop::Usage)?;
+    let cli = command.clone().try_get_matches_from(&args).and_then(|matches| {
+        let settings = Settings::collect(&command, &matches);
+        Ok((Cli::from_arg_matches(&matches)?, settings))
+    });
+    match cli {
+        Ok((cli, settings)) => Ok(cli.command.complete(settings)),
+        Err(error) => Err(usage::condense(&error, &command, &args)),
+    }
+}
+
+/// A load balancer whose first promise is the session.
+#[derive(Parser, Debug)]
+#[command(name = "balancer", version, max_term_width = 110, subcommand_required = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Verb,
+}
+
+const ABOUT_VALUES: &str = "\
+Every flag can be given as an environment variable BALANCER_<FLAG>, for example BALANCER_CHECK_INTERVAL=5s; the flag \
+comes before the environment, the environment before the default. A repeatable flag has one value per line there.\n\
+An argument @FILE reads more flags from a file, one or more per line, # comments.\n\
+Durations: 250ms 2s 30m 3h. Sizes: 64k 1m. Counts: 100k.";
+
+#[derive(Subcommand, Debug)]
+enum Verb {
+    /// Serve, in the foreground; logs go to stderr
+    #[command(after_help = ABOUT_VALUES)]
+    Run(Box<RunArgs>),
+    /// Check the flags of `run` and this host; bind and attach nothing
+    #[command(after_help = ABOUT_VALUES)]
+    Check {
+        #[command(flatten)]
+        run: Box<RunArgs>,
+        /// Print every setting and where it came from; the output can be used as an @FILE
+        #[arg(long)]
+        dump: bool,
+    },
+    /// Ask a running instance
+    Show {
+        #[command(subcommand)]
+        what: Show,
+    },
+    /// Tell a running instance
+    Set {
+        #[command(subcommand)]
+        what: Set,
+    },
+    /// Remove what a stopped service has left in the kernel: pinned maps and the XDP program
+    Detach {
+        #[command(flatten)]
+        client: ClientArgs,
+        /// Also while the instance is running
+        #[arg(long)]
+        force: bool,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Show {
+    /// The process, its counters and its fast path
+    Info(Question),
+    /// The servers and their states
+    Servers(Question),
+    /// The learned tables, or the entries of one
+    Table {
+        /// The table, called as in its flag: source
+        #[arg(value_name = "NAME", value_parser = word)]
+        table: Option<String>,
+        #[command(flatten)]
+        question: Question,
+    },
+    /// The connections on the fast path
+    Flows(Question),
+}
+
+#[derive(Args, Debug)]
+struct Question {
+    #[command(flatten)]
+    client: ClientArgs,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Subcommand, Debug)]
+enum Set {
+    /// Put a server in service or take it out
+    Server {
+        /// The server
+        #[arg(value_name = "NAME", value_parser = word)]
+        server: String,
+        /// What it is to be
+        #[arg(value_name = "STATE", value_enum)]
+        state: Wish,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Wish {
+    /// Health decides
+    Ready,
+    /// Existing users stay, new ones go elsewhere
+    Drain,
+    /// Nobody is sent there
+    Maint,
+}
+
+/// Which instance is meant.
+#[derive(Args, Clone, Debug)]
+pub struct ClientArgs {
+    /// The instance's --name
+    #[arg(long, value_name = "NAME", default_value = flags::DEFAULT_NAME)]
+    pub name: String,
+    /// Its admin socket [default: the one of that name]
+    #[arg(long, value_name = "PATH")]
+    pub admin: Option<PathBuf>,
+}
+
+impl Verb {
+    fn complete(self, settings: Settings) -> Command {
+        match self {
+            Self::Run(mut run) => {
+                run.drop_blank_lines(&settings);
+                Command::Run(run, settings)
+            }
+            Self::Check { mut run, dump } => {
+                run.drop_blank_lines(&settings);
+                Command::Check(run, settings, dump)
+            }
+            Self::Show { what } => what.complete(),
+            Self::Set { what: Set::Server { server, state, client } } => {
+                let state = match state {
+                    Wish::Ready => "ready",
+                    Wish::Drain => "drain",
+                    Wish::Maint => "maint",
+                };
+                Command::Ask(client, format!("set server {server} {state}"))
+            }
+            Self::Detach { client, force } => Command::Detach(client, force),
+        }
+    }
+}
+
+impl Show {
+    fn complete(self) -> Command {
+        let (line, question) = match self {
+            Self::Info(question) => ("show info".into(), question),
+            Self::Servers(question) => ("show servers".into(), question),
+            Self::Table { table: None, question } => ("show table".into(), question),
+            Self::Table { table: Some(table), question } => (format!("show table {table}"), question),
+            Self::Flows(question) => ("show flows".into(), question),
+        };
+        Command::Ask(question.client, if question.json { line + " json" } else { line })
+    }
+}
+
+/// One word of the admin protocol.
+fn word(text: &str) -> Result<String, String> {
+    let fits = |c: char| c.is_ascii_graphic() && c != ';';
+    if text.is_empty() || !text.chars().all(fits) {
+        return Err("is not a name; names consist of letters, digits and . _ -".into());
+    }
+    Ok(text.to_owned())
+}
+
+/// The derived command line, with the environment added: `BALANCER_` and the flag's name.
+fn definition() -> clap::Command {
+    let with_environment = |arg: clap::Arg| match arg.get_long() {
+        Some("dump" | "json" | "force") | None => arg,
+        Some(long) => {
+            let variable = settings::variable(long);
+            let arg = arg.env(variable).hide_env(true);
+            match arg.get_action() {
+                clap::ArgAction::Append => arg.value_delimiter('\n'),
+                clap::ArgAction::Set => arg.allow_negative_numbers(true),
+                _ => arg,
+            }
+        }
+    };
+    fn descend(command: clap::Command, apply: &impl Fn(clap::Arg) -> clap::Arg) -> clap::Command {
+        command.mut_args(apply).mut_subcommands(|sub| descend(sub, apply))
+    }
+    descend(Cli::command(), &with_environment)
+}
+
+fn takes_value(command: &clap::Command, flag: &str) -> bool {
+    let Some(long) = flag.strip_prefix("--") else { return false };
+    let here =
+        command.get_arguments().any(|arg| arg.get_long() == Some(long) && arg.get_action().takes_values());
+    here || command.get_subcommands().any(|sub| takes_value(sub, flag))
+}
+
+#[cfg(test)]
+mod tests;

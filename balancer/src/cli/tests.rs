@@ -1,0 +1,134 @@
+use super::settings::Origin;
+use super::*;
+
+fn parsed(line: &str) -> Result<Command, Stop> {
+    parse(std::iter::once("balancer").chain(line.split_whitespace()).map(OsString::from))
+}
+
+fn refused(line: &str) -> String {
+    match parsed(line) {
+        Err(Stop::Usage(message)) => message,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn run(line: &str) -> (Box<RunArgs>, Settings) {
+    match parsed(&format!("run {line}")) {
+        Ok(Command::Run(run, settings)) => (run, settings),
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+#[test]
+fn the_definition_is_sound() {
+    definition().debug_assert();
+}
+
+#[test]
+fn what_is_wrong_is_said_in_one_line() {
+    let table = [
+        ("", "no command is given; write balancer run, balancer check or balancer show, see --help"),
+        ("rnu", "unknown command \"rnu\"; did you mean run?"),
+        ("frobnicate", "unknown command \"frobnicate\"; see balancer --help for the commands there are"),
+        ("show", "show needs to know what; see balancer show --help"),
+        ("show inof", "unknown command \"inof\"; did you mean show info?"),
+        ("--listen :80", "--listen without a command; write for example balancer run --listen, see --help"),
+        ("run --lisen 1.2.3.4:80", "unknown flag --lisen; did you mean --listen?"),
+        ("run --lisen=1.2.3.4:80", "unknown flag --lisen; did you mean --listen?"),
+        ("run --xpd eth0", "unknown flag --xpd; did you mean --xdp?"),
+        ("run --chekc-raise 3", "unknown flag --chekc-raise; did you mean --check-rise?"),
+        ("run --zzz", "unknown flag --zzz; see balancer run --help for the flags there are"),
+        ("run -z", "unknown flag -z; see balancer run --help for the flags there are"),
+        (
+            "run --accept-proxy x",
+            "unknown flag --accept-proxy; see balancer run --help for the flags there are",
+        ),
+        ("run 1.2.3.4:80", "\"1.2.3.4:80\" is not expected here; flags begin with --, see --help"),
+        ("run --name", "--name has no value; write --name NAME"),
+        ("run --name --listen", "--name has no value; write --name NAME"),
+        ("run --name a --name b", "--name is given twice; give it once"),
+        ("run --detach-on-stop=x", "--detach-on-stop takes no value; write --detach-on-stop alone"),
+        ("run --redispatch yes", "--redispatch \"yes\" is neither on nor off; write on or off"),
+        ("run --retries 11", "--retries \"11\" is not such a number; write one from 0 to 10"),
+        ("run --retries -1", "--retries \"-1\" is not such a number; write one from 0 to 10"),
+        ("run --workers 0", "--workers \"0\" is not such a number; write one from 1 to 256"),
+        ("run --workers 257", "--workers \"257\" is not such a number; write one from 1 to 256"),
+        ("run --verify-share 1", "--verify-share \"1\" is not such a number; write one from 2 to 4294967295"),
+        ("run --flow-table 999", "--flow-table \"999\" is out of range; write one from 1k to 16m"),
+        ("run --flow-table 17m", "--flow-table \"17m\" is out of range; write one from 1k to 16m"),
+        ("run --max-head 1k5", "--max-head \"1k5\" is not a size; write for example 64k or 1m"),
+        (
+            "run --check-interval 5",
+            "--check-interval \"5\" has no unit; write 5s for seconds or 5ms for milliseconds",
+        ),
+        (
+            "run --timeout-client 0s",
+            "--timeout-client \"0s\" must be more than nothing; write for example 2s",
+        ),
+        ("run --fast-path fast", "--fast-path \"fast\" is not known; write auto, off, exclusive or always"),
+        ("set server s1", "STATE is missing; see balancer set server --help"),
+        ("set server s1 up", "STATE \"up\" is not known; write ready, drain or maint"),
+        ("set server s1;x maint", "NAME \"s1;x\" is not a name; names consist of letters, digits and . _ -"),
+        ("run @/nowhere", "@/nowhere cannot be read: no such file or directory; name a file of flags"),
+        ("run @", "@ is not followed by a file's name; write @FILE"),
+    ];
+    for (line, expected) in table {
+        assert_eq!(refused(line), expected, "balancer {line}");
+    }
+}
+
+#[test]
+fn help_and_version_are_no_errors() {
+    for line in ["--help", "run --help", "check --help", "show --help", "show table --help", "--version"] {
+        assert!(matches!(parsed(line), Err(Stop::Shown(_))), "{line}");
+    }
+}
+
+#[test]
+fn help_shows_groups_and_defaults() {
+    let Err(Stop::Shown(help)) = parsed("run --help") else { panic!("no help") };
+    for part in ["Health checks:", "Fast path:", "[default: 10000-32767]", "[default: 30s]", "[default: tcp]"]
+    {
+        assert!(help.contains(part), "{part} in {help}");
+    }
+}
+
+#[test]
+fn client_commands_become_lines_of_the_admin_protocol() {
+    let table = [
+        ("show info", "show info"),
+        ("show servers --json", "show servers json"),
+        ("show table", "show table"),
+        ("show table source --json", "show table source json"),
+        ("show flows --name web", "show flows"),
+        ("set server s1 drain --admin /tmp/x.sock", "set server s1 drain"),
+    ];
+    for (line, expected) in table {
+        match parsed(line) {
+            Ok(Command::Ask(_, sent)) => assert_eq!(sent, expected, "{line}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn settings_know_what_was_given() {
+    let (run, settings) = run("--listen a --listen b --retries 5");
+    assert_eq!(run.service.listen, ["a", "b"]);
+    assert_eq!((run.service.retries, run.service.redispatch), (5, true));
+    assert_eq!(settings.origin("retries"), Origin::Flag);
+    assert_eq!(settings.origin("name"), Origin::Default);
+    let listen =
+        settings.0.iter().find(|setting| setting.flag == "listen").map(|setting| setting.values.clone());
+    assert_eq!(listen.expect("known"), ["a", "b"]);
+}
+
+#[test]
+fn every_flag_of_run_has_an_environment_variable() {
+    let command = definition();
+    let run = command.find_subcommand("run").expect("run");
+    for arg in run.get_arguments() {
+        let long = arg.get_long().expect("run has no positional arguments");
+        assert_eq!(arg.get_env().and_then(|name| name.to_str()), Some(settings::variable(long).as_str()));
+    }
+}

@@ -1,0 +1,223 @@
+//! `--xdp`, `--fast-path` and the flags that belong to them.
+
+use std::net::Ipv4Addr;
+
+use super::options::Value;
+use super::{DatapathConfig, FastPath, Host, InterfaceConfig, XdpMode};
+use crate::cli::Stop;
+use crate::cli::flags::{DatapathArgs, FastPathArg};
+use crate::persist::List;
+
+/// Told wherever it applies: the words are part of the contract.
+pub const MISROUTING: &str =
+    "the first connections of a second user behind one NAT, bound elsewhere by a cookie, are misrouted";
+
+const XDP_FORM: &str = "IF[,mode=auto|native|generic]";
+
+/// Kernel's `IFNAMSIZ` without the NUL.
+const LONGEST_INTERFACE_NAME: usize = 15;
+
+/// Enough ports for the kernel's own connections that a proposed range may be called usable.
+const FEW_PORTS: u16 = 1024;
+
+pub(super) fn datapath(
+    args: &DatapathArgs,
+    list: &List,
+    host: &Host,
+) -> Result<Option<DatapathConfig>, Stop> {
+    // Everything is read even when there is nothing to attach to: what is wrong is wrong.
+    let interfaces = interfaces(&args.xdp)?;
+    let snat_ips = snat_ips(&args.snat_ip)?;
+    let snat_ports = snat_ports(&args.snat_ports)?;
+    let (fast_path, fast_path_reason) = fast_path(args.fast_path, list)?;
+    if interfaces.is_empty() {
+        return match args.fast_path {
+            FastPathArg::Auto | FastPathArg::Off => Ok(None),
+            FastPathArg::Exclusive | FastPathArg::Always => Err(Stop::Usage(format!(
+                "--fast-path {} without --xdp has no interface to work on; add --xdp IF or leave out --fast-path",
+                word(fast_path)
+            ))),
+        };
+    }
+    if fast_path != FastPath::Off {
+        check_port_overlap(snat_ports, host)?;
+    }
+    Ok(Some(DatapathConfig {
+        interfaces,
+        fast_path,
+        fast_path_reason,
+        verify_share: args.verify_share,
+        snat_ips,
+        snat_ports,
+        flow_table: args.flow_table,
+        hold: args.datapath_hold,
+        detach_on_stop: args.detach_on_stop,
+    }))
+}
+
+/// What is allowed and yet should be known.
+pub(super) fn warnings(config: &DatapathConfig, list: &List) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let misroutes = match config.fast_path {
+        FastPath::Off => return warnings,
+        FastPath::Exclusive => true,
+        FastPath::Always => !list.source_is_first(),
+    };
+    if misroutes {
+        warnings.push(format!("--fast-path {}: {MISROUTING}", word(config.fast_path)));
+    }
+    if list.cookie().is_some_and(|cookie| cookie.indirect) {
+        warnings.push(
+            "--persist cookie=…,indirect: on the fast path nobody reads the bytes, so servers see the cookie there"
+                .into(),
+        );
+    }
+    warnings
+}
+
+/// The word of the command line.
+pub(crate) fn word(fast_path: FastPath) -> &'static str {
+    match fast_path {
+        FastPath::Off => "off",
+        FastPath::Exclusive => "exclusive",
+        FastPath::Always => "always",
+    }
+}
+
+fn fast_path(wish: FastPathArg, list: &List) -> Result<(FastPath, Option<String>), Stop> {
+    let explicit = match wish {
+        FastPathArg::Auto => return Ok(resolve_auto(list)),
+        FastPathArg::Off => FastPath::Off,
+        FastPathArg::Exclusive => FastPath::Exclusive,
+        FastPathArg::Always => FastPath::Always,
+    };
+    if explicit != FastPath::Off && list.source().is_none() {
+        return Err(Stop::Usage(format!(
+            "--fast-path {} without --persist source has nothing to learn which client is whose; add --persist source",
+            word(explicit)
+        )));
+    }
+    Ok((explicit, None))
+}
+
+fn resolve_auto(list: &List) -> (FastPath, Option<String>) {
+    let (resolved, reason) = if list.source_is_first() {
+        (
+            FastPath::Always,
+            "fast path always: source decides before everything else, so an address tells the server",
+        )
+    } else if list.source().is_some() {
+        (
+            FastPath::Off,
+            "fast path off: cookie decides before source, so an address alone does not tell the server; put \
+             `--persist source` first, or choose --fast-path exclusive or always",
+        )
+    } else {
+        (
+            FastPath::Off,
+            "fast path off: without source in the list nothing is learned about addresses; add `--persist source` as \
+             the first one, or as another and choose --fast-path exclusive or always",
+        )
+    };
+    (resolved, Some(reason.into()))
+}
+
+fn interfaces(texts: &[String]) -> Result<Vec<InterfaceConfig>, Stop> {
+    let mut interfaces: Vec<InterfaceConfig> = Vec::new();
+    for text in texts {
+        let value = Value { flag: "--xdp", text };
+        let interface = interface(value)?;
+        if interfaces.iter().any(|earlier| earlier.name == interface.name) {
+            return Err(value.wrong("names an interface a second time; give it once"));
+        }
+        interfaces.push(interface);
+    }
+    Ok(interfaces)
+}
+
+fn interface(value: Value<'_>) -> Result<InterfaceConfig, Stop> {
+    let (name, options) = value.split();
+    if name == "auto" {
+        return Err(value.wrong("is not supported yet; name the interfaces, as in --xdp eth0"));
+    }
+    let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '=');
+    if !(1..=LONGEST_INTERFACE_NAME).contains(&name.len()) || !name.chars().all(fits) || name.starts_with('.')
+    {
+        return Err(value.wrong(format_args!("does not name an interface; write {XDP_FORM}")));
+    }
+    let mut mode = None;
+    for option in options {
+        let chosen = match option {
+            "mode=auto" => XdpMode::Auto,
+            "mode=native" => XdpMode::Native,
+            "mode=generic" => XdpMode::Generic,
+            _ if option.starts_with("mode=") => {
+                return Err(value.wrong("has an unknown mode; write mode=auto, mode=native or mode=generic"));
+            }
+            _ => return Err(value.unsupported(option, XDP_FORM, &[])),
+        };
+        value.set_once(&mut mode, "mode", chosen)?;
+    }
+    Ok(InterfaceConfig { name: name.to_owned(), mode: mode.unwrap_or_default() })
+}
+
+fn snat_ips(texts: &[String]) -> Result<Vec<Ipv4Addr>, Stop> {
+    let mut addresses = Vec::new();
+    for text in texts {
+        let value = Value { flag: "--snat-ip", text };
+        let address: Ipv4Addr =
+            text.parse().map_err(|_| value.wrong("is not an IPv4 address; write for example 192.0.2.1"))?;
+        if address.is_unspecified()
+            || address.is_multicast()
+            || address.is_broadcast()
+            || address.is_loopback()
+        {
+            return Err(value.wrong("is not an address servers can answer to; write one of this host's"));
+        }
+        if addresses.contains(&address) {
+            return Err(value.wrong("is given twice; give it once"));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+fn snat_ports(text: &str) -> Result<(u16, u16), Stop> {
+    let value = Value { flag: "--snat-ports", text };
+    let ends = text.split_once('-').and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
+    match ends {
+        None => Err(value.wrong("is not a range of ports; write A-B, as in 10000-32767")),
+        Some((low, high)) if low > high => {
+            Err(value.wrong(format_args!("is the wrong way round; write {high}-{low}")))
+        }
+        Some((low, _)) if low < 1024 => {
+            Err(value.wrong("takes ports that belong to services; write a range from 1024 upwards"))
+        }
+        Some(range) => Ok(range),
+    }
+}
+
+/// A port that the kernel gives to the proxy's own connection must not be a flow's too.
+fn check_port_overlap((low, high): (u16, u16), host: &Host) -> Result<(), Stop> {
+    let Some((local_low, local_high)) = host.local_ports else { return Ok(()) };
+    if high < local_low || local_high < low {
+        return Ok(());
+    }
+    let room_above = |top: u16| top.checked_sub(high).is_some_and(|ports| ports >= FEW_PORTS);
+    let sysctl = |top| format!("sysctl -w net.ipv4.ip_local_port_range=\"{} {top}\"", high.saturating_add(1));
+    let below = local_low.saturating_sub(1);
+    let other = (below >= 1024 + FEW_PORTS)
+        .then(|| format!("--snat-ports {}-{below}", if below > 10_000 { 10_000 } else { 1024 }));
+    let remedy = match ([local_high, 60_999].into_iter().find(|top| room_above(*top)), other) {
+        (Some(top), Some(other)) => format!("type {} or choose {other}", sysctl(top)),
+        (Some(top), None) => format!("type {}", sysctl(top)),
+        (None, Some(other)) => format!("choose {other}"),
+        (None, None) => {
+            "type sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\" and leave out --snat-ports".into()
+        }
+    };
+    Err(Stop::Failed(format!(
+        "--snat-ports {low}-{high} overlaps the ports {local_low}-{local_high} that this host gives to connections of \
+         its own; {remedy}"
+    )))
+}

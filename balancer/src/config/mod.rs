@@ -1,0 +1,204 @@
+//! What the service is to do: validated once, after which nothing in it can be wrong.
+//!
+//! Flags → [`crate::cli::RunArgs`] (syntax) → [`Plan::new`] → [`Config`] (meaning).
+
+mod address;
+mod dump;
+pub mod fast_path;
+mod host;
+mod options;
+mod persistence;
+mod plan;
+mod servers;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use crate::persist::List;
+
+pub use host::Host;
+pub use plan::Plan;
+
+/// A validated service.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// `--name`: `[a-z0-9_-]{1,32}`; names pins, logs and the admin socket.
+    pub name: String,
+    /// `--listen`, at least one, without duplicates.
+    pub listen: Vec<SocketAddr>,
+    /// `--server`, at least one; names and cookie values are unique.
+    pub servers: Vec<ServerConfig>,
+    /// `--persist`, in order.
+    pub persist: List,
+    /// `--balance`.
+    pub balance: Balance,
+    /// `--check` and its timing; `None`: servers are taken to be up.
+    pub check: Option<CheckConfig>,
+    /// `--admin`.
+    pub admin: PathBuf,
+    /// `--workers`, at least 1.
+    pub workers: usize,
+    /// `--access-log`.
+    pub access_log: Option<LogTarget>,
+    /// `--xdp` and what belongs to it; `None`: no fast path.
+    pub datapath: Option<DatapathConfig>,
+    /// `--redispatch`, `--retries`.
+    pub retry: RetryConfig,
+    /// `--timeout-…`.
+    pub timeouts: Timeouts,
+    /// `--max-head`, `--max-headers`.
+    pub limits: Limits,
+    /// `--drain-timeout`.
+    pub drain_timeout: Duration,
+}
+
+/// One `--server`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ServerConfig {
+    /// The name: tables, the registry and the operator use it.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its cookie value; `None` for `id=`.
+    pub cookie: Option<String>,
+}
+
+/// `--balance`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Balance {
+    /// One after the other.
+    #[default]
+    RoundRobin,
+}
+
+/// `--check tcp` and its timing.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct CheckConfig {
+    /// Time between two checks of one server.
+    pub interval: Duration,
+    /// How long a check may take.
+    pub timeout: Duration,
+    /// Successes in a row that bring a server up.
+    pub rise: u32,
+    /// Failures in a row that take it down.
+    pub fall: u32,
+}
+
+/// Where the access log goes.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum LogTarget {
+    /// `-`.
+    Stdout,
+    /// A file, appended to.
+    File(PathBuf),
+}
+
+/// What happens when a connection to a server cannot be made.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RetryConfig {
+    /// Attempts after the first.
+    pub retries: u32,
+    /// The last attempt goes to another server.
+    pub redispatch: bool,
+}
+
+/// How long things may take.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Timeouts {
+    /// Silence of a client in the middle of a message.
+    pub client: Duration,
+    /// Silence of a server in the middle of an answer, or before it.
+    pub server: Duration,
+    /// A connection to a server.
+    pub connect: Duration,
+    /// A request's head, from its first byte.
+    pub request: Duration,
+    /// A client connection without a request.
+    pub keepalive: Duration,
+}
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            client: Duration::from_secs(30),
+            server: Duration::from_secs(60),
+            connect: Duration::from_secs(5),
+            request: Duration::from_secs(10),
+            keepalive: Duration::from_secs(60),
+        }
+    }
+}
+
+/// How much a message may hold.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Bytes of a head, request line and empty line included.
+    pub head: usize,
+    /// Header lines of a head.
+    pub headers: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { head: 16 * 1024, headers: 100 }
+    }
+}
+
+/// What the fast path does with a new connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum FastPath {
+    /// Nothing: the program is attached and every new connection goes to the proxy.
+    Off,
+    /// Fast when the source is known, not ambiguous and passes the sampling.
+    Exclusive,
+    /// Fast when the source is known.
+    Always,
+}
+
+/// `--xdp` and the flags that belong to it.
+#[derive(Clone, Debug)]
+pub struct DatapathConfig {
+    /// Interfaces to attach to, by name; never empty.
+    pub interfaces: Vec<InterfaceConfig>,
+    /// `--fast-path`, `auto` resolved.
+    pub fast_path: FastPath,
+    /// What `auto` was resolved to and why, for the start-up log.
+    pub fast_path_reason: Option<String>,
+    /// `--verify-share`: one in this many new connections goes through the proxy in `exclusive`.
+    pub verify_share: u32,
+    /// `--snat-ip`; empty: the address the kernel would use towards each server.
+    pub snat_ips: Vec<Ipv4Addr>,
+    /// `--snat-ports`, both ends included.
+    pub snat_ports: (u16, u16),
+    /// `--flow-table`: flows, not entries.
+    pub flow_table: u32,
+    /// `--datapath-hold`: how long known clients are served after the process has stopped answering.
+    pub hold: Duration,
+    /// `--detach-on-stop`.
+    pub detach_on_stop: bool,
+}
+
+/// One `--xdp`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct InterfaceConfig {
+    /// The interface's name.
+    pub name: String,
+    /// `mode=`.
+    pub mode: XdpMode,
+}
+
+/// `mode=` of `--xdp`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum XdpMode {
+    /// Native where the driver can, else generic.
+    #[default]
+    Auto,
+    /// In the driver, or not at all.
+    Native,
+    /// In the stack, before it.
+    Generic,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,181 @@
+//! Flags → [`Config`]: the one place where a command line becomes a service.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use super::options::Value;
+use super::{
+    Balance, CheckConfig, Config, Host, Limits, LogTarget, RetryConfig, Timeouts, address, fast_path,
+    persistence, servers,
+};
+use crate::cli::Stop;
+use crate::cli::flags::{CheckArgs, RunArgs};
+use crate::cli::settings::{Origin, Settings};
+
+/// Each of them costs a descriptor per worker.
+const MOST_LISTENERS: usize = 64;
+
+/// More than any machine has cores.
+const MOST_WORKERS: u32 = 256;
+
+/// A service that can be run, and what should be said about it.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// What it is to do.
+    pub config: Config,
+    /// What is allowed and yet should be known, one line each.
+    pub warnings: Vec<String>,
+    /// Where the settings came from.
+    pub settings: Settings,
+}
+
+impl Plan {
+    /// Validates.
+    ///
+    /// # Errors
+    /// [`Stop::Usage`] for what is wrong with a flag, [`Stop::Failed`] for what this host cannot do.
+    pub fn new(args: &RunArgs, settings: Settings, host: &Host) -> Result<Self, Stop> {
+        let (service, process, limits) = (&args.service, &args.process, &args.limits);
+        let listen = listen(&service.listen, !args.datapath.xdp.is_empty())?;
+        let servers = servers::servers(&service.server)?;
+        if let Some(server) = servers.iter().find(|server| listen.contains(&server.address)) {
+            return Err(Stop::Usage(format!(
+                "--server {} has the address of --listen {}, so requests would go round for ever; give one of them \
+                 another address",
+                server.name, server.address
+            )));
+        }
+        let persist = persistence::list(&service.persist)?;
+        let balance = balance(&service.balance)?;
+        let check = check(&args.check)?;
+        let access_log = access_log(process.access_log.as_deref())?;
+        let datapath = fast_path::datapath(&args.datapath, &persist, host)?;
+        let admin = host.admin_path(&service.name, process.admin.as_deref())?;
+        let config = Config {
+            name: service.name.clone(),
+            listen,
+            servers,
+            persist,
+            balance,
+            check,
+            admin,
+            workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
+            access_log,
+            datapath,
+            retry: RetryConfig { retries: service.retries, redispatch: service.redispatch },
+            timeouts: Timeouts {
+                client: limits.timeout_client,
+                server: limits.timeout_server,
+                connect: limits.timeout_connect,
+                request: limits.timeout_request,
+                keepalive: limits.timeout_keepalive,
+            },
+            limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
+            drain_timeout: process.drain_timeout,
+        };
+        let warnings = warnings(&config, &settings);
+        Ok(Self { config, warnings, settings })
+    }
+}
+
+fn listen(texts: &[String], with_xdp: bool) -> Result<Vec<SocketAddr>, Stop> {
+    if texts.is_empty() {
+        return Err(Stop::Usage("--listen is missing; write --listen ADDR:PORT".into()));
+    }
+    if texts.len() > MOST_LISTENERS {
+        return Err(Stop::Usage(format!(
+            "--listen is given {} times; {MOST_LISTENERS} is the most",
+            texts.len()
+        )));
+    }
+    let mut addresses: Vec<SocketAddr> = Vec::with_capacity(texts.len());
+    for text in texts {
+        let value = Value { flag: "--listen", text };
+        let address = address::parse(text).map_err(|rest| value.wrong(rest))?;
+        if address.ip().is_multicast() {
+            return Err(value.wrong("is a multicast address; write one that clients can connect to"));
+        }
+        if address.port() == 0 && with_xdp {
+            return Err(
+                value.wrong("has port 0 while --xdp needs to know the port; write a port from 1 to 65535")
+            );
+        }
+        if addresses.contains(&address) {
+            return Err(value.wrong("is given twice; give it once"));
+        }
+        if let Some(earlier) = addresses.iter().find(|earlier| overlap(earlier, &address)) {
+            return Err(value.wrong(format_args!(
+                "overlaps --listen {earlier}, one of them is for every address of this host; leave the other out"
+            )));
+        }
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+/// The same port of the same family, once for every address and once for one.
+fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
+    let any = one.ip().is_unspecified() || other.ip().is_unspecified();
+    any && one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4()
+}
+
+fn balance(text: &str) -> Result<Balance, Stop> {
+    let value = Value { flag: "--balance", text };
+    match text.split('=').next().unwrap_or_default() {
+        "roundrobin" if text == "roundrobin" => Ok(Balance::RoundRobin),
+        "leastconn" | "random" | "first" | "source" | "uri" | "header" | "query" => {
+            Err(value.wrong("is not supported yet; write roundrobin"))
+        }
+        _ => Err(value.wrong("is not known; write roundrobin")),
+    }
+}
+
+fn check(args: &CheckArgs) -> Result<Option<CheckConfig>, Stop> {
+    let value = Value { flag: "--check", text: &args.check };
+    match args.check.as_str() {
+        "none" => Ok(None),
+        "tcp" => Ok(Some(CheckConfig {
+            interval: args.check_interval,
+            timeout: args.check_timeout,
+            rise: args.check_rise,
+            fall: args.check_fall,
+        })),
+        text if text == "http" || text.starts_with("http=") => {
+            Err(value.wrong("is not supported yet; write tcp or none"))
+        }
+        _ => Err(value.wrong("is not known; write tcp or none")),
+    }
+}
+
+fn access_log(path: Option<&Path>) -> Result<Option<LogTarget>, Stop> {
+    match path {
+        None => Ok(None),
+        Some(path) if path.as_os_str() == "-" => Ok(Some(LogTarget::Stdout)),
+        Some(path) if path.file_name().is_none() => {
+            Err(Stop::Usage(format!("--access-log {path:?} does not name a file; write a path or -")))
+        }
+        Some(path) => Ok(Some(LogTarget::File(path.to_owned()))),
+    }
+}
+
+fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
+    let mut warnings: Vec<String> = config
+        .datapath
+        .as_ref()
+        .map_or_else(Vec::new, |datapath| fast_path::warnings(datapath, &config.persist));
+    let idle = |because: &str, flags: &[&str]| {
+        let given = |flag: &&&str| settings.origin(flag) != Origin::Default;
+        let say = |flag: &&str| format!("--{flag} has no effect with{because}");
+        flags.iter().filter(given).map(say).collect::<Vec<_>>()
+    };
+    if config.datapath.is_none() {
+        let flags =
+            ["verify-share", "snat-ip", "snat-ports", "flow-table", "datapath-hold", "detach-on-stop"];
+        warnings.extend(idle("out --xdp", &flags));
+    }
+    if config.check.is_none() {
+        let flags = ["check-interval", "check-timeout", "check-rise", "check-fall"];
+        warnings.extend(idle(" --check none", &flags));
+    }
+    warnings
+}

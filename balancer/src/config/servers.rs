@@ -1,0 +1,100 @@
+//! `--server NAME=ADDR:PORT[,id=VALUE]`.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
+use super::options::Value;
+use super::{ServerConfig, address};
+use crate::cli::Stop;
+
+/// Ids in the kernel are 16 bits wide; the balancing algorithms walk the list.
+const MOST_SERVERS: usize = 1024;
+
+/// Long enough for any digest, short enough for every cookie header.
+const LONGEST_ID: usize = 128;
+
+const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE]";
+const PLANNED: [&str; 5] = ["weight", "backup", "maxconn", "maxqueue", "disabled"];
+
+pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
+    if texts.is_empty() {
+        return Err(Stop::Usage("--server is missing; write --server NAME=ADDR:PORT".into()));
+    }
+    if texts.len() > MOST_SERVERS {
+        return Err(Stop::Usage(format!(
+            "--server is given {} times; {MOST_SERVERS} is the most",
+            texts.len()
+        )));
+    }
+    let (mut names, mut cookies) = (HashMap::new(), HashMap::new());
+    let mut servers = Vec::with_capacity(texts.len());
+    for text in texts {
+        let value = Value { flag: "--server", text };
+        let server = server(value)?;
+        if names.insert(server.name.clone(), ()).is_some() {
+            return Err(
+                value.wrong("has the name of a server before it; give every server a name of its own")
+            );
+        }
+        if let Some(cookie) = &server.cookie
+            && let Some(other) = cookies.insert(cookie.clone(), server.name.clone())
+        {
+            return Err(value.wrong(format_args!(
+                "has the id {cookie:?}, which server {other} has too; give every server an id of its own"
+            )));
+        }
+        servers.push(server);
+    }
+    Ok(servers)
+}
+
+fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
+    let (head, options) = value.split();
+    let Some((name, location)) = head.split_once('=') else {
+        return Err(value.wrong(format_args!("has no name; write {SUPPORTED}")));
+    };
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+    if !(1..=63).contains(&name.len()) || !name.chars().all(fits) {
+        return Err(
+            value.wrong("has a name that is not allowed; write 1 to 63 letters, digits, dots, _ and -")
+        );
+    }
+    let address = server_address(value, location)?;
+    let mut id = None;
+    for option in options {
+        match option.split_once('=') {
+            Some(("id", text)) => value.set_once(&mut id, "id", text)?,
+            _ => return Err(value.unsupported(option, SUPPORTED, &PLANNED)),
+        }
+    }
+    let cookie = match id {
+        None => Some(name.to_owned()),
+        Some("") => None,
+        Some(id) if id.len() <= LONGEST_ID && id.bytes().all(is_id_octet) => Some(id.to_owned()),
+        Some(_) => {
+            return Err(value.wrong(format_args!(
+                "has an id that a cookie cannot carry; write at most {LONGEST_ID} visible ASCII characters without \
+                 space, quote, comma, semicolon, backslash, ~ and |"
+            )));
+        }
+    };
+    Ok(ServerConfig { name: name.to_owned(), address, cookie })
+}
+
+fn server_address(value: Value<'_>, text: &str) -> Result<SocketAddr, Stop> {
+    let address = address::parse(text).map_err(|rest| value.wrong(rest))?;
+    if address.port() == 0 {
+        return Err(
+            value.wrong("has port 0, which nothing can be connected to; write a port from 1 to 65535")
+        );
+    }
+    if address.ip().is_unspecified() || address.ip().is_multicast() {
+        return Err(value.wrong("has an address that nothing can be connected to; write the server's own"));
+    }
+    Ok(address)
+}
+
+/// A cookie-octet (RFC 6265 §4.1.1) that the other cookie modes do not use as a separator.
+fn is_id_octet(octet: u8) -> bool {
+    octet.is_ascii_graphic() && !matches!(octet, b'"' | b',' | b';' | b'\\' | b'~' | b'|')
+}

@@ -1,0 +1,342 @@
+use std::path::PathBuf;
+use std::time::Duration;
+
+use super::*;
+use crate::cli::{self, Command, Stop};
+use crate::persist::Method;
+
+/// A host of root's with four cores and the kernel's usual port range.
+fn host() -> Host {
+    Host { root: true, runtime_directory: None, cores: 4, local_ports: Some((32768, 60999)) }
+}
+
+fn plan_on(host: &Host, line: &str) -> Result<Plan, Stop> {
+    let words = ["balancer", "run"].into_iter().chain(line.split_whitespace());
+    match cli::parse(words.map(Into::into))? {
+        Command::Run(run, settings) => Plan::new(&run, settings, host),
+        other => panic!("{other:?}"),
+    }
+}
+
+/// With what every service needs already there.
+fn plan(line: &str) -> Plan {
+    let line = format!("--listen 127.0.0.1:80 --server s1=10.0.0.1:80 {line}");
+    plan_on(&host(), &line).unwrap_or_else(|stop| panic!("{line}: {stop:?}"))
+}
+
+fn refused(line: &str) -> String {
+    match plan_on(&host(), line) {
+        Err(Stop::Usage(message)) => message,
+        other => panic!("{line}: {other:?}"),
+    }
+}
+
+fn refused_beside(line: &str) -> String {
+    refused(&format!("--listen 127.0.0.1:80 --server s1=10.0.0.1:80 {line}"))
+}
+
+#[test]
+fn what_every_service_needs() {
+    assert_eq!(refused("--server s1=10.0.0.1:80"), "--listen is missing; write --listen ADDR:PORT");
+    assert_eq!(refused("--listen 127.0.0.1:80"), "--server is missing; write --server NAME=ADDR:PORT");
+}
+
+#[test]
+fn a_minimal_service_has_the_documented_defaults() {
+    let Plan { config, warnings, .. } = plan("");
+    assert_eq!(config.name, "balancer");
+    assert_eq!(config.listen, ["127.0.0.1:80".parse().expect("address")]);
+    assert_eq!(config.servers[0].cookie.as_deref(), Some("s1"));
+    assert_eq!(config.admin, PathBuf::from("/run/balancer/balancer.sock"));
+    assert_eq!((config.workers, config.retry.retries, config.retry.redispatch), (4, 3, true));
+    assert_eq!((&config.timeouts, &config.limits), (&Timeouts::default(), &Limits::default()));
+    assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    let check = config.check.expect("tcp");
+    assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
+    assert_eq!((check.rise, check.fall), (2, 3));
+    assert!(config.datapath.is_none() && config.access_log.is_none() && config.persist.methods().is_empty());
+    assert!(warnings.is_empty(), "{warnings:?}");
+}
+
+#[test]
+fn wrong_listen_addresses() {
+    let server = "--server s1=10.0.0.1:80";
+    let table = [
+        ("--listen 10.0.0.1", "--listen \"10.0.0.1\" has no port"),
+        ("--listen localhost:80", "--listen \"localhost:80\" has a host name, which is not supported yet"),
+        ("--listen 224.0.0.1:80", "is a multicast address"),
+        ("--listen 1.1.1.1:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" is given twice"),
+        ("--listen 0.0.0.0:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" overlaps --listen 0.0.0.0:80"),
+        ("--listen 10.0.0.1:80", "--server s1 has the address of --listen 10.0.0.1:80"),
+        ("--listen 1.1.1.1:0 --xdp eth0", "--listen \"1.1.1.1:0\" has port 0 while --xdp"),
+    ];
+    for (line, expected) in table {
+        let found = refused(&format!("{server} {line}"));
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+    let both = "--listen 0.0.0.0:80 --listen [::]:80 --server s1=[fe80::1]:80 --xdp eth0";
+    assert_eq!(plan_on(&host(), both).expect("allowed").config.listen.len(), 2);
+}
+
+#[test]
+fn wrong_servers() {
+    let table = [
+        ("s1=10.0.0.2:80", "has the name of a server before it"),
+        ("s2=10.0.0.2:80,id=s1", "has the id \"s1\", which server s1 has too"),
+        ("10.0.0.2:80", "has no name; write NAME=ADDR:PORT"),
+        ("=10.0.0.2:80", "has a name that is not allowed"),
+        ("s/2=10.0.0.2:80", "has a name that is not allowed"),
+        ("s2=10.0.0.2", "has no port; write 10.0.0.2:PORT"),
+        ("s2=10.0.0.2:0", "has port 0"),
+        ("s2=0.0.0.0:80", "nothing can be connected to"),
+        ("s2=web:80", "has a host name, which is not supported yet"),
+        ("s2=10.0.0.2:80,weight=3", "has the option \"weight\", which is not supported yet"),
+        ("s2=10.0.0.2:80,backup", "has the option \"backup\", which is not supported yet"),
+        ("s2=10.0.0.2:80,maxconn=9", "has the option \"maxconn\", which is not supported yet"),
+        ("s2=10.0.0.2:80,colour=red", "has an unknown option \"colour\""),
+        ("s2=10.0.0.2:80,", "has an empty option"),
+        ("s2=10.0.0.2:80,id=a,id=b", "has id twice"),
+        ("s2=10.0.0.2:80,id=a~b", "has an id that a cookie cannot carry"),
+        ("s2=10.0.0.2:80,id=a|b", "has an id that a cookie cannot carry"),
+        ("s2=10.0.0.2:80,id=a\"b", "has an id that a cookie cannot carry"),
+        ("s2=10.0.0.2:80,id=a;b", "has an id that a cookie cannot carry"),
+        ("s2=10.0.0.2:80,id=ä", "has an id that a cookie cannot carry"),
+    ];
+    for (server, expected) in table {
+        let found = refused_beside(&format!("--server {server}"));
+        assert!(found.starts_with("--server "), "{server}: {found}");
+        assert!(found.contains(expected) && !found.contains('\n'), "{server}: {found}");
+    }
+    let long = "x".repeat(64);
+    assert!(refused_beside(&format!("--server {long}=10.0.0.2:80")).contains("1 to 63"));
+}
+
+#[test]
+fn cookie_values_of_servers() {
+    let config =
+        plan("--server s2=10.0.0.2:80,id=two --server s3=10.0.0.3:80,id= --server S-4.x=[::1]:80").config;
+    let cookies: Vec<_> = config.servers.iter().map(|server| server.cookie.as_deref()).collect();
+    assert_eq!(cookies, [Some("s1"), Some("two"), None, Some("S-4.x")]);
+}
+
+#[test]
+fn the_ordered_list() {
+    let table = [
+        ("cookie=SRV", "SRV", false),
+        ("cookie=SRV,insert", "SRV", false),
+        ("cookie=SRV,insert,indirect", "SRV", true),
+        ("cookie=SRV,indirect", "SRV", true),
+    ];
+    for (method, name, indirect) in table {
+        let config = plan(&format!("--persist {method}")).config;
+        let cookie = config.persist.cookie().expect(method);
+        assert_eq!((cookie.name.as_str(), cookie.indirect), (name, indirect), "{method}");
+    }
+    let config = plan("--persist source,timeout=1h,size=100k --persist cookie=SRV").config;
+    assert!(matches!(config.persist.methods(), [Method::Source(_), Method::Cookie(_)]));
+    let source = config.persist.source().expect("source");
+    assert_eq!((source.timeout, source.size), (3600, 100_000));
+    assert_eq!(plan("--persist source").config.persist.source().map(|source| source.timeout), Some(1800));
+}
+
+#[test]
+fn wrong_methods() {
+    let table = [
+        ("cookie", "does not name the cookie"),
+        ("cookie=", "has a cookie name that is not allowed"),
+        ("cookie=a;b", "has a cookie name that is not allowed"),
+        ("cookie=a=b", "has a cookie name that is not allowed"),
+        ("cookie=A,insert,rewrite", "has two modes, insert and rewrite"),
+        ("cookie=A,insert,insert", "has two modes, insert and insert"),
+        ("cookie=A,prefix", "has the option \"prefix\", which is not supported yet"),
+        ("cookie=A,domain=x", "has the option \"domain\", which is not supported yet"),
+        ("cookie=A,attr=x", "has the option \"attr\", which is not supported yet"),
+        ("cookie=A,indirect,indirect", "has indirect twice"),
+        ("cookie=A,frob", "has an unknown option \"frob\""),
+        ("source=x", "gives source a name"),
+        ("source,timeout=5", "has a timeout that has no unit; write 5s"),
+        ("source,timeout=1500ms", "has a timeout with a part of a second"),
+        ("source,size=0", "has a size that is out of range"),
+        ("source,mask4=24", "has the option \"mask4\", which is not supported yet"),
+        ("source,timeout=1h,timeout=2h", "has timeout twice"),
+        ("session=JS", "uses the method \"session\", which is not supported yet"),
+        ("sauce", "is not a known method"),
+        ("source --persist source,timeout=1h", "is the second source method"),
+        ("cookie=A --persist cookie=B", "is the second cookie method"),
+    ];
+    for (method, expected) in table {
+        let found = refused_beside(&format!("--persist {method}"));
+        assert!(found.starts_with("--persist ") && found.contains(expected), "{method}: {found}");
+    }
+}
+
+#[test]
+fn other_wrong_flags() {
+    let table = [
+        ("--name Web", "--name \"Web\" is not a name"),
+        ("--name a.b", "--name \"a.b\" is not a name"),
+        ("--name 123456789012345678901234567890123", "is not a name"),
+        ("--balance leastconn", "--balance \"leastconn\" is not supported yet; write roundrobin"),
+        ("--balance rr", "--balance \"rr\" is not known; write roundrobin"),
+        ("--check http=/x", "--check \"http=/x\" is not supported yet; write tcp or none"),
+        ("--check ping", "--check \"ping\" is not known; write tcp or none"),
+        ("--access-log /", "--access-log \"/\" does not name a file"),
+        ("--admin ..", "--admin \"..\" does not name a file"),
+        ("--xdp auto", "--xdp \"auto\" is not supported yet"),
+        ("--xdp eth0,mode=fast", "has an unknown mode"),
+        ("--xdp eth0,mtu=9", "has an unknown option \"mtu\""),
+        ("--xdp eth0 --xdp eth0,mode=native", "names an interface a second time"),
+        ("--xdp an-interface-name", "does not name an interface"),
+        ("--snat-ip ::1", "--snat-ip \"::1\" is not an IPv4 address"),
+        ("--snat-ip 127.0.0.1", "is not an address servers can answer to"),
+        ("--snat-ip 10.0.0.9 --snat-ip 10.0.0.9", "is given twice"),
+        ("--snat-ports 10000", "--snat-ports \"10000\" is not a range of ports"),
+        ("--snat-ports 2000-1500", "is the wrong way round; write 1500-2000"),
+        ("--snat-ports 1023-2000", "takes ports that belong to services"),
+    ];
+    for (line, expected) in table {
+        let found = refused_beside(line);
+        assert!(found.contains(expected), "{line}: {found}");
+    }
+    assert!(refused_beside(&format!("--admin /{}", "x".repeat(100))).contains("too long for a socket"));
+}
+
+#[test]
+fn a_fast_path_needs_an_interface_and_something_to_learn() {
+    for word in ["exclusive", "always"] {
+        let without_xdp = refused_beside(&format!("--fast-path {word} --persist source"));
+        assert!(without_xdp.contains("--fast-path") && without_xdp.contains("--xdp"), "{without_xdp}");
+        let without_source = refused_beside(&format!("--fast-path {word} --persist cookie=A --xdp eth0"));
+        assert!(without_source.contains("--persist source"), "{without_source}");
+    }
+    assert!(plan("--fast-path auto").config.datapath.is_none());
+    assert!(plan("--fast-path off").config.datapath.is_none());
+}
+
+#[test]
+fn auto_is_resolved_with_a_reason() {
+    let table = [
+        ("--persist source", FastPath::Always, "source decides before everything else"),
+        ("--persist source --persist cookie=A", FastPath::Always, "source decides before everything else"),
+        ("--persist cookie=A --persist source", FastPath::Off, "put `--persist source` first"),
+        ("--persist cookie=A", FastPath::Off, "add `--persist source`"),
+        ("", FastPath::Off, "add `--persist source`"),
+    ];
+    for (line, expected, reason) in table {
+        let datapath = plan(&format!("--xdp eth0 {line}")).config.datapath.expect("datapath");
+        assert_eq!(datapath.fast_path, expected, "{line}");
+        assert!(datapath.fast_path_reason.expect("reason").contains(reason), "{line}");
+    }
+    let datapath = plan("--xdp eth0 --fast-path off --persist source").config.datapath.expect("datapath");
+    assert_eq!((datapath.fast_path, datapath.fast_path_reason), (FastPath::Off, None));
+}
+
+#[test]
+fn misrouting_is_warned_of_in_the_agreed_words() {
+    let words =
+        "the first connections of a second user behind one NAT, bound elsewhere by a cookie, are misrouted";
+    let table = [
+        ("--fast-path exclusive --persist cookie=A --persist source", true),
+        ("--fast-path exclusive --persist source --persist cookie=A", true),
+        ("--fast-path always --persist cookie=A --persist source", true),
+        ("--fast-path always --persist source --persist cookie=A", false),
+        ("--fast-path auto --persist source --persist cookie=A", false),
+        ("--fast-path off --persist cookie=A --persist source", false),
+    ];
+    for (line, expected) in table {
+        let warnings = plan(&format!("--xdp eth0 {line}")).warnings;
+        assert_eq!(warnings.iter().any(|warning| warning.contains(words)), expected, "{line}: {warnings:?}");
+    }
+}
+
+#[test]
+fn flags_without_effect_are_warned_of() {
+    let warnings = plan("--check none --check-rise 3 --snat-ports 10000-20000").warnings;
+    assert_eq!(
+        warnings,
+        ["--snat-ports has no effect without --xdp", "--check-rise has no effect with --check none"]
+    );
+}
+
+#[test]
+fn ports_that_the_kernel_uses_are_refused_with_the_line_to_type() {
+    let overlap = |local: (u16, u16), ports: &str| {
+        let host = Host { local_ports: Some(local), ..host() };
+        let line = format!(
+            "--listen 1.1.1.1:80 --server s=10.0.0.1:80 --persist source --xdp e --snat-ports {ports}"
+        );
+        match plan_on(&host, &line) {
+            Ok(_) => None,
+            Err(Stop::Failed(message)) => Some(message),
+            Err(other) => panic!("{other:?}"),
+        }
+    };
+    let table = [
+        ((32768, 60999), "10000-32767", None),
+        ((32768, 60999), "61000-65535", None),
+        ((1024, 65535), "10000-32767", Some("type sysctl -w net.ipv4.ip_local_port_range=\"32768 65535\"")),
+        (
+            (32768, 60999),
+            "20000-40000",
+            Some(
+                "type sysctl -w net.ipv4.ip_local_port_range=\"40001 60999\" or choose --snat-ports 10000-32767",
+            ),
+        ),
+        ((32768, 60999), "32768-60999", Some("choose --snat-ports 10000-32767")),
+        ((1024, 20000), "10000-30000", Some("type sysctl -w net.ipv4.ip_local_port_range=\"30001 60999\"")),
+    ];
+    for (local, ports, expected) in table {
+        match (overlap(local, ports), expected) {
+            (None, None) => {}
+            (Some(found), Some(part)) => assert!(found.ends_with(part), "{local:?} {ports}: {found}"),
+            (found, _) => panic!("{local:?} {ports}: {found:?}"),
+        }
+    }
+    let off = "--listen 1.1.1.1:80 --server s=10.0.0.1:80 --xdp e --fast-path off --snat-ports 40000-50000";
+    assert!(plan_on(&host(), off).is_ok(), "without flows no port is taken");
+}
+
+#[test]
+fn the_admin_socket_has_a_default_place() {
+    let path = |root, directory: Option<&str>| {
+        let host = Host { root, runtime_directory: directory.map(PathBuf::from), ..host() };
+        host.admin_path("web", None)
+    };
+    assert_eq!(path(true, None).expect("root"), PathBuf::from("/run/balancer/web.sock"));
+    assert_eq!(
+        path(false, Some("/run/user/7")).expect("user"),
+        PathBuf::from("/run/user/7/balancer/web.sock")
+    );
+    assert!(matches!(path(false, None), Err(Stop::Usage(message)) if message.contains("write --admin PATH")));
+}
+
+#[test]
+fn a_dump_says_what_takes_effect_and_can_be_read_back() {
+    let plan = plan("--name web --xdp eth0 --detach-on-stop --access-log -");
+    let dump = plan.dump();
+    let has = |flag: &str, origin: &str| {
+        dump.lines().any(|line| {
+            let (text, from) = line.rsplit_once("  # ").expect("origin");
+            text.trim() == flag && from == origin
+        })
+    };
+    assert!(has("--name web", "flag"), "{dump}");
+    assert!(has("--workers 4", "default, the cores available"), "{dump}");
+    assert!(has("--fast-path off", "default, auto resolved"), "{dump}");
+    assert!(has("--admin /run/balancer/web.sock", "default"), "{dump}");
+    assert!(has("--detach-on-stop", "flag"), "{dump}");
+    assert!(has("# no --snat-ip", "default"), "{dump}");
+
+    let directory = tempfile::tempdir().expect("directory");
+    let file = directory.path().join("flags");
+    std::fs::write(&file, &dump).expect("written");
+    let again = plan_on(&host(), &format!("@{}", file.display())).expect("valid");
+    assert_eq!(format!("{:?}", again.config), {
+        // The reason belongs to `auto`, which the dump has resolved.
+        let mut config = plan.config.clone();
+        if let Some(datapath) = &mut config.datapath {
+            datapath.fast_path_reason = None;
+        }
+        format!("{config:?}")
+    });
+}

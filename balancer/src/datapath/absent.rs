@@ -1,0 +1,77 @@
+//! The kernel side of a build without the feature `xdp`: tables in memory, no fast path.
+
+use std::rc::Rc;
+
+use anyhow::bail;
+
+use super::view::View;
+use super::{Opened, in_memory};
+use crate::config::Config;
+use crate::server::Server;
+
+/// Never made in this build.
+pub enum Datapath {}
+
+/// Tables in memory.
+///
+/// # Errors
+/// With `--xdp`.
+pub fn open(config: &Config) -> anyhow::Result<Opened> {
+    check(config)?;
+    let note = "learned tables are in memory and will not survive a restart: this build has no XDP";
+    Ok(in_memory(config, Some(note.to_owned())))
+}
+
+/// Nothing to try.
+///
+/// # Errors
+/// With `--xdp`.
+pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
+    if config.datapath.is_some() {
+        bail!("--xdp: this balancer was built without XDP; build it with the feature `xdp`");
+    }
+    Ok(Vec::new())
+}
+
+/// Nothing to detach.
+///
+/// # Errors
+/// Always.
+pub fn detach(_name: &str, _force: bool) -> anyhow::Result<String> {
+    bail!("this balancer was built without XDP: there is nothing to detach")
+}
+
+impl Datapath {
+    /// See the build with XDP.
+    ///
+    /// # Errors
+    /// None.
+    pub fn attach(&self) -> anyhow::Result<Vec<String>> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn publisher(&self) -> Box<dyn Fn(&Server) + Send + Sync> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn view(self: &Rc<Self>) -> Option<Rc<dyn View>> {
+        match **self {}
+    }
+
+    /// See the build with XDP.
+    pub async fn upkeep(self: Rc<Self>) {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn drain(&self) {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn leave(&self) {
+        match *self {}
+    }
+}

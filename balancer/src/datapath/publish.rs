@@ -1,0 +1,216 @@
+//! What the XDP program is told: which service this is, where it listens, which servers it has and in what state.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+
+use anyhow::{Context as _, bail};
+use balancer_ebpf::abi::{
+    FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT,
+    SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings,
+};
+use nix::ifaddrs::getifaddrs;
+
+use super::maps::Maps;
+use crate::clock;
+use crate::config::{DatapathConfig, FastPath};
+use crate::server::{Identity, Server, State};
+
+/// SYNs a second and CPU that are looked at: Katran bounds new flows per CPU at the same rate.
+const SYN_RATE: u32 = 125_000;
+
+/// Enters the settings of all services, once: a secret that changed would re-route repeated SYNs.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn settings(maps: &mut Maps) -> anyhow::Result<()> {
+    let mut settings = maps.settings.get(&0, 0)?;
+    if settings == Settings::default() {
+        settings.hash_key = random()?;
+    }
+    settings.half_open_cap = maps.flow_entries / 2 / 4;
+    settings.syn_rate = SYN_RATE;
+    Ok(maps.settings.set(0, settings, 0)?)
+}
+
+/// The slot of the service of that name; a free one is taken. To be called under the shared lock.
+///
+/// # Errors
+/// When all slots are taken.
+pub fn slot(maps: &mut Maps, name: &str) -> anyhow::Result<u32> {
+    let padded = padded(name);
+    let mut free = None;
+    for slot in 1..MAX_SERVICES {
+        let service = maps.services.get(&slot, 0)?;
+        if service.name == padded {
+            return Ok(slot);
+        }
+        if service.name == Service::FREE.name && free.is_none() {
+            free = Some(slot);
+        }
+    }
+    let Some(slot) = free else {
+        bail!("all {MAX_SERVICES} services of this network namespace are taken; `balancer detach` removes unused ones")
+    };
+    maps.services.set(slot, Service { name: padded, ..Service::FREE }, 0)?;
+    Ok(slot)
+}
+
+/// The slot of the service of that name, if it has one.
+pub fn find_slot(maps: &Maps, name: &str) -> Option<u32> {
+    (1..MAX_SERVICES).find(|slot| maps.services.get(slot, 0).is_ok_and(|service| service.name == padded(name)))
+}
+
+/// What the program is to do for the service. `enabled`: false while the process drains.
+pub fn service(name: &str, config: &DatapathConfig, maps: &Maps, enabled: bool) -> Service {
+    let (first_port, last_port) = config.snat_ports;
+    let ports = u32::from(last_port - first_port) + 1;
+    let mut snat_ips = [[0; 4]; MAX_SNAT_IPS];
+    for (slot, address) in snat_ips.iter_mut().zip(&config.snat_ips) {
+        *slot = address.octets();
+    }
+    let addresses = config.snat_ips.len().max(1) as u32;
+    Service {
+        name: padded(name),
+        heartbeat: clock::boot_ns(),
+        hold: config.hold.as_nanos() as u64,
+        fast_path: match config.fast_path {
+            _ if !enabled => FAST_PATH_OFF,
+            FastPath::Off => FAST_PATH_OFF,
+            FastPath::Exclusive => FAST_PATH_EXCLUSIVE,
+            FastPath::Always => FAST_PATH_ALWAYS,
+        },
+        verify_share: config.verify_share,
+        half_open_cap: (ports * addresses / 4).min(maps.flow_entries / 2 / 4),
+        first_port,
+        last_port,
+        snat_count: config.snat_ips.len() as u32,
+        snat_ips,
+        padding: 0,
+    }
+}
+
+/// Makes the service's listen addresses known, a wildcard as the addresses this host has now, and takes away those
+/// it no longer has. A wildcard never captures what is only passing through.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Result<()> {
+    let wanted = expand(listen, &local_addresses());
+    let known: Vec<(ListenKey, u32)> = maps.listens.iter().filter_map(Result::ok).collect();
+    for (key, _) in known.iter().filter(|(key, owner)| *owner == slot && !wanted.contains(key)) {
+        let _ = maps.listens.remove(key);
+    }
+    for key in &wanted {
+        if !known.contains(&(*key, slot)) {
+            maps.listens.insert(key, slot, 0).context("the table of listen addresses is full")?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a server. A new address is written under an absent state, so that nobody reads half of it.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn server(maps: &mut Maps, server: &Server) -> anyhow::Result<()> {
+    let Identity { id, generation } = server.identity;
+    let id = u32::from(id);
+    let meta = |state| ServerMeta { state, generation, port: server.address.port().to_be_bytes() }.pack();
+    let state = match server.state() {
+        State::Up => SERVER_UP,
+        State::Drain => SERVER_DRAIN,
+        State::Down => SERVER_DOWN,
+        State::Maint => SERVER_MAINT,
+    };
+    let (address, snat) = match server.address {
+        SocketAddr::V4(v4) => (v4.ip().octets(), source_towards(v4.into())),
+        SocketAddr::V6(_) => ([0; 4], [0; 4]),
+    };
+    let entry = KernelServer { meta: meta(state), address, snat };
+    let old = maps.servers.get(&id, 0)?;
+    if (old.address, old.snat) != (address, snat) {
+        maps.servers.set(id, KernelServer { meta: meta(SERVER_ABSENT), ..old }, 0)?;
+        maps.servers.set(id, KernelServer { meta: meta(SERVER_ABSENT), ..entry }, 0)?;
+    }
+    Ok(maps.servers.set(id, entry, 0)?)
+}
+
+/// Takes a server's id out of use: new connections to it are the proxy's.
+pub fn remove_server(maps: &mut Maps, id: u16) {
+    let _ = maps.servers.set(u32::from(id), KernelServer::default(), 0);
+}
+
+/// Tells the program that the process is alive.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn heartbeat(maps: &mut Maps, slot: u32, service: &mut Service) -> anyhow::Result<()> {
+    service.heartbeat = clock::boot_ns();
+    Ok(maps.services.set(slot, *service, 0)?)
+}
+
+/// The address that the kernel would use towards a server. Connecting a UDP socket sends nothing.
+fn source_towards(server: SocketAddr) -> [u8; 4] {
+    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+        .and_then(|socket| socket.connect(server).and_then(|()| socket.local_addr()));
+    match local.map(|address| address.ip()) {
+        Ok(IpAddr::V4(address)) => address.octets(),
+        _ => [0; 4],
+    }
+}
+
+fn expand(listen: &[SocketAddr], local: &[Ipv4Addr]) -> HashSet<ListenKey> {
+    let key = |address: Ipv4Addr, port: u16| ListenKey {
+        address: address.octets(),
+        port: port.to_be_bytes(),
+        padding: [0; 2],
+    };
+    let mut keys = HashSet::new();
+    for address in listen {
+        match address.ip().to_canonical() {
+            IpAddr::V4(ip) if ip.is_unspecified() => {
+                keys.extend(local.iter().map(|local| key(*local, address.port())));
+            }
+            IpAddr::V4(ip) => {
+                keys.insert(key(ip, address.port()));
+            }
+            IpAddr::V6(_) => {}
+        }
+    }
+    keys
+}
+
+fn local_addresses() -> Vec<Ipv4Addr> {
+    let addresses = getifaddrs().into_iter().flatten();
+    addresses.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).filter(|ip| !ip.is_loopback()).collect()
+}
+
+fn padded(name: &str) -> [u8; 32] {
+    let mut padded = [0; 32];
+    // Config has checked the length.
+    let length = name.len().min(padded.len());
+    padded[..length].copy_from_slice(&name.as_bytes()[..length]);
+    padded
+}
+
+fn random() -> anyhow::Result<[u64; 2]> {
+    use std::io::Read as _;
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")?.read_exact(&mut bytes)?;
+    let word = |at: usize| u64::from_ne_bytes(std::array::from_fn(|n| bytes[at + n]));
+    Ok([word(0), word(8)])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wildcard_means_the_addresses_of_this_host_and_nothing_else() {
+        let listen = ["0.0.0.0:80", "192.0.2.9:443", "[::1]:80"].map(|text| text.parse().expect("address"));
+        let keys = expand(&listen, &[Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]);
+        assert_eq!(keys.len(), 3);
+        assert!(keys.contains(&ListenKey { address: [10, 0, 0, 2], port: [0, 80], padding: [0; 2] }));
+        assert!(keys.contains(&ListenKey { address: [192, 0, 2, 9], port: [1, 187], padding: [0; 2] }));
+    }
+}

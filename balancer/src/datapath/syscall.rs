@@ -1,0 +1,91 @@
+//! The system calls that neither the standard library, nix nor aya offers.
+#![allow(unsafe_code, reason = "raw system calls")]
+
+use std::io;
+use std::mem::{MaybeUninit, size_of};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+
+use aya::Pod;
+use aya_obj::generated::{bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd};
+
+/// `SO_NETNS_COOKIE` (asm-generic/socket.h, since Linux 5.14).
+const SO_NETNS_COOKIE: libc::c_int = 71;
+
+/// The cookie of the network namespace that this socket lives in: unique until the next boot.
+///
+/// # Errors
+/// Kernels before 5.14.
+pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
+    let mut cookie = 0_u64;
+    let mut length = size_of::<u64>() as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which is the size of `cookie`.
+    let result = unsafe {
+        libc::getsockopt(
+            socket.as_fd().as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_NETNS_COOKIE,
+            (&raw mut cookie).cast(),
+            &raw mut length,
+        )
+    };
+    if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// A walk over a hash map in batches; aya has no batch operations, and key by key is two calls an entry.
+///
+/// The place in the walk is the kernel's and survives the removal of any entry.
+#[derive(Debug)]
+pub struct BatchWalk {
+    place: Option<u32>,
+    capacity: usize,
+}
+
+impl BatchWalk {
+    /// A walk that reads about `capacity` entries at a time; must be more than one bucket holds.
+    pub fn new(capacity: usize) -> Self {
+        Self { place: None, capacity }
+    }
+
+    /// The next entries, and whether the map's end was reached; after that the walk begins again.
+    ///
+    /// # Errors
+    /// `ENOSPC` for a bucket larger than the capacity, and what the kernel refuses.
+    pub fn next<K: Pod, V: Pod>(&mut self, map: BorrowedFd<'_>) -> io::Result<(Vec<(K, V)>, bool)> {
+        let mut keys = vec![MaybeUninit::<K>::uninit(); self.capacity];
+        let mut values = vec![MaybeUninit::<V>::uninit(); self.capacity];
+        let mut next_place = 0_u32;
+        // SAFETY: integers only, and the kernel wants what is not used to be zero.
+        let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+        attr.batch = bpf_attr__bindgen_ty_3 {
+            in_batch: self.place.as_ref().map_or(0, |place| std::ptr::from_ref(place) as u64),
+            out_batch: &raw mut next_place as u64,
+            keys: keys.as_mut_ptr() as u64,
+            values: values.as_mut_ptr() as u64,
+            count: self.capacity as u32,
+            map_fd: map.as_raw_fd() as u32,
+            elem_flags: 0,
+            flags: 0,
+        };
+        // SAFETY: the pointers are valid for `capacity` entries of the sizes that aya has checked against the map.
+        let result = unsafe {
+            libc::syscall(
+                libc::SYS_bpf,
+                bpf_cmd::BPF_MAP_LOOKUP_BATCH,
+                &raw mut attr,
+                size_of::<bpf_attr>(),
+            )
+        };
+        let error = io::Error::last_os_error();
+        let at_end = result != 0 && error.raw_os_error() == Some(libc::ENOENT);
+        if result != 0 && !at_end {
+            self.place = None;
+            return Err(error);
+        }
+        self.place = (!at_end).then_some(next_place);
+        // SAFETY: the kernel has written this field.
+        let count = unsafe { attr.batch.count } as usize;
+        let entries = keys.iter().zip(&values).take(count);
+        // SAFETY: the kernel has filled in the first `count` of both; any bit pattern is a value of a Pod.
+        Ok((entries.map(|(k, v)| unsafe { (k.assume_init(), v.assume_init()) }).collect(), at_end))
+    }
+}

@@ -1,0 +1,73 @@
+//! When single results of checks become a verdict: pure, no clock.
+
+/// What the checks of one server have come to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Hysteresis {
+    rise: u32,
+    fall: u32,
+    verdict: Option<bool>,
+    /// Results in a row that contradict the verdict.
+    against: u32,
+}
+
+impl Hysteresis {
+    /// `rise` successes in a row bring a server up, `fall` failures in a row take it down.
+    pub fn new(rise: u32, fall: u32) -> Self {
+        Self { rise, fall, verdict: None, against: 0 }
+    }
+
+    /// Takes the result of a check; `Some(up)` when the verdict has changed. The very first result is a verdict: at
+    /// start there is nothing to be steady about, and a server known to refuse connections must not be given any.
+    pub fn observe(&mut self, success: bool) -> Option<bool> {
+        let needed = match self.verdict {
+            None => 1,
+            Some(up) if up == success => {
+                self.against = 0;
+                return None;
+            }
+            Some(true) => self.fall,
+            Some(false) => self.rise,
+        };
+        self.against += 1;
+        if self.against < needed {
+            return None;
+        }
+        self.against = 0;
+        self.verdict = Some(success);
+        self.verdict
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `+` a success, `-` a failure → after each `U` or `D` for a new verdict, `.` for none.
+    fn story(rise: u32, fall: u32, results: &str) -> String {
+        let mut state = Hysteresis::new(rise, fall);
+        let outcome = |result: char| match state.observe(result == '+') {
+            Some(true) => 'U',
+            Some(false) => 'D',
+            None => '.',
+        };
+        results.chars().map(outcome).collect()
+    }
+
+    #[test]
+    fn stories() {
+        let table = [
+            // rise, fall, results, verdicts
+            (2, 3, "+", "U"),
+            (2, 3, "-", "D"),
+            (2, 3, "+---", "U..D"),
+            (2, 3, "+--+--+---", "U........D"),
+            (2, 3, "-++", "D.U"),
+            (2, 3, "-+-+-++", "D.....U"),
+            (2, 3, "++++----++", "U.....D..U"),
+            (1, 1, "+-+-", "UDUD"),
+        ];
+        for (rise, fall, results, expected) in table {
+            assert_eq!(story(rise, fall, results), expected, "rise {rise} fall {fall}: {results}");
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The head of a request: what it says, and the head that is sent to a server in its place.
+
+use httparse::Header;
+
+use super::Version;
+use super::body::Framing;
+use super::fault::Fault;
+use super::fields::{self, Name, Slots, Survey};
+use crate::config::Limits;
+use crate::persist::cookie;
+
+/// Bytes of a request target; what browsers and servers agree on as the longest sensible one.
+pub const TARGET_LIMIT: usize = 8 * 1024;
+
+/// A checked request head, borrowed from the bytes it was read from.
+#[derive(Debug)]
+pub struct Request<'b, 'h> {
+    /// The method, case as sent: methods compare exactly.
+    pub method: &'b str,
+    /// The target as sent, for the log.
+    pub target: &'b str,
+    /// The client's version.
+    pub version: Version,
+    /// Bytes of the head, the empty line included.
+    pub head_length: usize,
+    /// How its body ends.
+    pub framing: Framing,
+    /// The client wants to send another request on this connection.
+    pub keep_alive: bool,
+    /// It came through another proxy: `Via`, `Forwarded` or `X-Forwarded-For`.
+    pub proxied: bool,
+    form: Form<'b>,
+    has_host: bool,
+    survey: Survey,
+    headers: &'h [Header<'b>],
+}
+
+/// What changes on the way to the server.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// The cookie that the server does not see.
+    pub without_cookie: Option<&'a str>,
+    /// The Host for a client that sent none, which only HTTP/1.0 may.
+    pub default_host: &'a str,
+}
+
+/// The forms of a target (RFC 9112 §3.2) that are not CONNECT's.
+#[derive(Clone, Copy, Debug)]
+enum Form<'b> {
+    Origin,
+    Asterisk,
+    /// `http://authority/path`: the authority replaces whatever Host says.
+    Absolute {
+        authority: &'b str,
+        path: &'b str,
+    },
+}
+
+/// Reads the head that `bytes` start with; `None`: there is more to come.
+///
+/// # Errors
+/// The fault that the request is to be refused with.
+pub fn parse<'b, 'h>(
+    bytes: &'b [u8],
+    slots: &'h mut Slots<'b>,
+    limits: &Limits,
+) -> Result<Option<Request<'b, 'h>>, Fault> {
+    let mut parsed = httparse::Request::new(&mut []);
+    let head_length = match parsed.parse_with_uninit_headers(bytes, slots.limited(limits.headers)) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) => return partial(bytes, limits).map(|()| None),
+        Err(error) => return Err(fault_of(error, bytes)),
+    };
+    if head_length > limits.head {
+        return Err(Fault::HeadTooLarge);
+    }
+    fields::check_line_ends(&bytes[..head_length])?;
+    let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(Fault::Syntax) };
+    let form = form(method, target)?;
+    let version = Version::from_minor(parsed.version);
+    let headers: &'h [Header<'b>] = parsed.headers;
+
+    let mut survey = Survey::default();
+    let (mut has_host, mut proxied) = (false, false);
+    for header in headers {
+        match Name::of(header.name) {
+            Name::Host if has_host || !is_authority(header.value) => return Err(Fault::Host),
+            Name::Host => has_host = true,
+            Name::Proxied => proxied = true,
+            name => survey.note(name, header.value)?,
+        }
+    }
+    survey.check()?;
+    if version == Version::Http11 && !has_host {
+        return Err(Fault::Host);
+    }
+    if version == Version::Http10 && survey.chunked {
+        return Err(Fault::TransferEncoding);
+    }
+    let keep_alive = !survey.close && (version == Version::Http11 || survey.keep_alive);
+    let framing = match survey.content_length {
+        _ if survey.chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::None,
+    };
+    Ok(Some(Request {
+        method,
+        target,
+        version,
+        head_length,
+        framing,
+        keep_alive,
+        proxied,
+        form,
+        has_host,
+        survey,
+        headers,
+    }))
+}
+
+impl<'b> Request<'b, '_> {
+    /// The answer to HEAD has no body, whatever its head says.
+    pub fn is_head(&self) -> bool {
+        self.method == "HEAD"
+    }
+
+    /// May be sent a second time when nobody knows what became of the first (RFC 9110 §9.2.2).
+    pub fn is_idempotent(&self) -> bool {
+        matches!(self.method, "GET" | "HEAD" | "OPTIONS" | "TRACE" | "PUT" | "DELETE")
+    }
+
+    /// [`Rewrite::default_host`] will be used.
+    pub fn needs_host(&self) -> bool {
+        !self.has_host && !matches!(self.form, Form::Absolute { .. })
+    }
+
+    /// The Cookie headers, which count as one list.
+    pub fn cookie_headers(&self) -> impl Iterator<Item = &'b [u8]> {
+        self.headers.iter().filter(|header| Name::of(header.name) == Name::Cookie).map(|header| header.value)
+    }
+
+    /// Writes the head for the server: HTTP/1.1, the connection kept.
+    pub fn write(&self, out: &mut Vec<u8>, rewrite: &Rewrite<'_>) {
+        out.extend_from_slice(self.method.as_bytes());
+        out.push(b' ');
+        self.write_target(out);
+        out.extend_from_slice(b" HTTP/1.1\r\n");
+        match self.form {
+            Form::Absolute { authority, .. } => fields::write_field(out, "Host", authority.as_bytes()),
+            _ if !self.has_host => fields::write_field(out, "Host", rewrite.default_host.as_bytes()),
+            _ => {}
+        }
+        for header in self.headers {
+            self.write_header(out, header, rewrite);
+        }
+        fields::write_framing(out, self.survey.content_length, self.survey.chunked);
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn write_target(&self, out: &mut Vec<u8>) {
+        match self.form {
+            Form::Absolute { path: "", .. } if self.method == "OPTIONS" => out.push(b'*'),
+            Form::Absolute { path, .. } => {
+                if !path.starts_with('/') {
+                    out.push(b'/');
+                }
+                out.extend_from_slice(path.as_bytes());
+            }
+            Form::Origin | Form::Asterisk => out.extend_from_slice(self.target.as_bytes()),
+        }
+    }
+
+    fn write_header(&self, out: &mut Vec<u8>, header: &Header<'_>, rewrite: &Rewrite<'_>) {
+        let name = Name::of(header.name);
+        match name {
+            Name::Connection | Name::HopByHop | Name::ContentLength | Name::TransferEncoding => return,
+            Name::Host if matches!(self.form, Form::Absolute { .. }) => return,
+            // A client cannot have Host taken away on the way.
+            Name::Host => {}
+            _ if self.survey.names_fields && fields::is_named_by_connection(header.name, self.headers) => {
+                return;
+            }
+            _ => {}
+        }
+        match rewrite.without_cookie {
+            Some(ours) if name == Name::Cookie => {
+                let start = out.len();
+                out.extend_from_slice(header.name.as_bytes());
+                out.extend_from_slice(b": ");
+                if cookie::write_without(header.value, ours, out) {
+                    out.extend_from_slice(b"\r\n");
+                } else {
+                    out.truncate(start);
+                }
+            }
+            _ => fields::write_field(out, header.name, header.value),
+        }
+    }
+}
+
+/// What an unfinished head says already.
+fn partial(bytes: &[u8], limits: &Limits) -> Result<(), Fault> {
+    let in_request_line = bytes.len() > TARGET_LIMIT && memchr::memchr(b'\n', bytes).is_none();
+    match () {
+        () if in_request_line => Err(Fault::TargetTooLong),
+        () if bytes.len() >= limits.head => Err(Fault::HeadTooLarge),
+        () => Ok(()),
+    }
+}
+
+fn fault_of(error: httparse::Error, bytes: &[u8]) -> Fault {
+    match error {
+        httparse::Error::TooManyHeaders => Fault::TooManyHeaders,
+        httparse::Error::Version if names_a_version(bytes) => Fault::Version,
+        _ => Fault::Syntax,
+    }
+}
+
+/// Whether the request line ends in something that is a version, though not one of ours.
+fn names_a_version(bytes: &[u8]) -> bool {
+    let line =
+        bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
+    let word = line.split(|&byte| byte == b' ').next_back().unwrap_or_default();
+    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+}
+
+fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
+    if target.len() > TARGET_LIMIT {
+        return Err(Fault::TargetTooLong);
+    }
+    if method == "CONNECT" {
+        return Err(Fault::Connect);
+    }
+    // `httparse` has excluded controls and spaces. A fragment never leaves a client, and bytes beyond ASCII must be
+    // escaped: servers differ in what they make of both.
+    if !target.is_ascii() || target.contains('#') {
+        return Err(Fault::Target);
+    }
+    if target.starts_with('/') {
+        return Ok(Form::Origin);
+    }
+    if target == "*" && method == "OPTIONS" {
+        return Ok(Form::Asterisk);
+    }
+    let (scheme, rest) = target.split_once("://").ok_or(Fault::Target)?;
+    if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("https") {
+        return Err(Fault::Target);
+    }
+    let (authority, path) = rest.split_at(rest.find(['/', '?']).unwrap_or(rest.len()));
+    if authority.is_empty() || !is_authority(authority.as_bytes()) {
+        return Err(Fault::Target);
+    }
+    Ok(Form::Absolute { authority, path })
+}
+
+/// `uri-host [ ":" port ]` (RFC 9110 §7.2); the empty host is what a client without one must send.
+fn is_authority(value: &[u8]) -> bool {
+    let (host_is_valid, port) = if let Some(literal) = value.strip_prefix(b"[") {
+        let Some(end) = memchr::memchr(b']', literal) else { return false };
+        let valid = literal[..end].iter().all(|&byte| byte.is_ascii_alphanumeric() || b":.".contains(&byte));
+        (valid && end > 0, &literal[end + 1..])
+    } else {
+        let (host, port) = value.split_at(memchr::memchr(b':', value).unwrap_or(value.len()));
+        let valid =
+            host.iter().all(|&byte| byte.is_ascii_alphanumeric() || b"-._~%!$&'()*+,;=".contains(&byte));
+        (valid, port)
+    };
+    host_is_valid && matches!(port, [] | [b':', ..]) && port.iter().skip(1).all(u8::is_ascii_digit)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const REWRITE: Rewrite<'_> = Rewrite { without_cookie: Some("SRV"), default_host: "10.0.0.1:80" };
+
+    fn fault(head: &str) -> Option<Fault> {
+        parse(head.as_bytes(), &mut Slots::default(), &Limits::default()).err()
+    }
+
+    fn sent_on(head: &str) -> String {
+        let mut slots = Slots::default();
+        let request =
+            parse(head.as_bytes(), &mut slots, &Limits::default()).expect("well-formed").expect("whole");
+        let mut out = Vec::new();
+        request.write(&mut out, &REWRITE);
+        String::from_utf8(out).expect("ASCII in, ASCII out")
+    }
+
+    #[test]
+    fn is_written_from_its_parts_without_our_cookie() {
+        assert_eq!(
+            sent_on("GET /a?b HTTP/1.1\r\nHost:  x \r\nCookie: a=1; SRV=s2; b=2\r\nAccept: */*\r\n\r\n"),
+            "GET /a?b HTTP/1.1\r\nHost: x\r\nCookie: a=1; b=2\r\nAccept: */*\r\n\r\n"
+        );
+        assert_eq!(
+            sent_on("GET / HTTP/1.1\r\nHost: x\r\nCookie: SRV=s2\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn several_cookie_headers_each_lose_ours() {
+        assert_eq!(
+            sent_on("GET / HTTP/1.1\r\nHost: x\r\nCookie: SRV=s1\r\nCookie: b=2; SRV=s2\r\n\r\n"),
+            "GET / HTTP/1.1\r\nHost: x\r\nCookie: b=2\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn fields_for_this_hop_stay_here_and_host_cannot_be_named_away() {
+        let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Hop, Host, Upgrade\r\nX-Hop: 1\r\nX-End: 2\r\n\
+                    Upgrade: h2c\r\nTE: trailers\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\n\r\n";
+        assert_eq!(sent_on(head), "GET / HTTP/1.1\r\nHost: x\r\nX-End: 2\r\n\r\n");
+    }
+
+    #[test]
+    fn the_length_is_written_anew() {
+        let head = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 007\r\n\r\n";
+        assert_eq!(sent_on(head), "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 7\r\n\r\n");
+        let head = "POST / HTTP/1.1\r\ntransfer-encoding: CHUNKED\r\nHost: x\r\n\r\n";
+        assert_eq!(sent_on(head), "POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n");
+    }
+
+    #[test]
+    fn an_absolute_target_becomes_path_and_host() {
+        let head = "GET HTTP://b.example:81?q HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(sent_on(head), "GET /?q HTTP/1.1\r\nHost: b.example:81\r\n\r\n");
+        let head = "OPTIONS http://b HTTP/1.1\r\nHost: a\r\n\r\n";
+        assert_eq!(sent_on(head), "OPTIONS * HTTP/1.1\r\nHost: b\r\n\r\n");
+    }
+
+    #[test]
+    fn a_1_0_client_may_omit_host_and_asks_for_keep_alive() {
+        assert_eq!(sent_on("GET / HTTP/1.0\r\n\r\n"), "GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n\r\n");
+        let mut slots = Slots::default();
+        let head = b"GET / HTTP/1.0\r\nConnection: keep-alive\r\n\r\n";
+        assert!(parse(head, &mut slots, &Limits::default()).is_ok_and(|r| r.is_some_and(|r| r.keep_alive)));
+    }
+
+    #[test]
+    fn refuses_with_the_fault_that_names_the_status() {
+        let table: [(&str, Fault); 33] = [
+            ("GET / HTTP/1.1\n\n", Fault::LineEnd),
+            ("GET / HTTP/1.1\r\nHost: a\n\r\n", Fault::LineEnd),
+            ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::LineEnd),
+            ("GET / HTTP/1.1\r\nHost: a\rb\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\nHost: a\0\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\nHost : a\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX: 1\r\n 2\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\n Host: a\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\nHost: a\r\nX\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\nHost: a\r\n: x\r\n\r\n", Fault::Syntax),
+            ("GE\tT / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("G(T / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET / \r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET /\r\n\r\n", Fault::Syntax),
+            ("GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET /ü HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET http:// HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET http://u@b/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("GET ftp://b/ HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
+            ("CONNECT a:443 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Connect),
+            ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", Fault::Version),
+            ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", Fault::Version),
+            ("GET / HTCPCP/1.0\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1\r\n\r\n", Fault::Host),
+            ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", Fault::Host),
+            ("GET / HTTP/1.1\r\nHost: a b\r\n\r\n", Fault::Host),
+            ("GET / HTTP/1.1\r\nHost: a:80x\r\n\r\n", Fault::Host),
+            ("GET / HTTP/1.1\r\nHost: a/b\r\n\r\n", Fault::Host),
+            ("POST / HTTP/1.0\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::TransferEncoding),
+        ];
+        for (head, expected) in table {
+            assert_eq!(fault(head), Some(expected), "{head:?}");
+        }
+    }
+
+    #[test]
+    fn limits_have_statuses_of_their_own() {
+        let head = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
+        assert_eq!(fault(&head(&"X: y\r\n".repeat(99))), None);
+        assert_eq!(fault(&head(&"X: y\r\n".repeat(100))).map(Fault::status), Some(431));
+        let long = "x".repeat(16 * 1024);
+        assert_eq!(fault(&head(&format!("X: {long}\r\n"))).map(Fault::status), Some(431));
+        assert_eq!(fault(&format!("GET / HTTP/1.1\r\nX: {long}")).map(Fault::status), Some(431));
+        assert_eq!(fault(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(|f| f.status()), Some(431));
+        assert_eq!(fault(&format!("GET /{}", &long[..9000])).map(Fault::status), Some(414));
+        assert_eq!(
+            fault(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..9000])).map(Fault::status),
+            Some(414)
+        );
+    }
+
+    #[test]
+    fn hosts_of_every_kind() {
+        for host in ["a", "a:80", "[::1]", "[::1]:80", "10.0.0.1", "", "a_b.example"] {
+            assert!(is_authority(host.as_bytes()), "{host}");
+        }
+        for host in ["a:b", "a:80:80", "[::1", "[]", "[::1]x", "a@b", "a\tb", "a?b", "::1"] {
+            assert!(!is_authority(host.as_bytes()), "{host}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_what_it_sends_on_it_would_accept(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut seeded = b"POST /x HTTP/1.1\r\nHost: a\r\n".to_vec();
+            seeded.extend(&bytes);
+            seeded.extend(b"\r\n\r\n");
+            for input in [&bytes, &seeded] {
+                let mut slots = Slots::default();
+                if let Ok(Some(request)) = parse(input, &mut slots, &Limits::default()) {
+                    let mut once = Vec::new();
+                    request.write(&mut once, &REWRITE);
+                    let mut slots = Slots::default();
+                    let again = parse(&once, &mut slots, &Limits::default()).expect("accepted").expect("whole");
+                    prop_assert_eq!(again.framing, request.framing);
+                    let mut twice = Vec::new();
+                    again.write(&mut twice, &REWRITE);
+                    prop_assert_eq!(once, twice);
+                }
+            }
+        }
+
+        #[test]
+        fn a_part_of_a_good_head_is_never_an_error(cut in 0_usize..60) {
+            let head = "POST /x HTTP/1.1\r\nHost: a\r\nContent-Length: 5\r\nA: b\r\n\r\n";
+            prop_assert_eq!(fault(&head[..cut.min(head.len())]), None);
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! The head of a response: what it says, and the head that is sent to the client in its place.
+
+use httparse::Header;
+
+use super::Version;
+use super::body::Framing;
+use super::fault::Fault;
+use super::fields::{self, Name, Slots, Survey};
+use crate::config::Limits;
+use crate::persist::cookie;
+
+/// A checked response head, borrowed from the bytes it was read from.
+#[derive(Debug)]
+pub struct Response<'b, 'h> {
+    /// 100–999.
+    pub status: u16,
+    /// Bytes of the head, the empty line included.
+    pub head_length: usize,
+    /// How its body ends.
+    pub framing: Framing,
+    /// The server will take another request on this connection, provided that the framing shows where this one ends.
+    pub keep_alive: bool,
+    reason: &'b str,
+    survey: Survey,
+    headers: &'h [Header<'b>],
+}
+
+/// What the client is told about its connection.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Connection {
+    /// It stays open, which is what HTTP/1.1 takes for granted.
+    Implicit,
+    /// It stays open, and an HTTP/1.0 client has to be told.
+    KeepAlive,
+    /// It ends with this response.
+    Close,
+}
+
+/// Our own cookie in the response.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SetCookie<'a> {
+    /// None.
+    None,
+    /// `NAME=VALUE; path=/`
+    Issue {
+        /// The cookie's name.
+        name: &'a str,
+        /// The server's id.
+        value: &'a str,
+    },
+    /// The client is to forget it.
+    Delete {
+        /// The cookie's name.
+        name: &'a str,
+    },
+}
+
+/// What changes on the way to the client.
+#[derive(Clone, Copy, Debug)]
+pub struct Rewrite<'a> {
+    /// What is said about the connection.
+    pub connection: Connection,
+    /// The name of the cookie that only the balancer may set.
+    pub without_cookie: Option<&'a str>,
+    /// What the balancer sets.
+    pub set_cookie: SetCookie<'a>,
+    /// The client does not know chunks: the coding is taken off.
+    pub unchunked: bool,
+}
+
+/// Reads the head that `bytes` start with; `None`: there is more to come. `to_head`: it answers a HEAD request.
+///
+/// # Errors
+/// The fault, which is the server's.
+pub fn parse<'b, 'h>(
+    bytes: &'b [u8],
+    slots: &'h mut Slots<'b>,
+    limits: &Limits,
+    to_head: bool,
+) -> Result<Option<Response<'b, 'h>>, Fault> {
+    let mut parsed = httparse::Response::new(&mut []);
+    let config = httparse::ParserConfig::default();
+    let slots = slots.limited(limits.headers);
+    let head_length = match config.parse_response_with_uninit_headers(&mut parsed, bytes, slots) {
+        Ok(httparse::Status::Complete(length)) => length,
+        Ok(httparse::Status::Partial) if bytes.len() >= limits.head => return Err(Fault::HeadTooLarge),
+        Ok(httparse::Status::Partial) => return Ok(None),
+        Err(httparse::Error::TooManyHeaders) => return Err(Fault::TooManyHeaders),
+        Err(_) => return Err(Fault::Syntax),
+    };
+    if head_length > limits.head {
+        return Err(Fault::HeadTooLarge);
+    }
+    fields::check_line_ends(&bytes[..head_length])?;
+    // An empty line before a response is the rest of another one, not politeness.
+    if bytes.first() != Some(&b'H') {
+        return Err(Fault::Syntax);
+    }
+    let status = parsed.code.filter(|&code| code >= 100).ok_or(Fault::Status)?;
+    let version = Version::from_minor(parsed.version);
+    let headers: &'h [Header<'b>] = parsed.headers;
+
+    let mut survey = Survey::default();
+    for header in headers {
+        survey.note(Name::of(header.name), header.value)?;
+    }
+    survey.check()?;
+    if version == Version::Http10 && survey.chunked {
+        return Err(Fault::TransferEncoding);
+    }
+    let keep_alive = !survey.close && (version == Version::Http11 || survey.keep_alive);
+    let framing = framing(status, to_head, &survey);
+    Ok(Some(Response {
+        status,
+        head_length,
+        framing,
+        keep_alive,
+        reason: parsed.reason.unwrap_or(""),
+        survey,
+        headers,
+    }))
+}
+
+/// RFC 9112 §6.3, in its order.
+fn framing(status: u16, to_head: bool, survey: &Survey) -> Framing {
+    match survey.content_length {
+        _ if to_head || has_no_body(status) => Framing::None,
+        _ if survey.chunked => Framing::Chunked,
+        Some(length) => Framing::Length(length),
+        None => Framing::UntilClose,
+    }
+}
+
+fn has_no_body(status: u16) -> bool {
+    matches!(status, 100..=199 | 204 | 304)
+}
+
+impl Response<'_, '_> {
+    /// More responses to the same request follow (RFC 9110 §15.2).
+    pub fn is_interim(&self) -> bool {
+        self.status < 200
+    }
+
+    /// The server sets a cookie of that name itself.
+    pub fn sets_cookie(&self, name: &str) -> bool {
+        self.headers.iter().any(|header| is_set_cookie(header, name))
+    }
+
+    /// Writes the head for the client.
+    pub fn write(&self, out: &mut Vec<u8>, rewrite: &Rewrite<'_>) {
+        out.extend_from_slice(b"HTTP/1.1 ");
+        out.extend_from_slice(itoa::Buffer::new().format(self.status).as_bytes());
+        out.push(b' ');
+        out.extend_from_slice(self.reason.as_bytes());
+        out.extend_from_slice(b"\r\n");
+        for header in self.headers {
+            if self.passes(header, rewrite) {
+                fields::write_field(out, header.name, header.value);
+            }
+        }
+        self.write_framing(out, rewrite.unchunked);
+        write_set_cookie(out, rewrite.set_cookie);
+        match rewrite.connection {
+            Connection::Implicit => {}
+            Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
+            Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
+        }
+        out.extend_from_slice(b"\r\n");
+    }
+
+    fn passes(&self, header: &Header<'_>, rewrite: &Rewrite<'_>) -> bool {
+        match Name::of(header.name) {
+            Name::Connection | Name::HopByHop | Name::ContentLength | Name::TransferEncoding => false,
+            Name::SetCookie if rewrite.without_cookie.is_some_and(|ours| is_set_cookie(header, ours)) => {
+                false
+            }
+            _ => !self.survey.names_fields || !fields::is_named_by_connection(header.name, self.headers),
+        }
+    }
+
+    /// 1xx and 204 have no length at all; the answer to HEAD and 304 tell that of the body they leave out.
+    fn write_framing(&self, out: &mut Vec<u8>, unchunked: bool) {
+        if !matches!(self.status, 100..=199 | 204) {
+            fields::write_framing(out, self.survey.content_length, self.survey.chunked && !unchunked);
+        }
+    }
+}
+
+fn is_set_cookie(header: &Header<'_>, name: &str) -> bool {
+    Name::of(header.name) == Name::SetCookie && cookie::set_cookie_name(header.value) == name.as_bytes()
+}
+
+fn write_set_cookie(out: &mut Vec<u8>, set_cookie: SetCookie<'_>) {
+    let (name, value, attributes) = match set_cookie {
+        SetCookie::None => return,
+        SetCookie::Issue { name, value } => (name, value, "; path=/\r\n"),
+        // The date of HAProxy; any past one would do.
+        SetCookie::Delete { name } => (name, "", "; Expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/\r\n"),
+    };
+    for part in ["Set-Cookie: ", name, "=", value, attributes] {
+        out.extend_from_slice(part.as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const PLAIN: Rewrite<'_> = Rewrite {
+        connection: Connection::Implicit,
+        without_cookie: Some("SRV"),
+        set_cookie: SetCookie::None,
+        unchunked: false,
+    };
+
+    fn with<T>(head: &str, to_head: bool, look: impl FnOnce(&Response<'_, '_>) -> T) -> Result<T, Fault> {
+        let mut slots = Slots::default();
+        let response = parse(head.as_bytes(), &mut slots, &Limits::default(), to_head)?;
+        Ok(look(&response.expect("whole")))
+    }
+
+    fn sent_on(head: &str, rewrite: &Rewrite<'_>) -> String {
+        let mut out = Vec::new();
+        with(head, false, |response| response.write(&mut out, rewrite)).expect("well-formed");
+        String::from_utf8(out).expect("ASCII in, ASCII out")
+    }
+
+    #[test]
+    fn framing_follows_the_request_the_status_and_the_fields() {
+        let framing = |head, to_head| with(head, to_head, |response| response.framing).expect("well-formed");
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", false), Framing::Length(5));
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n", true), Framing::None);
+        assert_eq!(framing("HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", false), Framing::None);
+        assert_eq!(framing("HTTP/1.1 204 No Content\r\n\r\n", false), Framing::None);
+        assert_eq!(framing("HTTP/1.1 100 Continue\r\n\r\n", false), Framing::None);
+        assert_eq!(framing("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", false), Framing::Chunked);
+        assert_eq!(framing("HTTP/1.0 200 OK\r\n\r\n", false), Framing::UntilClose);
+    }
+
+    #[test]
+    fn a_head_answer_keeps_its_length_and_204_has_none() {
+        let head = "HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\nETag: x\r\n\r\n";
+        assert_eq!(
+            sent_on(head, &PLAIN),
+            "HTTP/1.1 304 Not Modified\r\nETag: x\r\nContent-Length: 5\r\n\r\n"
+        );
+        assert_eq!(sent_on("HTTP/1.1 204 \r\nContent-Length: 0\r\n\r\n", &PLAIN), "HTTP/1.1 204 \r\n\r\n");
+    }
+
+    #[test]
+    fn the_servers_cookie_of_our_name_goes_and_ours_comes() {
+        let head =
+            "HTTP/1.1 200 OK\r\nSet-Cookie: SRV=x; Path=/\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(with(head, false, |response| response.sets_cookie("SRV")), Ok(true));
+        assert_eq!(with(head, false, |response| response.sets_cookie("srv")), Ok(false));
+        let ours = Rewrite { set_cookie: SetCookie::Issue { name: "SRV", value: "s1" }, ..PLAIN };
+        assert_eq!(
+            sent_on(head, &ours),
+            "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\nSet-Cookie: SRV=s1; path=/\r\n\r\n"
+        );
+        let gone = Rewrite { set_cookie: SetCookie::Delete { name: "SRV" }, ..PLAIN };
+        assert!(
+            sent_on(head, &gone)
+                .contains("Set-Cookie: SRV=; Expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/\r\n")
+        );
+    }
+
+    #[test]
+    fn the_connection_is_ours_to_speak_of() {
+        let head = "HTTP/1.1 200 OK\r\nConnection: X-Hop, keep-alive\r\nX-Hop: 1\r\nKeep-Alive: 5\r\nContent-Length: 0\r\n\r\n";
+        let close = Rewrite { connection: Connection::Close, ..PLAIN };
+        assert_eq!(
+            sent_on(head, &close),
+            "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn chunks_are_not_announced_to_a_client_that_does_not_know_them() {
+        let head = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n";
+        let unchunked = Rewrite { unchunked: true, connection: Connection::Close, ..PLAIN };
+        assert_eq!(sent_on(head, &unchunked), "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n");
+    }
+
+    #[test]
+    fn servers_are_held_to_the_same_rules() {
+        let table = [
+            ("HTTP/1.1 200 OK\nContent-Length: 0\n\n", Fault::LineEnd),
+            ("\r\nHTTP/1.1 200 OK\r\n\r\n", Fault::Syntax),
+            ("HTTP/2.0 200 OK\r\n\r\n", Fault::Syntax),
+            ("HTTP/1.1 20 OK\r\n\r\n", Fault::Syntax),
+            ("HTTP/1.1 099 OK\r\n\r\n", Fault::Status),
+            ("HTTP/1.1 200 OK\r\nX : y\r\n\r\n", Fault::Syntax),
+            ("HTTP/1.1 200 OK\r\nX: y\r\n folded\r\n\r\n", Fault::Syntax),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 5\r\n\r\n", Fault::ContentLength),
+            ("HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::TwoLengths),
+            ("HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n", Fault::TransferEncoding),
+            ("SSH-2.0-OpenSSH_9.2\r\n", Fault::Syntax),
+        ];
+        for (head, expected) in table {
+            assert_eq!(with(head, false, |_| ()), Err(expected), "{head:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn never_panics_and_what_it_sends_on_it_would_accept(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let mut seeded = b"HTTP/1.1 200 OK\r\n".to_vec();
+            seeded.extend(&bytes);
+            seeded.extend(b"\r\n\r\n");
+            for input in [&bytes, &seeded] {
+                let mut slots = Slots::default();
+                if let Ok(Some(response)) = parse(input, &mut slots, &Limits::default(), false) {
+                    let mut once = Vec::new();
+                    response.write(&mut once, &PLAIN);
+                    let mut slots = Slots::default();
+                    let again = parse(&once, &mut slots, &Limits::default(), false).expect("accepted").expect("whole");
+                    prop_assert_eq!((again.status, again.framing), (response.status, response.framing));
+                }
+            }
+        }
+    }
+}

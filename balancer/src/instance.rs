@@ -1,0 +1,129 @@
+//! One process per name: a lock beside the admin socket, held for as long as the process lives.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Seek, Write};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, bail};
+use nix::errno::Errno;
+use nix::fcntl::{Flock, FlockArg};
+
+use crate::log::reason;
+
+/// The right to be the instance of a name. The kernel takes it back when the process ends, however it ends.
+#[derive(Debug)]
+pub struct Instance {
+    path: PathBuf,
+    _lock: Flock<File>,
+}
+
+impl Instance {
+    /// Claims `name`; the lock is `NAME.lock` beside the admin socket, whose folder is made if it is not there.
+    ///
+    /// # Errors
+    /// A live instance has the name, or the folder cannot be written.
+    pub fn claim(name: &str, admin: &Path) -> anyhow::Result<Self> {
+        let path = lock_path(name, admin);
+        let folder = path.parent().unwrap_or(Path::new("/"));
+        let cannot = |error: io::Error| {
+            anyhow::anyhow!("--admin: cannot create {}: {}", folder.display(), reason(&error))
+        };
+        DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(cannot)?;
+        loop {
+            let file = open(&path).map_err(|error| {
+                anyhow::anyhow!("--admin: cannot open {}: {}", path.display(), reason(&error))
+            })?;
+            let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+                Ok(lock) => lock,
+                Err((mut file, Errno::EWOULDBLOCK)) => bail!(
+                    "an instance named \"{name}\" is already running ({}); stop it or choose another --name",
+                    holder(&mut file, admin)
+                ),
+                Err((_, error)) => bail!("cannot lock {}: {}", path.display(), error.desc()),
+            };
+            // Whoever had it may have removed the file between our opening and our locking it.
+            if is_still_at(&lock, &path) {
+                write_holder(&mut lock, admin).with_context(|| format!("cannot write {}", path.display()))?;
+                return Ok(Self { path, _lock: lock });
+            }
+        }
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        // While it is still locked, so that nobody else's is removed.
+        let _ = fs::remove_file(&self.path);
+    }
+}
+
+fn lock_path(name: &str, admin: &Path) -> PathBuf {
+    admin.with_file_name(format!("{name}.lock"))
+}
+
+fn open(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    // The folder may be one that others can write to: no links are followed, and nothing is cut off before it is ours.
+    options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(libc::O_NOFOLLOW);
+    options.open(path)
+}
+
+fn is_still_at(file: &File, path: &Path) -> bool {
+    match (file.metadata(), fs::symlink_metadata(path)) {
+        (Ok(ours), Ok(there)) => (ours.dev(), ours.ino()) == (there.dev(), there.ino()),
+        _ => false,
+    }
+}
+
+fn write_holder(file: &mut File, admin: &Path) -> io::Result<()> {
+    file.set_len(0)?;
+    file.rewind()?;
+    writeln!(file, "pid {}, admin socket {}", std::process::id(), admin.display())
+}
+
+/// What the holder has written about itself; it may be about to write it.
+fn holder(file: &mut File, admin: &Path) -> String {
+    let mut text = String::new();
+    let read = file.take(4096).read_to_string(&mut text);
+    match text.lines().next() {
+        Some(line) if read.is_ok() && line.starts_with("pid ") => line.to_owned(),
+        _ => format!("admin socket {}", admin.display()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_claimed_once_and_free_again_afterwards() {
+        let directory = tempfile::tempdir().expect("directory");
+        let admin = directory.path().join("deep/er/web.sock");
+        let first = Instance::claim("web", &admin).expect("free");
+        let refused = Instance::claim("web", &admin).expect_err("taken").to_string();
+        let pid = std::process::id();
+        assert_eq!(
+            refused,
+            format!(
+                "an instance named \"web\" is already running (pid {pid}, admin socket {}); stop it or choose \
+                 another --name",
+                admin.display()
+            )
+        );
+        let _other = Instance::claim("other", &admin).expect("another name");
+        drop(first);
+        assert!(!directory.path().join("deep/er/web.lock").exists());
+        let _again = Instance::claim("web", &admin).expect("free again");
+    }
+
+    #[test]
+    fn a_link_in_place_of_the_lock_is_not_followed() {
+        let directory = tempfile::tempdir().expect("directory");
+        let (admin, victim) = (directory.path().join("web.sock"), directory.path().join("victim"));
+        fs::write(&victim, "precious").expect("written");
+        std::os::unix::fs::symlink(&victim, directory.path().join("web.lock")).expect("linked");
+        assert!(Instance::claim("web", &admin).is_err());
+        assert_eq!(fs::read_to_string(&victim).expect("there"), "precious");
+    }
+}

@@ -1,0 +1,48 @@
+//! `balancer`: a load balancer whose first promise is the session.
+//!
+//! ```text
+//! client ─SYN─▶ XDP ──known source, usable server──▶ server           datapath
+//!                └──anything else─▶ proxy ──▶ server                    proxy, http, persist
+//!                                     └─ learned affinity ─▶ pinned map, read by XDP at the next SYN    table
+//! ```
+//!
+//! The life of a request on the slow path is told in [`proxy::session`]: read head → decide → connect or reuse →
+//! forward → read response head → learn → relay → log.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`cli`], [`config`] | flags → syntax → validated settings |
+//! | [`persist`] | the ordered list: who decides, what is learned (pure) |
+//! | [`balance`] | who gets a request that nothing has decided (pure but for one cursor) |
+//! | [`server`] | the servers and their states |
+//! | [`table`] | learned tables, in the kernel or in memory |
+//! | [`http`] | HTTP/1 messages: heads, bodies, cookies (pure) |
+//! | [`proxy`] | sockets around them: accept, relay, pool |
+//! | [`health`] | checks: hysteresis (pure), and the task that connects |
+//! | [`datapath`] | the XDP program: pins, registry, interfaces, flows |
+//! | [`admin`] | the operator's socket and its client |
+//! | [`access_log`], [`log`] | one line a request; what the operator reads on stderr |
+//! | [`run`] | the life of the daemon: start, serve, drain |
+//! | [`check`] | what would happen, without doing it |
+//! | [`instance`], [`listen`] | one process per name; its listening sockets |
+//! | [`clock`] | boot time and wall clock |
+
+pub mod access_log;
+pub mod admin;
+pub mod balance;
+pub mod check;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod datapath;
+pub mod health;
+pub mod http;
+pub mod instance;
+pub mod listen;
+pub mod log;
+pub mod persist;
+pub mod proxy;
+pub mod run;
+pub mod server;
+pub mod service;
+pub mod table;

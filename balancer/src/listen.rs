@@ -1,0 +1,181 @@
+//! Listening sockets: one per address and worker, and nobody else's among them.
+//!
+//! `SO_REUSEPORT` lets every worker have a socket of its own on the same address, but it would also let a second
+//! balancer join in unnoticed and take half of the connections. So the first socket of an address is bound and put
+//! to listening without it, which fails if anybody listens there, whatever options they have set; only then is it
+//! switched on for the others to join. That order is what makes the check free of races: the kernel looks for
+//! conflicts again when a socket starts to listen.
+
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+use anyhow::anyhow;
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use socket2::{Domain, Protocol, Socket, Type};
+
+use crate::log::reason;
+
+/// Connections that wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
+const BACKLOG: i32 = 4096;
+
+/// The sockets of a service.
+#[derive(Debug)]
+pub struct Bound {
+    /// Where they listen; a port 0 has become a real one.
+    pub addresses: Vec<SocketAddr>,
+    /// For each worker one socket per address, in their order.
+    pub workers: Vec<Vec<TcpListener>>,
+}
+
+/// Listens on every address, once for each worker.
+///
+/// # Errors
+/// An address is in use, is not this host's, or needs a privilege: one line that names it.
+pub fn bind(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Bound> {
+    let mut bound = Bound { addresses: Vec::new(), workers: (0..workers).map(|_| Vec::new()).collect() };
+    for &address in addresses {
+        let sockets =
+            bind_one(address, workers).map_err(|error| anyhow!("--listen {address}: {}", explain(&error)))?;
+        bound.addresses.push(sockets[0].local_addr()?);
+        for (worker, socket) in bound.workers.iter_mut().zip(sockets) {
+            worker.push(socket);
+        }
+    }
+    Ok(bound)
+}
+
+/// Raises the soft limit of open files to the hard one: a proxied connection takes two.
+pub fn raise_descriptor_limit() {
+    if let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE)
+        && soft < hard
+    {
+        // What is refused leaves the limit as it was, and the service runs with that.
+        let _ = setrlimit(Resource::RLIMIT_NOFILE, hard, hard);
+    }
+}
+
+fn bind_one(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
+    let first = socket(address)?;
+    first.bind(&address.into())?;
+    first.listen(BACKLOG)?;
+    first.set_reuse_port(true)?;
+    let first = TcpListener::from(first);
+    let address = first.local_addr()?;
+    let mut sockets = vec![first];
+    while sockets.len() < count {
+        let next = socket(address)?;
+        next.set_reuse_port(true)?;
+        next.bind(&address.into())?;
+        next.listen(BACKLOG)?;
+        sockets.push(next.into());
+    }
+    Ok(sockets)
+}
+
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_nonblocking(true)?;
+    // Connections of an earlier process may still be in TIME_WAIT.
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        // [::] is every IPv6 address; 0.0.0.0 is asked for by its own --listen.
+        socket.set_only_v6(true)?;
+    }
+    Ok(socket)
+}
+
+fn explain(error: &io::Error) -> String {
+    match error.raw_os_error().map(Errno::from_raw) {
+        Some(Errno::EADDRINUSE) => {
+            "address in use by another process; stop it or choose another address or port (ss -ltnp shows who has it)"
+                .into()
+        }
+        Some(Errno::EADDRNOTAVAIL) => "no interface of this host has the address; ip addr shows those there are".into(),
+        Some(Errno::EACCES) => "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE".into(),
+        Some(Errno::EAFNOSUPPORT) => "this host has no IPv6; leave the address out".into(),
+        _ => reason(error),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::net::TcpStream;
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    fn local(port: u16) -> SocketAddr {
+        ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn every_worker_gets_connections() {
+        let bound = bind(&[local(0)], 3).expect("bound");
+        let address = bound.addresses[0];
+        let _clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).expect("connected")).collect();
+        let (mut accepted, mut busy, deadline) = (0, HashSet::new(), Instant::now() + Duration::from_secs(5));
+        while accepted < 200 && Instant::now() < deadline {
+            for (worker, listeners) in bound.workers.iter().enumerate() {
+                while listeners[0].accept().is_ok() {
+                    accepted += 1;
+                    busy.insert(worker);
+                }
+            }
+        }
+        assert_eq!((accepted, busy.len()), (200, 3));
+    }
+
+    #[test]
+    fn a_second_balancer_is_refused_although_both_share_ports_among_workers() {
+        for workers in [1, 4] {
+            let bound = bind(&[local(0)], workers).expect("bound");
+            let refused = bind(&bound.addresses, workers).expect_err("taken").to_string();
+            let expected = format!("--listen {}: address in use by another process", bound.addresses[0]);
+            assert!(refused.starts_with(&expected), "{refused}");
+            // Also where the second one would listen on every address.
+            let any = SocketAddr::from(([0, 0, 0, 0], bound.addresses[0].port()));
+            assert!(bind(&[any], workers).is_err());
+        }
+    }
+
+    #[test]
+    fn one_of_two_that_start_at_the_same_time_is_refused() {
+        // Both are bound before either listens.
+        let (one, other) = (socket(local(0)).expect("socket"), socket(local(0)).expect("socket"));
+        one.bind(&local(0).into()).expect("bound");
+        let address = one.local_addr().expect("address");
+        other.bind(&address).expect("both may be bound");
+        one.listen(BACKLOG).expect("the first one listens");
+        one.set_reuse_port(true).expect("shared");
+        assert_eq!(other.listen(BACKLOG).map_err(|error| error.kind()), Err(io::ErrorKind::AddrInUse));
+    }
+
+    #[test]
+    fn a_stranger_that_shares_the_port_is_noticed() {
+        let stranger = socket(local(0)).expect("socket");
+        stranger.set_reuse_port(true).expect("shared");
+        stranger.bind(&local(0).into()).expect("bound");
+        stranger.listen(1).expect("listening");
+        let address = stranger.local_addr().ok().and_then(|address| address.as_socket()).expect("address");
+        assert!(bind(&[address], 2).is_err());
+    }
+
+    #[test]
+    fn an_address_can_be_taken_again_at_once() {
+        let bound = bind(&[local(0)], 2).expect("bound");
+        let addresses = bound.addresses.clone();
+        let client = TcpStream::connect(addresses[0]).expect("connected");
+        drop(bound);
+        drop(client);
+        assert!(bind(&addresses, 2).is_ok());
+    }
+
+    #[test]
+    fn an_address_of_another_host_is_told() {
+        let refused =
+            bind(&["192.0.2.77:8080".parse().expect("address")], 1).expect_err("not ours").to_string();
+        assert!(refused.contains("no interface of this host has the address"), "{refused}");
+    }
+}

@@ -1,0 +1,65 @@
+//! What the operator reads on stderr: one line each, its weight first.
+
+use std::fmt::Display;
+use std::io::{self, Write};
+
+use nix::errno::Errno;
+
+/// Something the operator may like to know.
+pub fn info(message: impl Display) {
+    line("info", &message);
+}
+
+/// Something the operator should look at; the service goes on.
+pub fn warn(message: impl Display) {
+    line("warn", &message);
+}
+
+/// Something that stops the service or a part of it.
+pub fn error(message: impl Display) {
+    line("error", &message);
+}
+
+fn line(weight: &str, message: &dyn Display) {
+    // One write, so that lines of several threads do not mix. Whoever closed our stderr does not want to know.
+    let _ = io::stderr().write_all(one_line(&format!("{weight}: {message}")).as_bytes());
+}
+
+/// `text` as exactly one line: names and values come from outside and may hold line ends or terminal codes.
+pub(crate) fn one_line(text: &str) -> String {
+    let mut line: String = text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    line.push('\n');
+    line
+}
+
+/// Why a system call failed, as it stands inside a sentence: `connection refused`.
+pub fn reason(error: &io::Error) -> String {
+    let Some(code) = error.raw_os_error() else { return error.to_string() };
+    let text = Errno::from_raw(code).desc();
+    let mut chars = text.chars();
+    match chars.next() {
+        // An abbreviation (`I/O error`) keeps its case.
+        Some(first) if chars.as_str().starts_with(|c: char| c.is_lowercase()) => {
+            first.to_lowercase().chain(chars).collect()
+        }
+        _ => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_read_as_part_of_a_sentence() {
+        let of = |errno: Errno| reason(&io::Error::from_raw_os_error(errno as i32));
+        assert_eq!(of(Errno::ECONNREFUSED), "connection refused");
+        assert_eq!(of(Errno::EIO), "I/O error");
+        assert_eq!(reason(&io::Error::other("it broke")), "it broke");
+    }
+
+    #[test]
+    fn a_message_is_one_line_whatever_is_in_it() {
+        assert_eq!(one_line("a\nb\x1b[31m\n"), "a b [31m\n");
+    }
+}

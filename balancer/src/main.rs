@@ -1,0 +1,45 @@
+//! The program: words → command → what it does. See the library for everything else.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use balancer::cli::{self, Command, Stop};
+use balancer::config::{Host, Plan};
+use balancer::{admin, check, datapath, run};
+
+/// Requests are parsed into many small short-lived pieces.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    match cli::parse(std::env::args_os()).and_then(perform) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(stop) => stop.report(),
+    }
+}
+
+fn perform(command: Command) -> Result<(), Stop> {
+    let host = Host::read();
+    match command {
+        Command::Run(args, settings) => run::run(Plan::new(&args, settings, &host)?)?,
+        Command::Check(args, settings, dump) => {
+            let plan = Plan::new(&args, settings, &host)?;
+            print(&check::report(&plan, dump)?);
+        }
+        Command::Ask(client, line) => {
+            let admin = host.admin_path(&client.name, client.admin.as_deref())?;
+            print(&admin::client::ask(&client.name, &admin, &line)?);
+        }
+        Command::Detach(client, force) => {
+            // For the name: whether an instance is alive is known to the kernel side.
+            host.admin_path(&client.name, client.admin.as_deref())?;
+            print(&datapath::detach(&client.name, force)?);
+        }
+    }
+    Ok(())
+}
+
+fn print(text: &str) {
+    // Whoever closed our output does not want to know more.
+    let _ = writeln!(io::stdout(), "{}", text.trim_end());
+}

@@ -1,0 +1,130 @@
+//! The persistence cookie in a request: finding it, and taking it out (RFC 6265 §4.2, with the leniency of §5.4's
+//! real senders: spaces around `=`, one pair of quotes, `$`-attributes of RFC 2965 skipped).
+
+use memchr::memchr;
+
+/// One `name=value` of a Cookie header, as byte ranges into it.
+struct Crumb<'a> {
+    /// The whole crumb without the separators around it.
+    raw: &'a [u8],
+    name: &'a [u8],
+    value: &'a [u8],
+}
+
+/// The values of the cookie `name` in one Cookie header, in order.
+pub fn values<'a>(header: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
+    crumbs(header).filter(move |crumb| crumb.name == name.as_bytes()).map(|crumb| unquote(crumb.value))
+}
+
+/// Writes the header without the cookie `name` to `out`; true if anything is left of it.
+/// Untouched crumbs are copied byte for byte, joined by `; `.
+pub fn write_without(header: &[u8], name: &str, out: &mut Vec<u8>) -> bool {
+    let start = out.len();
+    for crumb in crumbs(header).filter(|crumb| crumb.name != name.as_bytes() && !crumb.raw.is_empty()) {
+        if out.len() > start {
+            out.extend_from_slice(b"; ");
+        }
+        out.extend_from_slice(crumb.raw);
+    }
+    out.len() > start
+}
+
+/// The name that a Set-Cookie header sets.
+pub fn set_cookie_name(header: &[u8]) -> &[u8] {
+    let pair = memchr(b';', header).map_or(header, |end| &header[..end]);
+    memchr(b'=', pair).map_or(&[], |end| pair[..end].trim_ascii())
+}
+
+fn crumbs(header: &[u8]) -> impl Iterator<Item = Crumb<'_>> {
+    let mut rest = Some(header);
+    std::iter::from_fn(move || {
+        let text = rest?;
+        let (raw, after) = match memchr(b';', text) {
+            Some(end) => (&text[..end], Some(&text[end + 1..])),
+            None => (text, None),
+        };
+        rest = after;
+        let raw = raw.trim_ascii();
+        let (name, value) = match memchr(b'=', raw) {
+            Some(equals) => (raw[..equals].trim_ascii_end(), raw[equals + 1..].trim_ascii_start()),
+            // A crumb without `=` names no cookie of ours; it is carried along.
+            None => (&raw[..0], raw),
+        };
+        let name = if name.first() == Some(&b'$') { &name[..0] } else { name };
+        Some(Crumb { raw, name, value })
+    })
+}
+
+fn unquote(value: &[u8]) -> &[u8] {
+    match value {
+        [b'"', inner @ .., b'"'] => inner,
+        _ => value,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn found(header: &str) -> Vec<String> {
+        values(header.as_bytes(), "SRV").map(|v| String::from_utf8_lossy(v).into_owned()).collect()
+    }
+
+    fn stripped(header: &str) -> Option<String> {
+        let mut out = Vec::new();
+        write_without(header.as_bytes(), "SRV", &mut out)
+            .then(|| String::from_utf8(out).expect("utf-8 in, utf-8 out"))
+    }
+
+    #[test]
+    fn finds_values_in_order_and_compares_names_exactly() {
+        assert_eq!(found("a=1; SRV=s2; b=2"), ["s2"]);
+        assert_eq!(found("SRV=s2; SRV=zz"), ["s2", "zz"]);
+        assert_eq!(found("srv=s2; XSRV=s1; SRVX=s1"), [""; 0]);
+        assert_eq!(found("SRV="), [""]);
+        assert_eq!(found("SRV=a=b"), ["a=b"]);
+        assert_eq!(found("SRV"), [""; 0]);
+    }
+
+    #[test]
+    fn accepts_quotes_spaces_and_skips_attributes() {
+        assert_eq!(found(r#"SRV="s2""#), ["s2"]);
+        assert_eq!(found("SRV = s2 ;a=b"), ["s2"]);
+        assert_eq!(found("$Version=1; SRV=s2; $Path=/"), ["s2"]);
+        assert_eq!(found(r#"SRV=""#), ["\""]);
+    }
+
+    #[test]
+    fn takes_the_cookie_out_and_leaves_the_others_as_they_were() {
+        assert_eq!(stripped("a=1; SRV=s2; b=2").as_deref(), Some("a=1; b=2"));
+        assert_eq!(stripped("SRV=s2"), None);
+        assert_eq!(stripped("SRV=s2; SRV=s1;"), None);
+        assert_eq!(stripped("SRV=s2;a = \"x\"").as_deref(), Some("a = \"x\""));
+    }
+
+    #[test]
+    fn reads_the_name_a_server_sets() {
+        assert_eq!(set_cookie_name(b"SRV=x; Path=/"), b"SRV");
+        assert_eq!(set_cookie_name(b" SRV = x"), b"SRV");
+        assert_eq!(set_cookie_name(b"nothing; SRV=x"), b"");
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_the_cookie_crate(pairs in proptest::collection::vec(("[a-zS][A-Z]{0,3}", "[!#-+.-:<-~]{0,8}"), 0..8)) {
+            let header = pairs.iter().map(|(n, v)| format!("{n}={v}")).collect::<Vec<_>>().join("; ");
+            let theirs: Vec<String> = cookie::Cookie::split_parse(&header)
+                .filter_map(Result::ok).filter(|c| c.name() == "SRV").map(|c| c.value().to_owned()).collect();
+            prop_assert_eq!(found(&header), theirs);
+        }
+
+        #[test]
+        fn never_panics_and_leaves_no_cookie_of_ours(header in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let mut out = Vec::new();
+            write_without(&header, "SRV", &mut out);
+            prop_assert_eq!(values(&out, "SRV").count(), 0);
+        }
+    }
+}

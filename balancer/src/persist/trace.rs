@@ -1,0 +1,111 @@
+//! The trace of a decision: for each method, in order, what it found and what came of it.
+
+use std::fmt::{self, Write};
+
+use super::{List, MAX_METHODS};
+use crate::server::Servers;
+
+/// What came of a method.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Verdict {
+    /// It named a usable server and decided.
+    Hit,
+    /// Nothing was found, or what was found names no server of today.
+    Miss,
+    /// The client sent something that names no server.
+    Invalid,
+    /// An entry was there but past its life.
+    Expired,
+    /// It named a server whose health check fails, or that refused the connection.
+    Down,
+    /// It named a server that the operator has taken out.
+    Maint,
+    /// It named a usable server and decided, though several users share the key.
+    Ambiguous,
+    /// It named a usable server, but a method before it had decided.
+    Outvoted,
+}
+
+impl Verdict {
+    /// The word used in logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Miss => "miss",
+            Self::Invalid => "invalid",
+            Self::Expired => "expired",
+            Self::Down => "down",
+            Self::Maint => "maint",
+            Self::Ambiguous => "ambiguous",
+            Self::Outvoted => "outvoted",
+        }
+    }
+}
+
+/// One line of a trace.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Step {
+    /// What came of the method.
+    pub verdict: Verdict,
+    /// The server it named, usable or not.
+    pub server: Option<usize>,
+}
+
+impl Step {
+    pub(crate) const NOTHING: Self = Self { verdict: Verdict::Miss, server: None };
+}
+
+/// The steps of one decision, in the order of the list.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Trace {
+    steps: [Step; MAX_METHODS],
+    len: u8,
+    /// No method decided and `--balance` chose.
+    pub balanced: bool,
+}
+
+impl Trace {
+    pub(crate) fn new() -> Self {
+        Self { steps: [Step::NOTHING; MAX_METHODS], len: 0, balanced: false }
+    }
+
+    pub(crate) fn push(&mut self, step: Step) {
+        self.steps[usize::from(self.len)] = step;
+        self.len += 1;
+    }
+
+    /// In the order of the list.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps[..usize::from(self.len)]
+    }
+
+    /// As in the access log: `cookie:miss,source:hit>s2`, with `balance>s1` if it came to that.
+    pub fn display<'a>(
+        &'a self,
+        list: &'a List,
+        servers: &'a Servers,
+        chosen: Option<usize>,
+    ) -> impl fmt::Display {
+        struct Shown<'a>(&'a Trace, &'a List, &'a Servers, Option<usize>);
+        impl fmt::Display for Shown<'_> {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let Self(trace, list, servers, chosen) = *self;
+                for (index, (step, method)) in trace.steps().iter().zip(list.methods()).enumerate() {
+                    if index > 0 {
+                        f.write_char(',')?;
+                    }
+                    write!(f, "{}:{}", method.as_str(), step.verdict.as_str())?;
+                    if let Some(server) = step.server {
+                        write!(f, ">{}", servers[server].name)?;
+                    }
+                }
+                if let (true, Some(server)) = (trace.balanced, chosen) {
+                    let comma = if trace.len > 0 { "," } else { "" };
+                    write!(f, "{comma}balance>{}", servers[server].name)?;
+                }
+                Ok(())
+            }
+        }
+        Shown(self, list, servers, chosen)
+    }
+}

@@ -1,0 +1,72 @@
+//! How a request can fail, whose fault that is, and what the client is told.
+
+use crate::http::fault::Fault;
+use crate::http::reply::Reply;
+
+/// Why a request has no complete response from a server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Failure {
+    /// The client's message is malformed, its head or its body.
+    Refused(Fault),
+    /// The client did not finish its head in `--timeout-request`.
+    SlowHead,
+    /// The client ended its side in the middle of a head.
+    CutHead,
+    /// The client was silent in the middle of its body for `--timeout-client`.
+    SlowBody,
+    /// The client is gone, or takes nothing: nobody is there to be told.
+    ClientGone,
+    /// Nobody may be given the request.
+    NoServer,
+    /// No connection to the chosen server, after all retries.
+    Unreachable,
+    /// The server was silent for `--timeout-server`.
+    ServerSilent,
+    /// The server closed before it answered anything.
+    ServerClosed,
+    /// The server closed in the middle of its answer.
+    ServerCut,
+    /// The server's message is malformed.
+    ServerMalformed(Fault),
+}
+
+impl Failure {
+    /// The answer, if there is somebody to give it to.
+    pub(super) fn reply(self) -> Option<Reply> {
+        let (status, text) = match self {
+            Self::Refused(fault) => (fault.status(), fault.as_str()),
+            Self::SlowHead => (408, "the request head took too long"),
+            Self::CutHead => (400, "the request head is incomplete"),
+            Self::SlowBody => (408, "the request body took too long"),
+            Self::ClientGone => return None,
+            Self::NoServer => (503, "no server is available"),
+            Self::Unreachable => (503, "the server cannot be reached"),
+            Self::ServerSilent => (504, "the server did not answer in time"),
+            Self::ServerClosed | Self::ServerCut => (502, "the server closed the connection"),
+            Self::ServerMalformed(_) => (502, "the server's answer is malformed"),
+        };
+        Some(Reply { status, text })
+    }
+
+    /// The client's side of the connection is in no state for another request.
+    pub(super) fn ends_connection(self) -> bool {
+        matches!(self, Self::Refused(_) | Self::SlowHead | Self::CutHead | Self::SlowBody | Self::ClientGone)
+    }
+
+    /// One word for the log.
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Refused(_) => "bad-request",
+            Self::SlowHead => "slow-head",
+            Self::CutHead => "cut-head",
+            Self::SlowBody => "slow-body",
+            Self::ClientGone => "client-gone",
+            Self::NoServer => "no-server",
+            Self::Unreachable => "unreachable",
+            Self::ServerSilent => "server-silent",
+            Self::ServerClosed => "server-closed",
+            Self::ServerCut => "server-cut",
+            Self::ServerMalformed(_) => "bad-response",
+        }
+    }
+}

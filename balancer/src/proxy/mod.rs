@@ -1,0 +1,29 @@
+//! The slow path: sockets around the pure parts. It is always correct, so everything may be sent through it.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`worker`] | a thread with its own runtime: accepts, serves, drains |
+//! | [`session`] | the life of a client connection, request by request: the data path as named steps |
+//! | [`visit`] | what persistence knows of one request: findings, decision, reservation, what is learned |
+//! | [`relay`] | one message body on its way from one socket to another |
+//! | [`upstream`] | connections to servers: kept, checked, made |
+//! | [`failure`] | how a request can fail, whose fault that is, and what the client is told |
+//! | [`connection`], [`buffer`] | a socket and what has been read from it; buffers that idle connections give back |
+//! | [`timers`] | coarse deadlines: a store per request, one sweep per tick |
+//! | [`stats`] | counters of a worker |
+//!
+//! Nothing here locks on the request path: what a worker's tasks share is reached through `Rc` and `Cell`.
+
+pub mod buffer;
+pub mod connection;
+pub mod failure;
+pub mod relay;
+pub mod session;
+pub mod stats;
+pub mod timers;
+pub mod upstream;
+pub mod visit;
+pub mod worker;
+
+pub use stats::{Snapshot, Stats};
+pub use worker::Worker;

@@ -1,0 +1,435 @@
+//! The fast path end to end: real XDP on real veth pairs, real nginx, and the invariants of the design.
+#![allow(unreachable_pub, missing_docs, reason = "a test is nobody's library")]
+
+mod site;
+
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use libtest_mimic::Arguments;
+use nix::sys::signal::Signal;
+use site::{BALANCER, PATIENCE, SOURCE_FIRST, Site, Visit, all_flags, pins, start, start_servers, trial};
+use xtask::lab::http::{self, Connection};
+use xtask::lab::{Lab, wait_until};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = vec![
+        trial("a_known_client_goes_past_the_proxy_and_others_do_not", known_and_unknown),
+        trial("a_frozen_process_serves_the_known_and_only_them", frozen),
+        trial("kill_9_and_restart_keep_affinities_and_connections", kill_and_restart),
+        trial("a_download_survives_kill_9_whole", download_survives_kill),
+        trial("drain_keeps_users_and_maint_moves_them", drain_and_maint),
+        trial("a_dead_server_loses_its_users_to_another_one_once", dead_server),
+        trial("live_flows_survive_drain", live_flow_survives_drain),
+        trial("a_client_with_transmit_offload_is_served_by_the_proxy", transmit_offload),
+        trial("parallel_first_connections_all_complete", parallel_first_connections),
+        trial("a_client_behind_another_proxy_is_never_fast", behind_a_proxy),
+        trial("two_users_behind_one_address_make_it_ambiguous", two_users_one_address),
+        trial("exclusive_keeps_sending_some_through_the_proxy", exclusive),
+        trial("auto_is_off_when_the_cookie_comes_first", auto_with_cookie_first),
+        trial("entries_follow_names_when_servers_are_reordered", reordered_servers),
+        trial("a_new_address_of_a_server_is_a_new_generation", new_address),
+        trial("a_stop_leaves_running_connections_and_opens_no_new_ones", clean_stop),
+        trial("detach_leaves_nothing_behind", detach),
+        trial("two_services_share_the_program_and_do_not_notice_each_other", two_services),
+        trial("a_failed_start_leaves_nothing_behind", failed_start),
+        trial("a_second_instance_of_the_same_name_is_refused", second_instance),
+        trial("finished_flows_are_collected", collected),
+        trial("a_wildcard_listen_does_not_capture_transit_traffic", wildcard),
+        trial("operators_intent_survives_kill_9", intent_survives),
+    ];
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+fn known_and_unknown() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let first = site.visit(0, &[])?;
+    ensure!(!first.fast && first.cookie.as_ref() == Some(&first.server), "{first:?}");
+    site.wait_until_learned(0, &first.server)?;
+    let second = site.visit(0, &[])?;
+    ensure!(second.fast && second.server == first.server && second.cookie.is_none(), "{second:?}");
+    ensure!(site.daemon.counter("syn_forwarded")? == 1);
+    let stranger = site.visit(1, &[])?;
+    ensure!(!stranger.fast && stranger.server != first.server, "{stranger:?}");
+    Ok(())
+}
+
+fn frozen() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    site.daemon.child.signal(Signal::SIGSTOP)?;
+    let known = site.visit(0, &[])?;
+    ensure!(known.fast && known.server == home);
+    let mut stranger = site.connect(1)?;
+    stranger.stream().set_read_timeout(Some(Duration::from_secs(1)))?;
+    ensure!(stranger.get("/", &[]).is_err(), "an unknown client was served by a frozen proxy");
+    site.daemon.child.signal(Signal::SIGCONT)?;
+    Ok(())
+}
+
+fn kill_and_restart() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    let homes = [site.introduce(0)?, site.introduce(1)?];
+    let mut kept = site.connect(0)?;
+    let before = Visit::of(kept.get("/", &[])?)?;
+    ensure!(before.fast);
+    let counted = site.daemon.counter("to_server")?;
+    site.daemon.kill();
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == homes[0], "the running connection");
+    let while_dead = site.visit(0, &[])?;
+    ensure!(while_dead.fast && while_dead.server == homes[0], "a new connection of a known client");
+    site.daemon.restart()?;
+    for (client, home) in homes.iter().enumerate() {
+        let key = site.address(client).to_string();
+        ensure!(site.daemon.affinity("source", &key)?.as_ref() == Some(home), "{key} was forgotten");
+        let visit = site.visit(client, &[])?;
+        ensure!(visit.fast && visit.server == *home, "{visit:?}");
+    }
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == homes[0], "the running connection, after the restart");
+    ensure!(site.daemon.counter("to_server")? > counted, "counters go on from where they were");
+    Ok(())
+}
+
+fn download_survives_kill() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    site.introduce(0)?;
+    let (client, to) = (site.lab.client().ns.clone(), site.lab.client().gateway_at(80));
+    let source = Some(site.address(0));
+    let download = std::thread::spawn(move || -> Result<Vec<u8>> {
+        let mut connection = Connection::open(&client, source, to)?;
+        connection.stream().set_read_timeout(Some(Duration::from_secs(40)))?;
+        Ok(connection.get("/slow", &[])?.body)
+    });
+    wait_until(PATIENCE, "the download to run", || {
+        site.daemon.show(&["flows"]).is_ok_and(|flows| flows[0]["bytes"].as_u64() > Some(100_000))
+    })?;
+    site.daemon.kill();
+    site.daemon.restart()?;
+    let body = download.join().expect("the thread")?;
+    ensure!(body.len() == 1 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
+    Ok(())
+}
+
+fn drain_and_maint() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let other = site.other(&home).to_owned();
+    site.daemon.set_server(&home, "drain")?;
+    let stays = site.visit(0, &[])?;
+    ensure!(!stays.fast && stays.server == home, "{stays:?}");
+    for client in [1, 2] {
+        ensure!(site.visit(client, &[])?.server == other, "a new client was sent to a draining server");
+    }
+    site.daemon.set_server(&home, "maint")?;
+    let moved = site.visit(0, &[("Cookie", &format!("SRV={home}"))])?;
+    ensure!(moved.server == other && moved.cookie.as_ref() == Some(&other), "{moved:?}");
+    site.wait_until_learned(0, &other)?;
+    site.daemon.set_server(&home, "ready")?;
+    let settled = site.visit(0, &[])?;
+    ensure!(settled.fast && settled.server == other, "a client that has moved stays where it is: {settled:?}");
+    Ok(())
+}
+
+fn dead_server() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let other = site.other(&home).to_owned();
+    site.nginx(&home).child.kill();
+    site.wait_for_state(&home, "down")?;
+    let moved = site.visit(0, &[])?;
+    ensure!(!moved.fast && moved.server == other && moved.cookie.as_ref() == Some(&other), "{moved:?}");
+    site.wait_until_learned(0, &other)?;
+    let settled = site.visit(0, &[])?;
+    ensure!(settled.fast && settled.server == other, "{settled:?}");
+    Ok(())
+}
+
+fn live_flow_survives_drain() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    for state in ["drain", "maint"] {
+        site.daemon.set_server(&home, state)?;
+        ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "a running connection was moved by {state}");
+    }
+    Ok(())
+}
+
+fn transmit_offload() -> Result<()> {
+    let site = Site::open_in(&Lab::star().keep_offloads(), SOURCE_FIRST)?;
+    site.introduce(0)?;
+    let visit = site.visit(0, &[])?;
+    ensure!(!visit.fast, "{visit:?}");
+    ensure!(site.daemon.counter("pass_unfinished_checksum")? > 0);
+    Ok(())
+}
+
+/// Browsers open six connections at once; the first answer teaches the affinity while the others are being opened.
+fn parallel_first_connections() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    for round in 0..20 {
+        let key = site.address(0).to_string();
+        let servers = std::thread::scope(|scope| {
+            let visits: Vec<_> = (0..6).map(|_| scope.spawn(|| site.visit(0, &[]).map(|visit| visit.server))).collect();
+            visits.into_iter().map(|visit| visit.join().expect("the thread")).collect::<Result<Vec<_>>>()
+        })
+        .with_context(|| format!("round {round}"))?;
+        ensure!(servers.iter().all(|server| *server == servers[0]), "one client, two servers: {servers:?}");
+        ensure!(site.daemon.affinity("source", &key)?.as_ref() == Some(&servers[0]));
+    }
+    Ok(())
+}
+
+fn behind_a_proxy() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.visit(0, &[("X-Forwarded-For", "192.0.2.1")])?.server;
+    site.wait_until_learned(0, &home)?;
+    let visit = site.visit(0, &[])?;
+    ensure!(!visit.fast && visit.server == home, "{visit:?}");
+    ensure!(site.daemon.counter("pass_ambiguous")? > 0);
+    let entry = site.daemon.entry("source", &site.address(0).to_string())?.context("an entry")?;
+    ensure!(entry["ambiguous"] == true, "{entry}");
+    Ok(())
+}
+
+fn two_users_one_address() -> Result<()> {
+    let flags = ["--persist", "cookie=SRV,insert", "--persist", "source", "--fast-path", "always"];
+    let site = Site::open(&flags)?;
+    let home = site.introduce(0)?;
+    // Until somebody else is seen the address is fast, so the second user has to come in while it is not: through a
+    // server that drains.
+    site.daemon.set_server(&home, "drain")?;
+    let other = site.other(&home).to_owned();
+    let second = site.visit(0, &[("Cookie", &format!("SRV={other}"))])?;
+    ensure!(second.server == other, "the cookie decides");
+    site.daemon.set_server(&home, "ready")?;
+    wait_until(PATIENCE, "the address to be ambiguous", || {
+        let entry = site.daemon.entry("source", &site.address(0).to_string());
+        entry.is_ok_and(|entry| entry.is_some_and(|entry| entry["ambiguous"] == true))
+    })?;
+    for server in [&home, &other] {
+        let visit = site.visit(0, &[("Cookie", &format!("SRV={server}"))])?;
+        ensure!(!visit.fast && visit.server == *server, "each user stays with their server: {visit:?}");
+    }
+    Ok(())
+}
+
+fn exclusive() -> Result<()> {
+    let flags = [
+        "--persist", "cookie=SRV,insert", "--persist", "source", "--fast-path", "exclusive", "--verify-share", "2",
+    ];
+    let site = Site::open(&flags)?;
+    let home = site.introduce(0)?;
+    let cookie = format!("SRV={home}");
+    let mut fast = 0;
+    for _ in 0..40 {
+        let visit = site.visit(0, &[("Cookie", &cookie)])?;
+        ensure!(visit.server == home);
+        fast += u32::from(visit.fast);
+    }
+    ensure!((5..=35).contains(&fast), "{fast} of 40 with a share of 2");
+    ensure!(site.daemon.counter("pass_sampled")? == u64::from(40 - fast));
+    Ok(())
+}
+
+fn auto_with_cookie_first() -> Result<()> {
+    let site = Site::open(&["--persist", "cookie=SRV,insert", "--persist", "source"])?;
+    site.introduce(0)?;
+    ensure!(!site.visit(0, &[])?.fast);
+    ensure!(site.daemon.counter("pass_fast_path_off")? > 0);
+    let log = site.daemon.log();
+    ensure!(log.lines().filter(|line| line.contains("fast path") && line.contains("off")).count() == 1, "{log}");
+    Ok(())
+}
+
+fn reordered_servers() -> Result<()> {
+    let lab = Lab::star().client_addresses(3).build()?;
+    let servers = start_servers(&lab)?;
+    let daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
+    let site = Site { daemon, servers, lab };
+    site.wait_until_checked(&site.daemon)?;
+    let homes = [site.introduce(0)?, site.introduce(1)?];
+    let Site { daemon, servers, lab } = site;
+    daemon.kill();
+    let mut flags = all_flags(&lab, 80, SOURCE_FIRST);
+    let places: Vec<_> = flags.iter().enumerate().filter(|(_, f)| f.starts_with("s1=") || f.starts_with("s2=")).collect();
+    let (first, second) = (places[0].0, places[1].0);
+    flags.swap(first, second);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+    let site = Site { daemon, servers, lab };
+    for (client, home) in homes.iter().enumerate() {
+        let visit = site.visit(client, &[])?;
+        ensure!(visit.fast && visit.server == *home, "{visit:?}");
+    }
+    Ok(())
+}
+
+fn new_address() -> Result<()> {
+    let lab = Lab::star().client_addresses(3).servers(1).build()?;
+    let servers = start_servers(&lab)?;
+    let daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
+    let site = Site { daemon, servers, lab };
+    site.wait_until_checked(&site.daemon)?;
+    site.introduce(0)?;
+    let Site { daemon, servers, lab } = site;
+    daemon.kill();
+    drop(servers);
+    let host = lab.server(1);
+    let servers = vec![xtask::lab::nginx::Nginx::start(&host.ns, host.at(8081), "s1")?];
+    let moved = format!("s1={}", host.at(8081));
+    let flags = all_flags(&lab, 80, SOURCE_FIRST);
+    let flags: Vec<&str> = flags.iter().map(|f| if f.starts_with("s1=") { moved.as_str() } else { f.as_str() }).collect();
+    let daemon = xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+    let site = Site { daemon, servers, lab };
+    let first = site.visit(0, &[])?;
+    ensure!(!first.fast && first.server == "s1", "the slow path matches by name: {first:?}");
+    ensure!(site.daemon.counter("pass_generation")? == 1);
+    wait_until(PATIENCE, "the entry to be re-pointed", || site.visit(0, &[]).is_ok_and(|visit| visit.fast))?;
+    Ok(())
+}
+
+fn clean_stop() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    site.daemon.child.signal(Signal::SIGTERM)?;
+    let status = site.daemon.child.wait(PATIENCE)?;
+    ensure!(status.success(), "{status}: {}", site.daemon.log());
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "a running fast connection outlives the process");
+    ensure!(site.connect(0).is_err(), "nothing listens, and nothing new is fast");
+    site.daemon.restart()?;
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == home);
+    let back = site.visit(0, &[])?;
+    ensure!(back.fast && back.server == home, "{back:?}");
+    Ok(())
+}
+
+fn detach() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    site.introduce(0)?;
+    let balancer = |words: &[&str]| site.lab.balancer.command(BALANCER).args(words).output(PATIENCE);
+    let refused = balancer(&["detach", "--name", "web"])?;
+    ensure!(refused.status.code() == Some(1) && refused.stderr.contains("running"), "{refused:?}");
+    ensure!(balancer(&["detach", "--name", "nobody"])?.status.code() == Some(1));
+    site.daemon.child.signal(Signal::SIGTERM)?;
+    site.daemon.child.wait(PATIENCE)?;
+    ensure!(site.pins().exists(), "a stop keeps the pins");
+    let done = balancer(&["detach", "--name", "web"])?;
+    ensure!(done.status.success(), "{done:?}");
+    ensure!(!site.pins().exists(), "pins are left");
+    let link = site.lab.balancer.output("ip", &["link", "show", "dev", "c1"])?;
+    ensure!(!link.contains("xdp"), "{link}");
+    site.daemon.restart()?;
+    site.wait_until_checked(&site.daemon)?;
+    ensure!(!site.visit(0, &[])?.fast, "what was learned went with the pins");
+    Ok(())
+}
+
+fn two_services() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let second = start(&site.lab, "other", 81, SOURCE_FIRST)?;
+    site.wait_until_checked(&second)?;
+    let at_second = site.lab.client().gateway_at(81);
+    let ns = site.lab.client().ns.clone();
+    let home = site.introduce(0)?;
+    let first = Visit::of(http::get(&ns, None, at_second, "/", &[])?)?;
+    ensure!(!first.fast, "what one service has learned is not the other's");
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    second.kill();
+    drop(second);
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == home);
+    let done = site.lab.balancer.command(BALANCER).args(["detach", "--name", "other"]).output(PATIENCE)?;
+    ensure!(done.status.success(), "{done:?}");
+    ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "the other service's detach cut this connection");
+    ensure!(site.visit(0, &[])?.fast);
+    Ok(())
+}
+
+fn failed_start() -> Result<()> {
+    let lab = Lab::star().build()?;
+    let mut flags = all_flags(&lab, 80, SOURCE_FIRST);
+    flags.extend(["--xdp".to_owned(), "nonsense0".to_owned()]);
+    let admin = lab.balancer.fresh_path("admin.sock");
+    let run = lab.balancer.command(BALANCER).args(["run", "--name", "web", "--admin"]).arg(&admin).args(&flags);
+    let output = run.output(PATIENCE)?;
+    ensure!(output.status.code() == Some(1), "{output:?}");
+    let errors: Vec<_> = output.stderr.lines().filter(|line| line.contains("nonsense0")).collect();
+    ensure!(errors.len() == 1, "{output:?}");
+    ensure!(!pins(&lab).exists(), "pins are left");
+    ensure!(!admin.exists(), "the socket is left");
+    let links = lab.balancer.output("ip", &["link", "show"])?;
+    ensure!(!links.contains("xdp"), "{links}");
+    Ok(())
+}
+
+fn second_instance() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let flags = all_flags(&site.lab, 82, SOURCE_FIRST);
+    let elsewhere = site.lab.balancer.fresh_path("elsewhere.sock");
+    let run = site.lab.balancer.command(BALANCER).args(["run", "--name", "web", "--admin"]).arg(&elsewhere);
+    let output = run.args(&flags).output(PATIENCE)?;
+    ensure!(output.status.code() == Some(1) && output.stderr.contains("web"), "{output:?}");
+    let home = site.introduce(0)?;
+    let visit = site.visit(0, &[])?;
+    ensure!(visit.fast && visit.server == home, "the first one is not disturbed");
+    Ok(())
+}
+
+fn collected() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    site.introduce(0)?;
+    // The client closes first, so nothing has to rest.
+    for _ in 0..20 {
+        ensure!(site.visit(0, &[])?.fast);
+    }
+    let entries = || -> usize {
+        let pinned = site.pins().join("FLOWS");
+        let map = aya::maps::MapData::from_pin(pinned).expect("the flow table");
+        let map: aya::maps::HashMap<_, balancer_ebpf::abi::FlowKey, balancer_ebpf::abi::Flow> =
+            aya::maps::Map::HashMap(map).try_into().expect("its shape");
+        map.keys().count()
+    };
+    ensure!(entries() >= 2, "nothing was ever there");
+    wait_until(Duration::from_secs(90), "the flow table to be empty", || entries() == 0)
+}
+
+fn wildcard() -> Result<()> {
+    let lab = Lab::star().client_addresses(3).build()?;
+    let servers = start_servers(&lab)?;
+    let mut flags = all_flags(&lab, 8080, SOURCE_FIRST);
+    for flag in &mut flags {
+        if *flag == lab.client().gateway_at(8080).to_string() {
+            *flag = "0.0.0.0:8080".to_owned();
+        }
+    }
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+    let site = Site { daemon, servers, lab };
+    site.wait_until_checked(&site.daemon)?;
+    let (ns, front) = (site.lab.client().ns.clone(), site.lab.client().gateway_at(8080));
+    let home = Visit::of(http::get(&ns, None, front, "/", &[])?)?.server;
+    site.wait_until_learned(0, &home)?;
+    ensure!(Visit::of(http::get(&ns, None, front, "/", &[])?)?.fast);
+    let other = if home == "s1" { 2 } else { 1 };
+    let direct = Visit::of(http::get(&ns, None, site.lab.server(other).at(8080), "/", &[])?)?;
+    ensure!(direct.server != home && !direct.fast, "traffic for a server was captured: {direct:?}");
+    Ok(())
+}
+
+fn intent_survives() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    site.daemon.set_server("s2", "drain")?;
+    site.daemon.kill();
+    site.daemon.restart()?;
+    ensure!(site.daemon.server("s2")?["state"] == "drain");
+    for client in 0..3 {
+        ensure!(site.visit(client, &[])?.server == "s1");
+    }
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! A worker in a thread of this process.
+
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use balancer::access_log::AccessLog;
+use balancer::balance::RoundRobin;
+use balancer::config::{Balance, Config, Limits, LogTarget, RetryConfig, ServerConfig, Timeouts};
+use balancer::persist::{CookieMethod, List, Method, SourceMethod};
+use balancer::proxy::{Snapshot, Stats, Worker};
+use balancer::server::{Identity, Server, Servers};
+use balancer::service::Service;
+use balancer::table::memory::Memory;
+use balancer::table::{Table, source_key};
+use balancer_ebpf::affinity::Affinity;
+use tokio::sync::watch;
+
+use super::PATIENCE;
+use super::client::Client;
+
+/// Life of an entry in these tests' tables, in seconds.
+pub const TABLE_TIMEOUT: u32 = 1600;
+
+pub struct Builder {
+    methods: Vec<Method>,
+    servers: Vec<ServerConfig>,
+    listen: SocketAddr,
+    retry: RetryConfig,
+    timeouts: Timeouts,
+}
+
+/// `cookie=SRV,insert,indirect`
+pub fn cookie() -> Method {
+    Method::Cookie(CookieMethod { name: "SRV".into(), indirect: true })
+}
+
+/// `cookie=SRV,insert`
+pub fn direct_cookie() -> Method {
+    Method::Cookie(CookieMethod { name: "SRV".into(), indirect: false })
+}
+
+/// `source`
+pub fn source() -> Method {
+    Method::Source(SourceMethod { timeout: TABLE_TIMEOUT, size: 1000 })
+}
+
+impl Builder {
+    pub fn new(methods: impl Into<Vec<Method>>) -> Self {
+        Self {
+            methods: methods.into(),
+            servers: Vec::new(),
+            listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            retry: RetryConfig { retries: 2, redispatch: true },
+            timeouts: Timeouts::default(),
+        }
+    }
+
+    /// A server named s1, s2, …, with its name as its id.
+    pub fn server(mut self, address: SocketAddr) -> Self {
+        let name = format!("s{}", self.servers.len() + 1);
+        self.servers.push(ServerConfig { cookie: Some(name.clone()), name, address });
+        self
+    }
+
+    pub fn server_without_id(mut self, address: SocketAddr) -> Self {
+        self = self.server(address);
+        self.servers.last_mut().expect("just added").cookie = None;
+        self
+    }
+
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
+        self
+    }
+
+    pub fn no_redispatch(mut self) -> Self {
+        self.retry = RetryConfig { retries: 1, redispatch: false };
+        self
+    }
+
+    pub fn timeouts(mut self, set: impl FnOnce(&mut Timeouts)) -> Self {
+        set(&mut self.timeouts);
+        self
+    }
+
+    pub fn start(self) -> Balancer {
+        let listener = TcpListener::bind(self.listen).expect("bind");
+        let address = listener.local_addr().expect("address");
+        let folder = tempfile::tempdir().expect("folder");
+        let log_path = folder.path().join("access.log");
+        let servers = self.servers.iter().zip(1..).map(|(server, id)| {
+            let identity = Identity { id, generation: 1 };
+            Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
+        });
+        let service = Arc::new(Service {
+            servers: Servers::new(servers.collect()),
+            balance: RoundRobin::default(),
+            config: self.config(address, &log_path, folder.path()),
+        });
+        let table = service
+            .config
+            .persist
+            .source()
+            .map(|source| Table::new(Box::new(Memory::new(source.size)), source.timeout));
+        let log = AccessLog::open(&LogTarget::File(log_path.clone())).expect("log");
+        let (stop, shutdown) = watch::channel(false);
+        let stats = Arc::<Stats>::default();
+        let worker = Worker {
+            service: Arc::clone(&service),
+            table: table.as_ref().map(|table| table.handle().expect("handle")),
+            listeners: vec![listener],
+            log: Some(log.sender()),
+            stats: Arc::clone(&stats),
+            shutdown,
+        };
+        let thread = Some(thread::spawn(move || worker.run().expect("worker")));
+        Balancer { address, service, table, stats, stop, thread, log_path, _log: log, _folder: folder }
+    }
+
+    fn config(&self, address: SocketAddr, log: &std::path::Path, folder: &std::path::Path) -> Config {
+        Config {
+            name: "test".into(),
+            listen: vec![address],
+            servers: self.servers.clone(),
+            persist: List::new(self.methods.clone()),
+            balance: Balance::RoundRobin,
+            check: None,
+            admin: folder.join("admin.sock"),
+            workers: 1,
+            access_log: Some(LogTarget::File(log.to_owned())),
+            datapath: None,
+            retry: self.retry.clone(),
+            timeouts: self.timeouts.clone(),
+            limits: Limits::default(),
+            drain_timeout: Duration::from_secs(5),
+        }
+    }
+}
+
+pub struct Balancer {
+    pub address: SocketAddr,
+    pub service: Arc<Service>,
+    table: Option<Table>,
+    stats: Arc<Stats>,
+    stop: watch::Sender<bool>,
+    thread: Option<JoinHandle<()>>,
+    log_path: PathBuf,
+    _log: AccessLog,
+    _folder: tempfile::TempDir,
+}
+
+impl Balancer {
+    pub fn client(&self) -> Client {
+        Client::connect(self.address)
+    }
+
+    pub fn stats(&self) -> Snapshot {
+        self.stats.snapshot()
+    }
+
+    /// The log's line of that number, from 0, once it is there.
+    pub fn log_line(&self, number: usize) -> String {
+        wait_for("a log line", || {
+            let text = std::fs::read_to_string(&self.log_path).expect("log");
+            text.split_inclusive('\n').nth(number).filter(|line| line.ends_with('\n')).map(str::to_owned)
+        })
+    }
+
+    /// The two letters of that line.
+    pub fn letters(&self, number: usize) -> String {
+        self.log_line(number).split(' ').nth(8).expect("the letters' place").to_owned()
+    }
+
+    pub fn entry(&self, client: &str) -> Option<Affinity> {
+        self.table.as_ref().expect("a table").get(&source_key(client.parse::<IpAddr>().expect("address")))
+    }
+
+    /// Puts an entry that names the server of that registry id.
+    pub fn learn(&self, client: &str, server: u16) {
+        let entry = Affinity::new(server, 1, balancer::clock::boot_seconds() + TABLE_TIMEOUT);
+        let key = source_key(client.parse::<IpAddr>().expect("address"));
+        self.table.as_ref().expect("a table").put(&key, entry).expect("put");
+    }
+
+    pub fn drain(&self) {
+        self.stop.send_replace(true);
+    }
+
+    /// The worker has ended by itself.
+    pub fn expect_end(&mut self) {
+        let thread = self.thread.take().expect("running");
+        wait_for("the worker's end", || thread.is_finished().then_some(()));
+        thread.join().expect("no panic");
+    }
+}
+
+impl Drop for Balancer {
+    fn drop(&mut self) {
+        self.drain();
+        if let (Some(thread), false) = (self.thread.take(), thread::panicking()) {
+            wait_for("the worker's end", || thread.is_finished().then_some(()));
+            thread.join().expect("no panic");
+        }
+    }
+}
+
+/// Asks until there is an answer, for at most [`PATIENCE`].
+pub fn wait_for<T>(what: &str, mut ask: impl FnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(answer) = ask() {
+            return answer;
+        }
+        assert!(start.elapsed() < PATIENCE, "no sign of {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,142 @@
+//! Servers, most of them with a fault.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::{Receiver, Sender, channel};
+use std::sync::{Arc, Mutex};
+use std::thread;
+
+use super::{Message, PATIENCE, Reader};
+
+/// A server that runs until dropped.
+pub struct Origin {
+    pub address: SocketAddr,
+    requests: Receiver<Message>,
+    stopped: Arc<AtomicBool>,
+}
+
+/// What a server does with a connection.
+trait Behaviour: Fn(Reader, &Sender<Message>) + Send + Sync + 'static {}
+impl<F: Fn(Reader, &Sender<Message>) + Send + Sync + 'static> Behaviour for F {}
+
+impl Origin {
+    fn start(behaviour: impl Behaviour) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let address = listener.local_addr().expect("address");
+        let (sender, requests) = channel();
+        let stopped = Arc::new(AtomicBool::new(false));
+        let (behaviour, has_stopped) = (Arc::new(behaviour), Arc::clone(&stopped));
+        thread::spawn(move || {
+            for stream in listener.incoming() {
+                if has_stopped.load(Ordering::Relaxed) {
+                    return;
+                }
+                let (behaviour, sender) = (Arc::clone(&behaviour), sender.clone());
+                thread::spawn(move || behaviour(Reader::new(stream.expect("accept")), &sender));
+            }
+        });
+        Self { address, requests, stopped }
+    }
+
+    /// Answers every request with `200` and its own name; keeps connections.
+    pub fn named(name: &'static str) -> Self {
+        Self::answering(move |_| {
+            format!("HTTP/1.1 200 OK\r\nX-Server: {name}\r\nContent-Length: {}\r\n\r\n{name}", name.len())
+        })
+    }
+
+    /// Answers every request with what `answer` says; keeps connections.
+    pub fn answering(answer: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
+        Self::start(move |mut connection, requests| {
+            while let Ok(Some(request)) = connection.message(true) {
+                let answer = answer(&request);
+                if requests.send(request).is_err() || connection.stream.write_all(answer.as_bytes()).is_err()
+                {
+                    return;
+                }
+            }
+        })
+    }
+
+    /// Answers with these bytes whatever it is asked, and closes.
+    pub fn saying_and_closing(bytes: &'static str) -> Self {
+        Self::start(move |mut connection, requests| {
+            if let Ok(Some(request)) = connection.message(true) {
+                let _ = requests.send(request);
+                let _ = connection.stream.write_all(bytes.as_bytes());
+            }
+        })
+    }
+
+    /// Answers once per connection, promising to keep it, then closes it.
+    pub fn closing_idle_connections(name: &'static str) -> (Self, Receiver<()>) {
+        let (sender, closed) = channel();
+        let sender = Mutex::new(sender);
+        let origin = Self::start(move |mut connection, requests| {
+            if let Ok(Some(request)) = connection.message(true) {
+                let _ = requests.send(request);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                let _ = connection.stream.write_all(answer.as_bytes());
+                drop(connection);
+                let _ = sender.lock().expect("lock").send(());
+            }
+        });
+        (origin, closed)
+    }
+
+    /// Keeps a connection for one answer; takes the next request on it and closes without answering.
+    pub fn closing_on_the_second_request(name: &'static str) -> Self {
+        Self::start(move |mut connection, requests| {
+            if let Ok(Some(request)) = connection.message(true) {
+                let _ = requests.send(request);
+                let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                let _ = connection.stream.write_all(answer.as_bytes());
+                let _ = connection.head();
+            }
+        })
+    }
+
+    /// Reads and never answers.
+    pub fn silent() -> Self {
+        Self::start(|mut connection, requests| {
+            while let Ok(Some(request)) = connection.message(true) {
+                let _ = requests.send(request);
+            }
+        })
+    }
+
+    /// Hands its connections to the test.
+    pub fn by_hand() -> (Self, Receiver<Reader>) {
+        let (sender, connections) = channel();
+        let sender = Mutex::new(sender);
+        let origin = Self::start(move |connection, _| {
+            let _ = sender.lock().expect("lock").send(connection);
+        });
+        (origin, connections)
+    }
+
+    /// The next request that it has read.
+    pub fn request(&self) -> Message {
+        self.requests.recv_timeout(PATIENCE).expect("the origin is asked")
+    }
+
+    /// It has been asked nothing that was not looked at.
+    pub fn expect_no_request(&self) {
+        let asked = self.requests.try_recv();
+        assert!(asked.is_err(), "the origin was asked {asked:?}");
+    }
+}
+
+impl Drop for Origin {
+    fn drop(&mut self) {
+        self.stopped.store(true, Ordering::Relaxed);
+        // Wakes the accept loop, which then sees that it is over.
+        let _ = TcpStream::connect(self.address);
+    }
+}
+
+/// An address where nobody listens: it was free a moment ago.
+pub fn refusing() -> SocketAddr {
+    TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("address")
+}

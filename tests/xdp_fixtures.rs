@@ -1,0 +1,412 @@
+//! The XDP program through the real verifier and BPF_PROG_TEST_RUN: packet and maps in; verdict, packet, counter and
+//! maps out. Runs in a namespace with real interfaces and routes, since the program asks the kernel for both.
+
+#![allow(unreachable_pub, missing_docs, reason = "a test is nobody's library")]
+
+mod fixture;
+
+use balancer_ebpf::abi::{
+    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, Service,
+};
+use balancer_ebpf::affinity::Affinity;
+use balancer_ebpf::counter::Outcome;
+use balancer_ebpf::phase::{CLOSING, CLOSING_NS, DEAD, ESTABLISHED, ESTABLISHED_NS, HALF_OPEN, HALF_OPEN_NS};
+use fixture::packet::{ACK, CWR, ECE, FIN, Frame, PSH, RST, SYN, URG};
+use fixture::{CLIENT, SERVER, SNAT, World, trial};
+use libtest_mimic::{Arguments, Trial};
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let trials = [parsing(), decision(), rewriting(), life_cycle(), abuse()].concat_trials();
+    libtest_mimic::run(&arguments, trials).exit();
+}
+
+trait Concat {
+    fn concat_trials(self) -> Vec<Trial>;
+}
+
+impl<const N: usize> Concat for [Vec<Trial>; N] {
+    fn concat_trials(self) -> Vec<Trial> {
+        self.into_iter().flatten().collect()
+    }
+}
+
+/// A packet that must be passed untouched, counted under this name, with the flow table as it was.
+fn passes(name: &str, outcome: Outcome, packet: fn() -> Frame) -> Trial {
+    trial(name, move |world| {
+        let run = world.run(&packet());
+        run.expect(outcome);
+        run.expect_untouched();
+        world.expect_flows(0);
+    })
+}
+
+/// The same for an ordinary SYN in a world that has been changed.
+fn doubt(name: &str, outcome: Outcome, change: fn(&mut World)) -> Trial {
+    trial(name, move |world| {
+        change(world);
+        let run = world.run(&Frame::syn());
+        run.expect(outcome);
+        run.expect_untouched();
+        world.expect_flows(0);
+    })
+}
+
+fn parsing() -> Vec<Trial> {
+    vec![
+        passes("arp_is_passed", Outcome::NotIp, || Frame::syn().ether_type(0x0806)),
+        passes("lldp_is_passed", Outcome::NotIp, || Frame::syn().ether_type(0x88cc)),
+        passes("ipv6_is_passed", Outcome::Ipv6, || Frame::syn().ether_type(0x86dd)),
+        passes("a_vlan_tag_is_passed", Outcome::Vlan, || Frame::syn().ether_type(0x8100)),
+        passes("qinq_is_passed", Outcome::Vlan, || Frame::syn().ether_type(0x88a8)),
+        passes("udp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(17)),
+        passes("icmp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(1)),
+        passes("sctp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(132)),
+        passes("tcp_to_another_port_is_passed", Outcome::NotService, || Frame::syn().to_port(81)),
+        passes("transit_traffic_is_passed", Outcome::NotService, || Frame::syn().to([192, 0, 2, 1])),
+        passes("ihl_4_is_passed", Outcome::Malformed, || Frame::syn().byte(14, 0x44)),
+        passes("ihl_15_in_a_short_packet_is_passed", Outcome::Truncated, || Frame::syn().byte(14, 0x4f)),
+        passes("a_first_fragment_is_passed", Outcome::Fragment, || Frame::syn().byte(20, 0x20)),
+        passes("a_later_fragment_is_passed", Outcome::Fragment, || Frame::syn().byte(21, 9)),
+        passes("a_length_beyond_the_frame_is_passed", Outcome::Truncated, || Frame::syn().byte(16, 1)),
+        passes("a_data_offset_of_4_is_passed", Outcome::Malformed, || Frame::syn().byte(46, 0x40)),
+        passes("ip_options_without_a_flow_are_passed", Outcome::IpOptions, || Frame::syn().ip_options()),
+        passes("syn_ack_without_a_flow_is_passed", Outcome::NoFlow, || Frame::syn().flags(SYN | ACK)),
+        passes("syn_fin_is_passed", Outcome::NoFlow, || Frame::syn().flags(SYN | FIN)),
+        passes("syn_rst_is_passed", Outcome::NoFlow, || Frame::syn().flags(SYN | RST)),
+        passes("null_is_passed", Outcome::NoFlow, || Frame::syn().flags(0)),
+        passes("xmas_is_passed", Outcome::NoFlow, || Frame::syn().flags(FIN | PSH | URG)),
+        passes("data_without_a_flow_is_passed", Outcome::NoFlow, || Frame::syn().flags(ACK | PSH).payload(10)),
+        passes("rst_without_a_flow_is_passed", Outcome::NoFlow, || Frame::syn().flags(RST)),
+    ]
+}
+
+fn decision() -> Vec<Trial> {
+    vec![
+        trial("a_known_source_is_sent_to_its_server", |world| {
+            let run = world.run(&Frame::syn());
+            run.expect(Outcome::SynForwarded);
+            let out = run.packet();
+            assert_eq!((out.source, out.destination), (SNAT, SERVER));
+            assert_eq!(out.destination_port, 8080);
+            assert_eq!(run.macs(), world.macs_towards_server());
+            world.expect_flows(2);
+        }),
+        trial("an_ecn_syn_is_fast_and_keeps_its_bits", |world| {
+            let run = world.run(&Frame::syn().flags(SYN | ECE | CWR).byte(15, 0x02));
+            run.expect(Outcome::SynForwarded);
+            assert_eq!(run.packet().flags, SYN | ECE | CWR);
+            assert_eq!(run.bytes()[15], 0x02);
+        }),
+        doubt("an_unknown_source_is_passed", Outcome::NoAffinity, World::forget_client),
+        doubt("an_entry_at_its_expiry_is_passed", Outcome::AffinityExpired, |world| {
+            let now = world.boot_seconds();
+            world.learn(Affinity::new(world.server_id(), 1, now));
+        }),
+        doubt("a_tentative_entry_is_absent", Outcome::AffinityTentative, |world| {
+            world.learn(world.affinity().tentative());
+        }),
+        doubt("an_ambiguous_source_is_passed", Outcome::Ambiguous, |world| {
+            let now = world.boot_seconds();
+            world.learn(world.affinity().with_ambiguity(now, 1800));
+        }),
+        doubt("an_unknown_server_id_is_passed", Outcome::UnknownServer, |world| {
+            let later = world.boot_seconds() + 60;
+            world.learn(Affinity::new(99, 1, later));
+        }),
+        doubt("a_server_id_out_of_range_is_passed", Outcome::UnknownServer, |world| {
+            let later = world.boot_seconds() + 60;
+            world.learn(Affinity::new(u16::MAX, 1, later));
+        }),
+        doubt("another_generation_is_passed", Outcome::Generation, |world| {
+            let later = world.boot_seconds() + 60;
+            world.learn(Affinity::new(world.server_id(), 2, later));
+        }),
+        doubt("a_down_server_is_passed", Outcome::ServerDown, |world| world.server_state(SERVER_DOWN)),
+        doubt("a_draining_server_is_passed", Outcome::ServerDrain, |world| world.server_state(SERVER_DRAIN)),
+        doubt("a_server_in_maintenance_is_passed", Outcome::ServerMaint, |world| world.server_state(SERVER_MAINT)),
+        doubt("a_server_marked_not_fast_is_passed", Outcome::ServerNotFast, |world| {
+            let until = world.boot_ns() + NOT_FAST_NS;
+            let id = u32::from(world.server_id());
+            world.maps.not_fast.set(id, until, 0).expect("set");
+        }),
+        doubt("a_fast_path_that_is_off_passes", Outcome::FastPathOff, |world| {
+            world.service(|service| service.fast_path = FAST_PATH_OFF);
+        }),
+        doubt("a_stale_heartbeat_passes", Outcome::HeartbeatStale, |world| {
+            let now = world.boot_ns();
+            world.service(|service| service.heartbeat = now - service.hold - 1);
+        }),
+        trial("exclusive_samples_some_syns_and_the_same_ones_again", |world| {
+            world.service(|service| {
+                service.fast_path = FAST_PATH_EXCLUSIVE;
+                service.verify_share = 4;
+            });
+            let outcome_of = |world: &mut World, port: u16| world.run(&Frame::syn().from_port(port)).outcome();
+            let first: Vec<_> = (0..64).map(|n| outcome_of(world, 20_000 + n)).collect();
+            let sampled = first.iter().filter(|outcome| **outcome == Outcome::Sampled).count();
+            assert!((4..=32).contains(&sampled), "{sampled} of 64 with a share of 4");
+            for (n, outcome) in first.iter().enumerate().filter(|(_, outcome)| **outcome == Outcome::Sampled) {
+                assert_eq!(outcome_of(world, 20_000 + n as u16), *outcome, "a repeated SYN is decided alike");
+            }
+        }),
+        trial("a_syn_with_an_unfinished_checksum_is_passed", |world| {
+            let run = world.run(&Frame::syn().unfinished_checksum());
+            run.expect(Outcome::UnfinishedSyn);
+            world.expect_flows(0);
+        }),
+        passes("a_syn_with_a_ttl_of_1_is_passed", Outcome::TtlExpired, || Frame::syn().ttl(1)),
+        doubt("an_interface_without_the_program_is_no_way_out", Outcome::EgressForeign, World::close_server_interface),
+        doubt("an_unresolved_neighbour_is_passed", Outcome::NoNeighbour, World::forget_server_neighbour),
+        doubt("a_socket_of_the_same_tuple_is_passed", Outcome::SocketExists, World::open_socket_of_the_tuple),
+        doubt("links_of_different_mtu_are_passed", Outcome::MtuDiffers, World::shrink_server_link),
+        doubt("a_host_that_does_not_forward_passes", Outcome::ForwardingOff, World::stop_forwarding),
+        trial("a_client_without_a_neighbour_entry_is_answered_the_way_it_came", |world| {
+            world.forget_client_neighbour();
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            let run = world.run(&world.reply(SYN | ACK));
+            run.expect(Outcome::ToClient);
+            assert_eq!(run.macs(), Frame::syn().macs_reversed());
+        }),
+    ]
+}
+
+fn rewriting() -> Vec<Trial> {
+    vec![
+        trial("checksums_are_right_for_every_length", |world| {
+            world.establish();
+            for length in [0, 1, 2, 3, 555, 1460] {
+                let run = world.run(&Frame::syn().flags(ACK | PSH).payload(length));
+                run.expect(Outcome::ToServer);
+                run.expect_valid_checksums();
+                let run = world.run(&world.reply(ACK | PSH).payload(length));
+                run.expect(Outcome::ToClient);
+                run.expect_valid_checksums();
+            }
+        }),
+        trial("the_ttl_goes_down_and_the_rest_of_the_headers_stays", |world| {
+            let syn = Frame::syn().byte(15, 0xb8).byte(18, 0x12).byte(19, 0x34).tcp_options(&[2, 4, 5, 0xb4, 1, 3, 3, 7]);
+            let run = world.run(&syn);
+            run.expect(Outcome::SynForwarded);
+            run.expect_valid_checksums();
+            let (before, after) = (syn.bytes(), run.bytes());
+            assert_eq!(after[22], before[22] - 1, "TTL");
+            for (range, what) in [(14..22, "DSCP, ECN, id, DF"), (38..50, "sequence, flags, window"), (52..62, "options")] {
+                assert_eq!(after[range.clone()], before[range], "{what}");
+            }
+        }),
+        trial("the_clients_port_is_kept_where_it_may_be", |world| {
+            let run = world.run(&Frame::syn().from_port(12_345));
+            assert_eq!(run.packet().source_port, 12_345);
+            let run = world.run(&Frame::syn().from_port(50_000));
+            let port = run.packet().source_port;
+            assert!((10_000..=32_767).contains(&port), "{port} is one the kernel may give to the proxy");
+        }),
+        trial("the_answer_comes_from_the_address_the_client_asked", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            let run = world.run(&world.reply(SYN | ACK));
+            run.expect(Outcome::ToClient);
+            run.expect_valid_checksums();
+            let out = run.packet();
+            assert_eq!((out.source, out.source_port), (fixture::VIP, 80));
+            assert_eq!((out.destination, out.destination_port), (CLIENT, 20_000));
+            assert_eq!(run.macs(), world.macs_towards_client());
+        }),
+        trial("a_reset_of_the_server_reaches_the_client", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.run(&world.reply(RST | ACK)).expect(Outcome::ToClient);
+            assert_eq!(world.phase(), CLOSING);
+        }),
+        trial("a_stranger_cannot_answer_for_the_server", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            let forged = world.reply(SYN | ACK).from([10, 20, 1, 99]);
+            world.run(&forged).expect(Outcome::NoFlow);
+        }),
+        trial("snat_addresses_of_the_service_are_used", |world| {
+            world.service(|service| {
+                service.snat_count = 1;
+                service.snat_ips[0] = [10, 20, 1, 77];
+            });
+            assert_eq!(world.run(&Frame::syn()).packet().source, [10, 20, 1, 77]);
+        }),
+    ]
+}
+
+fn life_cycle() -> Vec<Trial> {
+    vec![
+        trial("a_handshake_establishes_the_flow", |world| {
+            world.run(&Frame::syn());
+            assert_eq!(world.phase(), HALF_OPEN);
+            world.run(&world.reply(SYN | ACK));
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
+            assert_eq!(world.phase(), ESTABLISHED);
+        }),
+        trial("a_repeated_syn_goes_to_the_recorded_server_whatever_the_table_says", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.forget_client();
+            world.server_state(SERVER_DOWN);
+            world.run(&Frame::syn()).expect(Outcome::ToServer);
+            world.expect_flows(2);
+        }),
+        trial("a_live_flow_outlives_drain_affinity_and_process", |world| {
+            world.establish();
+            world.forget_client();
+            world.server_state(SERVER_MAINT);
+            world.service(|service| *service = Service { name: service.name, ..Service::FREE });
+            world.run(&Frame::syn().flags(ACK | PSH).payload(9)).expect(Outcome::ToServer);
+            world.run(&world.reply(ACK)).expect(Outcome::ToClient);
+        }),
+        trial("a_half_open_flow_is_a_miss_at_its_deadline", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.age_flows(HALF_OPEN_NS);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::NoFlow);
+        }),
+        trial("an_established_flow_expires_only_when_both_directions_are_idle", |world| {
+            world.establish();
+            world.age_client_side(ESTABLISHED_NS + 1);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
+            world.age_flows(ESTABLISHED_NS);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::NoFlow);
+        }),
+        trial("closing_and_lingering", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(FIN | ACK)).expect(Outcome::ToServer);
+            world.run(&world.reply(FIN | ACK)).expect(Outcome::ToClient);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
+            assert_eq!(world.phase(), CLOSING);
+            world.age_flows(CLOSING_NS);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::NoFlow);
+        }),
+        trial("a_forged_reset_is_survived_by_a_flow_whose_ends_talk", |world| {
+            world.establish();
+            world.run(&world.reply(RST)).expect(Outcome::ToClient);
+            assert_eq!(world.phase(), CLOSING);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
+            world.run(&world.reply(ACK)).expect(Outcome::ToClient);
+            assert_eq!(world.phase(), ESTABLISHED);
+        }),
+        trial("a_new_syn_after_both_fins_is_a_new_decision_on_the_same_port", |world| {
+            world.establish();
+            let port = world.snat_port();
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().flags(FIN | ACK));
+            let run = world.run(&Frame::syn().sequence(77));
+            run.expect(Outcome::SynForwarded);
+            assert_eq!(run.packet().source_port, port, "a closed tuple keeps its port for its own client");
+            assert_eq!(world.phase(), HALF_OPEN);
+            world.expect_flows(2);
+        }),
+        trial("a_new_syn_on_a_live_flow_goes_to_its_server", |world| {
+            world.establish();
+            world.forget_client();
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::ToServer);
+            assert_eq!(world.phase(), ESTABLISHED);
+        }),
+        trial("a_syn_that_is_passed_kills_what_was_left_of_its_tuple", |world| {
+            world.establish();
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().flags(FIN | ACK));
+            world.server_state(SERVER_DOWN);
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::ServerDown);
+            assert_eq!(world.phase(), DEAD);
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::NoFlow);
+            world.run(&world.reply(ACK)).expect(Outcome::NoFlow);
+        }),
+        trial("what_is_about_to_be_removed_is_not_touched", |world| {
+            world.establish();
+            world.age_flows(ESTABLISHED_NS + 1);
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::FlowEnding);
+        }),
+        trial("a_syn_ack_with_an_unfinished_checksum_ends_the_flow_and_marks_the_server", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.run(&world.reply(SYN | ACK).unfinished_checksum()).expect(Outcome::UnfinishedSynAck);
+            assert_eq!(world.phase(), DEAD);
+            world.run(&Frame::syn().from_port(20_001)).expect(Outcome::ServerNotFast);
+        }),
+        trial("packets_of_a_flow_that_cannot_be_sent_are_dropped_and_never_passed", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(ACK).ttl(1)).expect(Outcome::DropTtl);
+            world.run(&Frame::syn().flags(ACK).ip_options()).expect(Outcome::DropOptions);
+            world.run(&Frame::syn().flags(ACK).byte(20, 0x20)).expect(Outcome::DropFragment);
+            world.forget_server_neighbour();
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::DropNoNeighbour);
+        }),
+        trial("packets_and_bytes_are_counted_per_direction", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(ACK | PSH).payload(100));
+            let (client, server) = world.flow();
+            assert_eq!((client.packets, client.bytes), (3, 40 + 40 + 140));
+            assert_eq!((server.packets, server.bytes), (1, 40));
+        }),
+    ]
+}
+
+fn abuse() -> Vec<Trial> {
+    vec![
+        trial("half_open_flows_of_one_source_are_capped", |world| {
+            let fast = (0..400)
+                .filter(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome() == Outcome::SynForwarded)
+                .count();
+            assert_eq!(fast, 256);
+            world.run(&Frame::syn().from_port(30_000)).expect(Outcome::HalfOpenSource);
+        }),
+        trial("half_open_flows_of_a_service_are_capped", |world| {
+            world.service(|service| service.half_open_cap = 3);
+            for n in 0..3 {
+                world.run(&Frame::syn().from_port(10_000 + n)).expect(Outcome::SynForwarded);
+            }
+            world.run(&Frame::syn().from_port(10_003)).expect(Outcome::HalfOpenTotal);
+        }),
+        trial("a_completed_handshake_frees_its_place", |world| {
+            world.service(|service| service.half_open_cap = 1);
+            world.establish();
+            world.run(&Frame::syn().from_port(10_003)).expect(Outcome::SynForwarded);
+        }),
+        trial("syns_per_second_are_capped", |world| {
+            world.settings(|settings| settings.syn_rate = 5);
+            let outcomes: Vec<_> = (0..50).map(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome()).collect();
+            assert!(outcomes.contains(&Outcome::SynRate), "{outcomes:?}");
+        }),
+        trial("a_full_table_refuses_new_flows_and_keeps_the_old", |world| {
+            world.settings(|settings| settings.half_open_cap = u32::MAX);
+            world.service(|service| service.half_open_cap = u32::MAX);
+            let mut refused = 0;
+            for n in 0..fixture::FLOW_TABLE as u16 + 50 {
+                // Completed handshakes, so that the cap on half-open flows stays out of it.
+                let syn = Frame::syn().from_port(10_000 + n);
+                match world.run(&syn).outcome() {
+                    Outcome::SynForwarded => world.complete(&syn),
+                    Outcome::FlowTableFull => refused += 1,
+                    other => panic!("{other:?}"),
+                }
+            }
+            assert!(refused >= 50, "{refused}");
+            world.run(&Frame::syn().from_port(10_000).flags(ACK)).expect(Outcome::ToServer);
+        }),
+        trial("exhausted_ports_pass", |world| {
+            world.service(|service| {
+                service.first_port = 10_000;
+                service.last_port = 10_001;
+                service.half_open_cap = 100;
+            });
+            world.run(&Frame::syn().from_port(40_000)).expect(Outcome::SynForwarded);
+            world.run(&Frame::syn().from_port(40_001)).expect(Outcome::SynForwarded);
+            world.run(&Frame::syn().from_port(40_002)).expect(Outcome::PortsExhausted);
+        }),
+        trial("a_flood_from_unknown_sources_leaves_no_trace", |world| {
+            for n in 0..500_u16 {
+                let [high, low] = n.to_be_bytes();
+                world.run(&Frame::syn().from([172, 16, high, low])).expect(Outcome::NoAffinity);
+            }
+            world.expect_flows(0);
+        }),
+        trial("short_frames_do_no_harm", |world| {
+            let whole = Frame::syn().bytes();
+            for length in 14..whole.len() {
+                let run = world.run(&Frame::raw(whole[..length].to_vec()));
+                assert!(run.verdict_is_pass(), "{length} bytes");
+            }
+            world.expect_flows(0);
+        }),
+    ]
+}

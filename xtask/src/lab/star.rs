@@ -1,0 +1,214 @@
+//! The topology: clients and servers, each on its own link to the balancer's namespace.
+//!
+//! ```text
+//! client 10.10.1.2 ── c1 10.10.1.1 ┐            ┌ s1 10.20.1.1 ── 10.20.1.2 server
+//!                                  ├─ balancer ─┤
+//! client 10.10.2.2 ── c2 10.10.2.1 ┘            └ s2 10.20.2.1 ── 10.20.2.2 server
+//! ```
+//!
+//! Hosts call their interface `eth0` and route everything through the balancer, which forwards, so a client
+//! can also talk to a server directly.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context, Result};
+
+use super::bpffs;
+use super::namespace::{self, Namespace};
+use super::scratch::Scratch;
+
+/// Hosts of one kind; their number is the third octet of an address.
+const MOST_HOSTS: usize = 200;
+/// Addresses of one client, within its /24.
+const MOST_ADDRESSES: usize = 250;
+
+/// A laboratory that stands. Dropping it removes everything in it.
+#[derive(Debug)]
+pub struct Lab {
+    /// The clients, each with interface `c<n>` of the balancer as its gateway.
+    pub clients: Vec<Host>,
+    /// Where the balancer runs.
+    pub balancer: Namespace,
+    /// The servers, each with interface `s<n>` of the balancer as its gateway.
+    pub servers: Vec<Host>,
+}
+
+/// One end host.
+#[derive(Debug)]
+pub struct Host {
+    /// Its namespace.
+    pub ns: Namespace,
+    /// Its addresses; the first is the one it uses by itself.
+    pub addresses: Vec<Ipv4Addr>,
+    /// The balancer's address on this link.
+    pub gateway: Ipv4Addr,
+    /// The balancer's interface on this link.
+    pub interface: String,
+}
+
+impl Host {
+    /// Its first address.
+    #[must_use]
+    pub fn address(&self) -> Ipv4Addr {
+        self.addresses[0]
+    }
+
+    /// A port on its first address.
+    #[must_use]
+    pub fn at(&self, port: u16) -> SocketAddr {
+        (self.address(), port).into()
+    }
+
+    /// A port on the balancer's address on this link.
+    #[must_use]
+    pub fn gateway_at(&self, port: u16) -> SocketAddr {
+        (self.gateway, port).into()
+    }
+}
+
+impl Lab {
+    /// One client with one address and two servers, unless told otherwise.
+    #[must_use]
+    pub fn star() -> Star {
+        Star { clients: 1, addresses: 1, servers: 2, offloads: false, mtu: None }
+    }
+
+    /// The first client.
+    #[must_use]
+    pub fn client(&self) -> &Host {
+        &self.clients[0]
+    }
+
+    /// Server `number`, counted from 1 like its interface.
+    ///
+    /// # Panics
+    /// When there is no such server.
+    #[must_use]
+    pub fn server(&self, number: usize) -> &Host {
+        &self.servers[number - 1]
+    }
+}
+
+/// A laboratory to be built.
+#[derive(Debug, Clone)]
+pub struct Star {
+    clients: usize,
+    addresses: usize,
+    servers: usize,
+    offloads: bool,
+    mtu: Option<u32>,
+}
+
+impl Star {
+    /// How many client hosts.
+    #[must_use]
+    pub fn clients(self, clients: usize) -> Self {
+        Self { clients, ..self }
+    }
+
+    /// How many addresses each client has: .2, .3, …
+    #[must_use]
+    pub fn client_addresses(self, addresses: usize) -> Self {
+        Self { addresses, ..self }
+    }
+
+    /// How many servers.
+    #[must_use]
+    pub fn servers(self, servers: usize) -> Self {
+        Self { servers, ..self }
+    }
+
+    /// Leaves the hosts' offloads as the kernel sets them: packets arrive with unfinished checksums.
+    #[must_use]
+    pub fn keep_offloads(self) -> Self {
+        Self { offloads: true, ..self }
+    }
+
+    /// The MTU of every link, both ends.
+    #[must_use]
+    pub fn mtu(self, mtu: u32) -> Self {
+        Self { mtu: Some(mtu), ..self }
+    }
+
+    /// Builds it.
+    ///
+    /// # Errors
+    /// Without root, or when a step fails; what was made until then is removed.
+    ///
+    /// # Panics
+    /// When asked for no client address, or for more hosts than the address plan holds.
+    pub fn build(&self) -> Result<Lab> {
+        static SERIAL: AtomicU32 = AtomicU32::new(0);
+        assert!(
+            (1..=MOST_ADDRESSES).contains(&self.addresses),
+            "a client has 1 to {MOST_ADDRESSES} addresses"
+        );
+        assert!(self.clients.max(self.servers) <= MOST_HOSTS, "at most {MOST_HOSTS} clients and servers");
+        namespace::sweep();
+        bpffs::mount_if_needed()?;
+        let serial = SERIAL.fetch_add(1, Ordering::Relaxed);
+        let scratch = Arc::new(Scratch::new(&namespace::name(serial, "files"))?);
+        let create = |role: &str| Namespace::create(namespace::name(serial, role), Arc::clone(&scratch));
+
+        let balancer = create("balancer")?;
+        balancer.sysctl("net.ipv4.ip_forward", "1")?;
+        balancer.output("ip", &["link", "set", "lo", "up"])?;
+        let mut lab = Lab { clients: Vec::new(), balancer, servers: Vec::new() };
+        for number in 1..=self.clients {
+            let ns = create(&format!("client{number}"))?;
+            let host = self.connect(&lab.balancer, ns, 10, format!("c{number}"), number, self.addresses);
+            lab.clients.push(host?);
+        }
+        for number in 1..=self.servers {
+            let ns = create(&format!("server{number}"))?;
+            let host = self.connect(&lab.balancer, ns, 20, format!("s{number}"), number, 1);
+            lab.servers.push(host?);
+        }
+        Ok(lab)
+    }
+
+    fn connect(
+        &self,
+        balancer: &Namespace,
+        ns: Namespace,
+        net: u8,
+        interface: String,
+        number: usize,
+        addresses: usize,
+    ) -> Result<Host> {
+        let at = |host: usize| -> Result<Ipv4Addr> {
+            Ok(Ipv4Addr::new(10, net, u8::try_from(number)?, u8::try_from(host)?))
+        };
+        let gateway = at(1)?;
+        let addresses = (2..addresses + 2).map(at).collect::<Result<Vec<_>>>()?;
+
+        let link = ["link", "add", &interface, "netns", balancer.name(), "type", "veth"];
+        namespace::ip(&[&link[..], &["peer", "name", "eth0", "netns", ns.name()]].concat())
+            .with_context(|| format!("cannot connect {}", ns.name()))?;
+        if let Some(mtu) = self.mtu.map(|mtu| mtu.to_string()) {
+            balancer.output("ip", &["link", "set", &interface, "mtu", &mtu])?;
+            ns.output("ip", &["link", "set", "eth0", "mtu", &mtu])?;
+        }
+        balancer.output("ip", &["addr", "add", &format!("{gateway}/24"), "dev", &interface])?;
+        balancer.output("ip", &["link", "set", &interface, "up"])?;
+        for address in &addresses {
+            ns.output("ip", &["addr", "add", &format!("{address}/24"), "dev", "eth0"])?;
+        }
+        ns.output("ip", &["link", "set", "lo", "up"])?;
+        ns.output("ip", &["link", "set", "eth0", "up"])?;
+        ns.output("ip", &["route", "add", "default", "via", &gateway.to_string()])?;
+        if !self.offloads {
+            settle_offloads(&ns)?;
+        }
+        Ok(Host { ns, addresses, gateway, interface })
+    }
+}
+
+/// Two facts of veth pairs. A packet of a local peer carries an unfinished checksum, which nobody finishes
+/// after a native redirect: so the host sends finished ones. And a redirected frame is delivered only to a
+/// peer that has GRO on or an XDP program of its own.
+fn settle_offloads(ns: &Namespace) -> Result<()> {
+    ns.output("ethtool", &["-K", "eth0", "tx", "off", "gro", "on"]).map(drop)
+}

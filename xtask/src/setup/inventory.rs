@@ -1,0 +1,65 @@
+//! What is there and what is not.
+
+use super::{Needs, bpf};
+use crate::privilege::find_program;
+
+/// One part that something needs.
+pub(super) struct Item {
+    pub(super) name: &'static str,
+    pub(super) why: &'static str,
+    /// Where it was found, or nothing.
+    pub(super) found: Option<String>,
+    pub(super) remedy: Remedy,
+}
+
+/// How a missing part is had.
+pub(super) enum Remedy {
+    /// Debian's package of that name.
+    Package(&'static str),
+    /// The steps in [`bpf`].
+    Toolchain,
+}
+
+impl Item {
+    pub(super) fn is_there(&self) -> bool {
+        self.found.is_some()
+    }
+}
+
+/// Programs of the laboratory: name, Debian's package, what for.
+const LAB: &[(&str, &str, &str)] = &[
+    ("ip", "iproute2", "makes the network namespaces of demo, tests and benchmarks"),
+    ("ethtool", "ethtool", "sets the offloads of the veth pairs"),
+    ("nginx", "nginx-light", "the origin that tests and benchmarks talk to"),
+    ("haproxy", "haproxy", "the proxy that benchmarks compare with"),
+    ("curl", "curl", "a client that people know"),
+    ("wrk", "wrk", "makes the load of benchmarks and demo"),
+];
+
+/// Looks for everything that `needs` names. Quick: one call of rustup and one of the linker, files otherwise.
+pub(super) fn take(needs: Needs) -> Vec<Item> {
+    let mut items = vec![program("cc", "gcc", "links Rust programs and compiles the allocator")];
+    if needs.ebpf {
+        items.push(Item {
+            name: "eBPF toolchain",
+            why: "compiles the XDP program",
+            found: bpf::toolchain().map(|found| found.to_string()),
+            remedy: Remedy::Toolchain,
+        });
+        items.push(Item {
+            name: "bpf-linker",
+            why: "links the XDP program",
+            found: bpf::linker(),
+            remedy: Remedy::Toolchain,
+        });
+    }
+    if needs.lab {
+        items.extend(LAB.iter().map(|&(name, package, why)| program(name, package, why)));
+    }
+    items
+}
+
+fn program(name: &'static str, package: &'static str, why: &'static str) -> Item {
+    let found = find_program(name).map(|path| path.display().to_string());
+    Item { name, why, found, remedy: Remedy::Package(package) }
+}
