@@ -50,6 +50,8 @@ mod xdp {
 
     fn has_toolchain(name: &str) -> bool {
         let list = Command::new("rustup").args(["toolchain", "list"]).output();
-        list.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).lines().any(|line| line.starts_with(name)))
+        list.is_ok_and(|output| {
+            String::from_utf8_lossy(&output.stdout).lines().any(|line| line.starts_with(name))
+        })
     }
 }

@@ -83,10 +83,18 @@ fn a_flag_comes_before_the_environment_and_that_before_the_default() {
     let dump = check(server, &servers);
     assert!(!dump.contains("b=127.0.0.1:82") && has_setting(&dump, server, "flag"), "{dump}");
 
-    let wrong = command("check").env("BALANCER_RETRIES", "many").output().expect("started");
-    assert_eq!(wrong.status.code(), Some(2));
-    let message = one_line(&wrong);
+    let wrong = |name: &str, value: &str| {
+        let output = command("check").env(name, value).output().expect("started");
+        assert_eq!(output.status.code(), Some(2));
+        one_line(&output)
+    };
+    let message = wrong("BALANCER_RETRIES", "many");
     assert!(message.contains("--retries \"many\" from BALANCER_RETRIES is not such a number"), "{message}");
+    let message = wrong("BALANCER_DETACH_ON_STOP", "maybe");
+    assert!(
+        message.contains("--detach-on-stop \"maybe\" from BALANCER_DETACH_ON_STOP is neither"),
+        "{message}"
+    );
 }
 
 #[test]

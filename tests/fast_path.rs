@@ -128,7 +128,10 @@ fn drain_and_maint() -> Result<()> {
     site.wait_until_learned(0, &other)?;
     site.daemon.set_server(&home, "ready")?;
     let settled = site.visit(0, &[])?;
-    ensure!(settled.fast && settled.server == other, "a client that has moved stays where it is: {settled:?}");
+    ensure!(
+        settled.fast && settled.server == other,
+        "a client that has moved stays where it is: {settled:?}"
+    );
     Ok(())
 }
 
@@ -173,7 +176,8 @@ fn parallel_first_connections() -> Result<()> {
     for round in 0..20 {
         let key = site.address(0).to_string();
         let servers = std::thread::scope(|scope| {
-            let visits: Vec<_> = (0..6).map(|_| scope.spawn(|| site.visit(0, &[]).map(|visit| visit.server))).collect();
+            let visits: Vec<_> =
+                (0..6).map(|_| scope.spawn(|| site.visit(0, &[]).map(|visit| visit.server))).collect();
             visits.into_iter().map(|visit| visit.join().expect("the thread")).collect::<Result<Vec<_>>>()
         })
         .with_context(|| format!("round {round}"))?;
@@ -219,7 +223,14 @@ fn two_users_one_address() -> Result<()> {
 
 fn exclusive() -> Result<()> {
     let flags = [
-        "--persist", "cookie=SRV,insert", "--persist", "source", "--fast-path", "exclusive", "--verify-share", "2",
+        "--persist",
+        "cookie=SRV,insert",
+        "--persist",
+        "source",
+        "--fast-path",
+        "exclusive",
+        "--verify-share",
+        "2",
     ];
     let site = Site::open(&flags)?;
     let home = site.introduce(0)?;
@@ -241,7 +252,10 @@ fn auto_with_cookie_first() -> Result<()> {
     ensure!(!site.visit(0, &[])?.fast);
     ensure!(site.daemon.counter("pass_fast_path_off")? > 0);
     let log = site.daemon.log();
-    ensure!(log.lines().filter(|line| line.contains("fast path") && line.contains("off")).count() == 1, "{log}");
+    ensure!(
+        log.lines().filter(|line| line.contains("fast path") && line.contains("off")).count() == 1,
+        "{log}"
+    );
     Ok(())
 }
 
@@ -255,7 +269,8 @@ fn reordered_servers() -> Result<()> {
     let Site { daemon, servers, lab } = site;
     daemon.kill();
     let mut flags = all_flags(&lab, 80, SOURCE_FIRST);
-    let places: Vec<_> = flags.iter().enumerate().filter(|(_, f)| f.starts_with("s1=") || f.starts_with("s2=")).collect();
+    let places: Vec<_> =
+        flags.iter().enumerate().filter(|(_, f)| f.starts_with("s1=") || f.starts_with("s2=")).collect();
     let (first, second) = (places[0].0, places[1].0);
     flags.swap(first, second);
     let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
@@ -282,7 +297,8 @@ fn new_address() -> Result<()> {
     let servers = vec![xtask::lab::nginx::Nginx::start(&host.ns, host.at(8081), "s1")?];
     let moved = format!("s1={}", host.at(8081));
     let flags = all_flags(&lab, 80, SOURCE_FIRST);
-    let flags: Vec<&str> = flags.iter().map(|f| if f.starts_with("s1=") { moved.as_str() } else { f.as_str() }).collect();
+    let flags: Vec<&str> =
+        flags.iter().map(|f| if f.starts_with("s1=") { moved.as_str() } else { f.as_str() }).collect();
     let daemon = xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
     let site = Site { daemon, servers, lab };
     let first = site.visit(0, &[])?;
@@ -356,7 +372,8 @@ fn failed_start() -> Result<()> {
     let mut flags = all_flags(&lab, 80, SOURCE_FIRST);
     flags.extend(["--xdp".to_owned(), "nonsense0".to_owned()]);
     let admin = lab.balancer.fresh_path("admin.sock");
-    let run = lab.balancer.command(BALANCER).args(["run", "--name", "web", "--admin"]).arg(&admin).args(&flags);
+    let run =
+        lab.balancer.command(BALANCER).args(["run", "--name", "web", "--admin"]).arg(&admin).args(&flags);
     let output = run.output(PATIENCE)?;
     ensure!(output.status.code() == Some(1), "{output:?}");
     let errors: Vec<_> = output.stderr.lines().filter(|line| line.contains("nonsense0")).collect();

@@ -76,7 +76,9 @@ fn parsing() -> Vec<Trial> {
         passes("syn_rst_is_passed", Outcome::NoFlow, || Frame::syn().flags(SYN | RST)),
         passes("null_is_passed", Outcome::NoFlow, || Frame::syn().flags(0)),
         passes("xmas_is_passed", Outcome::NoFlow, || Frame::syn().flags(FIN | PSH | URG)),
-        passes("data_without_a_flow_is_passed", Outcome::NoFlow, || Frame::syn().flags(ACK | PSH).payload(10)),
+        passes("data_without_a_flow_is_passed", Outcome::NoFlow, || {
+            Frame::syn().flags(ACK | PSH).payload(10)
+        }),
         passes("rst_without_a_flow_is_passed", Outcome::NoFlow, || Frame::syn().flags(RST)),
     ]
 }
@@ -124,7 +126,9 @@ fn decision() -> Vec<Trial> {
         }),
         doubt("a_down_server_is_passed", Outcome::ServerDown, |world| world.server_state(SERVER_DOWN)),
         doubt("a_draining_server_is_passed", Outcome::ServerDrain, |world| world.server_state(SERVER_DRAIN)),
-        doubt("a_server_in_maintenance_is_passed", Outcome::ServerMaint, |world| world.server_state(SERVER_MAINT)),
+        doubt("a_server_in_maintenance_is_passed", Outcome::ServerMaint, |world| {
+            world.server_state(SERVER_MAINT)
+        }),
         doubt("a_server_marked_not_fast_is_passed", Outcome::ServerNotFast, |world| {
             let until = world.boot_ns() + NOT_FAST_NS;
             let id = u32::from(world.server_id());
@@ -142,11 +146,13 @@ fn decision() -> Vec<Trial> {
                 service.fast_path = FAST_PATH_EXCLUSIVE;
                 service.verify_share = 4;
             });
-            let outcome_of = |world: &mut World, port: u16| world.run(&Frame::syn().from_port(port)).outcome();
+            let outcome_of =
+                |world: &mut World, port: u16| world.run(&Frame::syn().from_port(port)).outcome();
             let first: Vec<_> = (0..64).map(|n| outcome_of(world, 20_000 + n)).collect();
             let sampled = first.iter().filter(|outcome| **outcome == Outcome::Sampled).count();
             assert!((4..=32).contains(&sampled), "{sampled} of 64 with a share of 4");
-            for (n, outcome) in first.iter().enumerate().filter(|(_, outcome)| **outcome == Outcome::Sampled) {
+            for (n, outcome) in first.iter().enumerate().filter(|(_, outcome)| **outcome == Outcome::Sampled)
+            {
                 assert_eq!(outcome_of(world, 20_000 + n as u16), *outcome, "a repeated SYN is decided alike");
             }
         }),
@@ -156,7 +162,11 @@ fn decision() -> Vec<Trial> {
             world.expect_flows(0);
         }),
         passes("a_syn_with_a_ttl_of_1_is_passed", Outcome::TtlExpired, || Frame::syn().ttl(1)),
-        doubt("an_interface_without_the_program_is_no_way_out", Outcome::EgressForeign, World::close_server_interface),
+        doubt(
+            "an_interface_without_the_program_is_no_way_out",
+            Outcome::EgressForeign,
+            World::close_server_interface,
+        ),
         doubt("an_unresolved_neighbour_is_passed", Outcome::NoNeighbour, World::forget_server_neighbour),
         doubt("a_socket_of_the_same_tuple_is_passed", Outcome::SocketExists, World::open_socket_of_the_tuple),
         doubt("links_of_different_mtu_are_passed", Outcome::MtuDiffers, World::shrink_server_link),
@@ -185,13 +195,19 @@ fn rewriting() -> Vec<Trial> {
             }
         }),
         trial("the_ttl_goes_down_and_the_rest_of_the_headers_stays", |world| {
-            let syn = Frame::syn().byte(15, 0xb8).byte(18, 0x12).byte(19, 0x34).tcp_options(&[2, 4, 5, 0xb4, 1, 3, 3, 7]);
+            let syn = Frame::syn()
+                .byte(15, 0xb8)
+                .byte(18, 0x12)
+                .byte(19, 0x34)
+                .tcp_options(&[2, 4, 5, 0xb4, 1, 3, 3, 7]);
             let run = world.run(&syn);
             run.expect(Outcome::SynForwarded);
             run.expect_valid_checksums();
             let (before, after) = (syn.bytes(), run.bytes());
             assert_eq!(after[22], before[22] - 1, "TTL");
-            for (range, what) in [(14..22, "DSCP, ECN, id, DF"), (38..50, "sequence, flags, window"), (52..62, "options")] {
+            for (range, what) in
+                [(14..22, "DSCP, ECN, id, DF"), (38..50, "sequence, flags, window"), (52..62, "options")]
+            {
                 assert_eq!(after[range.clone()], before[range], "{what}");
             }
         }),
@@ -364,7 +380,8 @@ fn abuse() -> Vec<Trial> {
         }),
         trial("syns_per_second_are_capped", |world| {
             world.settings(|settings| settings.syn_rate = 5);
-            let outcomes: Vec<_> = (0..50).map(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome()).collect();
+            let outcomes: Vec<_> =
+                (0..50).map(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome()).collect();
             assert!(outcomes.contains(&Outcome::SynRate), "{outcomes:?}");
         }),
         trial("a_full_table_refuses_new_flows_and_keeps_the_old", |world| {

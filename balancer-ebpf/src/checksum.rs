@@ -28,8 +28,7 @@ pub const fn fold(sum: u32) -> u16 {
 #[inline(always)]
 pub const fn deltas(from: &FlowKey, to: &FlowKey) -> (u16, u16) {
     let addresses = change_address(from.source, to.source) + change_address(from.destination, to.destination);
-    let ports =
-        change(from.source_port, to.source_port) + change(from.destination_port, to.destination_port);
+    let ports = change(from.source_port, to.source_port) + change(from.destination_port, to.destination_port);
     (fold(addresses), fold(addresses + ports))
 }
 

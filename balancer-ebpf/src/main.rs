@@ -11,7 +11,11 @@
 //! | [`maps`] | the maps |
 #![no_std]
 #![no_main]
-#![allow(unsafe_code, missing_docs, reason = "BPF helpers and maps; the logic worth reading is in the library")]
+#![allow(
+    unsafe_code,
+    missing_docs,
+    reason = "BPF helpers and maps; the logic worth reading is in the library"
+)]
 
 #[path = "program/caps.rs"]
 mod caps;

@@ -1,5 +1,8 @@
 //! From a frame to the headers of a TCP packet over IPv4, or the reason why it is not one.
-#![allow(unsafe_code, reason = "packet access is by pointer in BPF; every pointer is checked against the frame's end")]
+#![allow(
+    unsafe_code,
+    reason = "packet access is by pointer in BPF; every pointer is checked against the frame's end"
+)]
 
 use crate::abi::FlowKey;
 use crate::counter::Outcome;

@@ -18,6 +18,7 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use crate::config::LogTarget;
+use crate::log;
 use crate::persist::learn::Letters;
 
 /// Bytes of lines that wait for the writer: a second of a very busy service.
@@ -255,7 +256,8 @@ impl Sink {
             match append_to(path) {
                 Ok(opened) => *file = opened,
                 Err(error) => {
-                    eprintln!("access log {}: {error}; still writing to the old file", path.display())
+                    let (path, reason) = (path.display(), log::reason(&error));
+                    log::warn(format_args!("access log {path}: {reason}; still writing to the old file"));
                 }
             }
         }
@@ -296,7 +298,8 @@ fn write_lines(queue: &Queue, mut sink: Sink) {
         }
         let outcome = sink.write(&batch);
         if let (Err(error), false) = (&outcome, has_failed) {
-            eprintln!("access log: {error}; lines are lost until it can be written again");
+            let reason = log::reason(error);
+            log::warn(format_args!("access log: {reason}; lines are lost until it can be written again"));
         }
         has_failed = outcome.is_err();
         if closed {

@@ -23,7 +23,8 @@ impl RoundRobin {
         }
         // Counting over the usable ones keeps the shares even while some are out.
         let turn = self.cursor.fetch_add(1, Ordering::Relaxed) % count;
-        (0..servers.len()).filter(usable).nth(turn)
+        // A server that left since they were counted must not make the last one look like none.
+        (0..servers.len()).filter(usable).nth(turn).or_else(|| (0..servers.len()).find(usable))
     }
 }
 

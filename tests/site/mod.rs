@@ -61,7 +61,8 @@ impl Site {
     /// One request over a connection of its own.
     pub fn visit(&self, client: usize, headers: &[(&str, &str)]) -> Result<Visit> {
         let source = Some(self.address(client));
-        let response = http::get(&self.lab.client().ns, source, self.lab.client().gateway_at(80), "/", headers)?;
+        let response =
+            http::get(&self.lab.client().ns, source, self.lab.client().gateway_at(80), "/", headers)?;
         Visit::of(response)
     }
 
@@ -126,7 +127,12 @@ pub fn start_servers(lab: &Lab) -> Result<Vec<Nginx>> {
 /// A balancer on `port` with XDP on every link and all servers of the laboratory.
 pub fn start(lab: &Lab, name: &str, port: u16, flags: &[&str]) -> Result<Daemon> {
     let flags = all_flags(lab, port, flags);
-    Daemon::start(&lab.balancer, Path::new(BALANCER), name, &flags.iter().map(String::as_str).collect::<Vec<_>>())
+    Daemon::start(
+        &lab.balancer,
+        Path::new(BALANCER),
+        name,
+        &flags.iter().map(String::as_str).collect::<Vec<_>>(),
+    )
 }
 
 pub fn all_flags(lab: &Lab, port: u16, flags: &[&str]) -> Vec<String> {
@@ -158,7 +164,6 @@ pub struct Visit {
     pub fast: bool,
     /// The value of our cookie, if one was set.
     pub cookie: Option<String>,
-    pub response: Response,
 }
 
 impl Visit {
@@ -166,9 +171,9 @@ impl Visit {
         ensure!(response.status == 200, "status {}: {}", response.status, response.text());
         let server = response.header("X-Server").context("the origin names itself")?.to_owned();
         let peer = response.peer().with_context(|| format!("no peer in {}", response.text()))?;
-        let cookie = response.header("Set-Cookie").and_then(|value| {
-            value.strip_prefix("SRV=")?.split(';').next().map(str::to_owned)
-        });
-        Ok(Self { server, fast: SNAT_PORTS.contains(&peer.port()), cookie, response })
+        let cookie = response
+            .header("Set-Cookie")
+            .and_then(|value| value.strip_prefix("SRV=")?.split(';').next().map(str::to_owned));
+        Ok(Self { server, fast: SNAT_PORTS.contains(&peer.port()), cookie })
     }
 }

@@ -1,6 +1,7 @@
 //! Messages and connections: what passes, in what form, and what is refused.
 
 use std::io::Write;
+use std::sync::atomic::Ordering;
 
 use super::balancer::{Balancer, Builder, wait_for};
 use super::origin::Origin;
@@ -132,6 +133,9 @@ fn a_1_0_client_gets_the_content_without_chunks_and_then_the_end() {
     client.send("GET / HTTP/1.0\r\nHost: a\r\nConnection: keep-alive\r\n\r\n");
     let answer = String::from_utf8(client.rest().expect("an orderly end")).expect("text");
     assert_eq!(answer, "HTTP/1.1 200 OK\r\nConnection: close\r\n\r\nhello world");
+    let mut client = balancer.client();
+    let head = client.send("HEAD / HTTP/1.0\r\n\r\n").response_to_head();
+    assert_eq!(head.header("transfer-encoding"), None);
 }
 
 #[test]
@@ -293,6 +297,8 @@ fn counters_tell_what_happened() {
         (stats.responses_4xx == 1).then_some(stats)
     });
     assert_eq!((stats.connections, stats.requests, stats.responses_2xx, stats.errors), (2, 2, 1, 1));
+    let server = &balancer.service.servers[0];
+    assert_eq!((server.requests.load(Ordering::Relaxed), server.in_flight.load(Ordering::Relaxed)), (1, 0));
     drop(client);
     wait_for("the end of both", || (balancer.stats().connections_active == 0).then_some(()));
 }

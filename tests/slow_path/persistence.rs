@@ -5,6 +5,7 @@ use std::sync::{Arc, Barrier};
 use std::thread;
 
 use balancer::server::{Health, Operator};
+use balancer_ebpf::affinity::Affinity;
 
 use super::balancer::{Balancer, Builder, TABLE_TIMEOUT, cookie, direct_cookie, source};
 use super::client::Client;
@@ -232,7 +233,7 @@ fn case_62_an_entry_of_a_server_that_is_gone_is_a_miss_and_re_pointed() {
     let balancer = Builder::new([source()]).server(s1.address).start();
     balancer.learn("127.0.0.1", 77);
     assert_eq!(balancer.client().get("/").text(), "s1");
-    assert_eq!(balancer.entry("127.0.0.1").map(|entry| entry.server()), Some(1));
+    assert_eq!(balancer.entry("127.0.0.1").map(Affinity::server), Some(1));
     assert!(balancer.log_line(0).contains("persist=source:miss,balance>s1"));
 }
 

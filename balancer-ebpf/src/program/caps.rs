@@ -42,7 +42,8 @@ pub(crate) fn check_half_open(
     if unsafe { HALF_OPEN.get(source) }.is_some_and(|w| w.count(number) >= u64::from(HALF_OPEN_PER_SOURCE)) {
         return Err(Outcome::HalfOpenSource);
     }
-    let full = |slot: u32, cap: u32| HALF_OPEN_TOTALS.get(slot).is_none_or(|w| w.count(number) >= u64::from(cap));
+    let full =
+        |slot: u32, cap: u32| HALF_OPEN_TOTALS.get(slot).is_none_or(|w| w.count(number) >= u64::from(cap));
     if full(ALL_SERVICES, settings.half_open_cap) || full(slot, service.half_open_cap) {
         return Err(Outcome::HalfOpenTotal);
     }

@@ -2,9 +2,9 @@
 
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
-    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED, BPF_FIB_LKUP_RET_NO_NEIGH,
-    BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_sock_tuple, bpf_sock_tuple__bindgen_ty_1,
-    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+    BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
+    BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_sock_tuple,
+    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -99,7 +99,13 @@ pub(crate) enum NoRoute {
 /// The route of a packet with these addresses that came in by `ifindex`. `length` is checked against the MTU; with 0
 /// the MTU is reported instead.
 #[inline(always)]
-pub(crate) fn route(ctx: &XdpContext, ifindex: u32, key: &FlowKey, tos: u8, length: u16) -> Result<Route, NoRoute> {
+pub(crate) fn route(
+    ctx: &XdpContext,
+    ifindex: u32,
+    key: &FlowKey,
+    tos: u8,
+    length: u16,
+) -> Result<Route, NoRoute> {
     // SAFETY: all zeros is a valid value of this plain struct, and the kernel wants unused fields zeroed.
     let mut fib: FibLookup = unsafe { core::mem::zeroed() };
     fib.family = AF_INET;

@@ -41,7 +41,8 @@ pub(crate) static NOT_FAST: Array<u64, { MAX_SERVERS as usize }> = Array::new();
 pub(crate) static INTERFACES: DevMapHash<{ MAX_INTERFACES as usize }> = DevMapHash::new();
 
 #[btf_map]
-pub(crate) static HALF_OPEN: LruHashMap<[u8; 4], Window, { MAX_HALF_OPEN_SOURCES as usize }> = LruHashMap::new();
+pub(crate) static HALF_OPEN: LruHashMap<[u8; 4], Window, { MAX_HALF_OPEN_SOURCES as usize }> =
+    LruHashMap::new();
 
 /// Half-open flows by slot of the service; slot 0 is all of them.
 #[btf_map]

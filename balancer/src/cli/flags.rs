@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::settings::{Origin, Settings};
-use super::units::{count, duration, duration_or_zero, number, on_off, size};
+use super::units::{count, duration, duration_or_zero, number, on_off, size, switch};
 
 /// Everything that `run` and `check` take.
 #[derive(Args, Clone, Debug)]
@@ -116,7 +116,7 @@ pub(crate) struct DatapathArgs {
     #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
     pub(crate) datapath_hold: Duration,
     /// Take the XDP program off when the process ends; live fast connections end with it
-    #[arg(long, value_parser = clap::builder::BoolishValueParser::new())]
+    #[arg(long, value_parser = switch)]
     pub(crate) detach_on_stop: bool,
 }
 

@@ -23,7 +23,7 @@ use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use flags::RunArgs;
 use settings::Settings;
-pub(crate) use units::{count as parse_count, duration as parse_duration};
+pub(crate) use units::{count as parse_count, duration as parse_duration, switch as parse_switch};
 
 /// What the user wants done.
 #[derive(Debug)]

@@ -70,6 +70,15 @@ pub(crate) fn on_off(text: &str) -> Result<bool, String> {
     }
 }
 
+/// What the environment says for a flag without value.
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
+    match text {
+        "1" | "on" | "yes" | "true" => Ok(true),
+        "" | "0" | "off" | "no" | "false" => Ok(false),
+        _ => Err("is neither on nor off; write on or off".into()),
+    }
+}
+
 fn scaled(text: &str, kilo: u64, kind: &str, examples: &str) -> Result<u64, String> {
     let wrong = || format!("is not {kind}; write for example {examples}");
     let (number, unit) = split(text).ok_or_else(wrong)?;

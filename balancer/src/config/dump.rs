@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{Plan, fast_path};
+use crate::cli::parse_switch;
 use crate::cli::settings::{Origin, Setting, variable};
 
 impl Plan {
@@ -27,9 +28,7 @@ impl Plan {
             Origin::Default => format!("default{note}"),
         };
         if setting.is_switch {
-            let on = values
-                .iter()
-                .any(|value| !matches!(value.as_str(), "false" | "no" | "off" | "0" | "n" | "f" | ""));
+            let on = values.iter().any(|value| parse_switch(value) == Ok(true));
             let text = if on { format!("--{flag}") } else { format!("# --{flag} is off") };
             return vec![(text, origin)];
         }

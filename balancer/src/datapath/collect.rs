@@ -31,8 +31,10 @@ impl Collector {
             return (0, true);
         };
         let now = flow_clock();
-        let over: Vec<_> =
-            entries.iter().filter(|(key, flow)| is_removable(key, flow, &twin(maps, key, flow), now)).collect();
+        let over: Vec<_> = entries
+            .iter()
+            .filter(|(key, flow)| is_removable(key, flow, &twin(maps, key, flow), now))
+            .collect();
         for (key, _) in &over {
             let _ = maps.flows.remove(key);
         }

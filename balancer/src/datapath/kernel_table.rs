@@ -39,7 +39,8 @@ impl KernelTable {
         if has_shape(&old.info()?, size)? {
             return Self::from_map(old);
         }
-        let old = Self::from_map(old).with_context(|| format!("{} is not a learned table", path.display()))?;
+        let old =
+            Self::from_map(old).with_context(|| format!("{} is not a learned table", path.display()))?;
         let new = create(size)?;
         let copy = Self::from_map(MapData::from_fd(new.fd().as_fd().try_clone_to_owned()?)?)?;
         old.for_each(&mut |key, entry| {

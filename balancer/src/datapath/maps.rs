@@ -111,7 +111,8 @@ pub fn load_unpinned(flow_table: u32) -> anyhow::Result<(Ebpf, Maps)> {
 impl Maps {
     fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
         let mut take = |name: &str| -> anyhow::Result<Map> {
-            ebpf.take_map(name).with_context(|| format!("the XDP program has no map {name}: it is of another build"))
+            ebpf.take_map(name)
+                .with_context(|| format!("the XDP program has no map {name}: it is of another build"))
         };
         let Map::HashMap(flows) = take(FLOWS)? else { bail!("the map {FLOWS} is of another kind") };
         let flows_data = MapData::from_fd(std::os::fd::AsFd::as_fd(flows.fd()).try_clone_to_owned()?)?;

@@ -21,8 +21,9 @@ use super::registry::Registry;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{Opened, flows, in_memory, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
+use crate::log;
 use crate::server::{Identity, Operator, Server};
-use crate::table::{RESERVATION_SECONDS, Store};
+use crate::table::Store;
 
 const SOURCE: &str = "source";
 const REGISTRY: &str = "registry";
@@ -70,10 +71,10 @@ struct Attached {
 pub fn open(config: &Config) -> anyhow::Result<Opened> {
     match open_kernel(config) {
         Ok(opened) => Ok(opened),
-        Err(error) if config.datapath.is_none() && !error.is::<InUse>() => Ok(in_memory(
-            config,
-            Some(format!("learned tables are in memory and will not survive a restart: {error:#}")),
-        )),
+        Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
+            let note = format!("learned tables are in memory and will not survive a restart: {error:#}");
+            Ok(in_memory(config, config.persist.source().map(|_| note)))
+        }
         Err(error) => Err(error),
     }
 }
@@ -112,7 +113,8 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
     if let Some(datapath) = &config.datapath {
         inner.load(config, datapath, source.as_ref(), &servers)?;
     }
-    let names = config.servers.iter().zip(&servers).map(|(s, (identity, _))| (identity.id, s.name.clone())).collect();
+    let names =
+        config.servers.iter().zip(&servers).map(|(s, (identity, _))| (identity.id, s.name.clone())).collect();
     let datapath = config.datapath.clone().unwrap_or_else(no_interfaces);
     Ok(Opened {
         servers,
@@ -217,12 +219,12 @@ impl Datapath {
         Box::new(move |server| {
             let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
             if let Err(error) = inner.registry.set_operator(&name, &server.name, server.operator()) {
-                eprintln!("warn: the state of server {} is not on record: {error:#}", server.name);
+                log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
             }
             if let Some(Attached { maps, .. }) = &mut inner.xdp
                 && let Err(error) = publish::server(maps, server)
             {
-                eprintln!("warn: XDP is not told the state of server {}: {error:#}", server.name);
+                log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
             }
         })
     }
@@ -254,7 +256,7 @@ impl Datapath {
             // The same trouble is said once.
             if *complaint.borrow() != message {
                 if !message.is_empty() {
-                    eprintln!("warn: fast path: {message}");
+                    log::warn(format_args!("fast path: {message}"));
                 }
                 complaint.replace(message);
             }
@@ -264,7 +266,9 @@ impl Datapath {
 
     fn beat(&self, check_transmission: bool) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else { return Ok(Vec::new()) };
+        let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else {
+            return Ok(Vec::new());
+        };
         publish::heartbeat(maps, *slot, service)?;
         publish::listens(maps, *slot, &self.listen)?;
         if check_transmission { program::open_for_transmission(maps, interfaces) } else { Ok(Vec::new()) }
@@ -289,19 +293,25 @@ impl Datapath {
         }
     }
 
-    /// The last step of a clean stop: known clients are the program's again until the next start or the end of the
-    /// hold time, unless the program is to be detached.
+    /// The last step of a clean stop: the pins stay for the next start, unless the program is to be detached.
     pub fn leave(&self) {
         if self.config.detach_on_stop {
             let pins = self.lock().pins.clone();
             if let Err(error) = remove(&pins, &self.name) {
-                eprintln!("warn: cannot detach: {error:#}");
+                log::warn(format_args!("cannot detach: {error:#}"));
             }
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Datapath {
+    /// The publisher may outlive a start that failed; what the start has made must not.
+    fn drop(&mut self) {
+        self.lock().rollback.undo();
     }
 }
 
@@ -368,7 +378,10 @@ pub fn detach(name: &str, force: bool) -> anyhow::Result<String> {
     let pins = Pins::locate()?;
     let folder = pins.service(name);
     if !folder.exists() && !force {
-        bail!("no service named \"{name}\" has pins in this network namespace; there are: {}", list(&pins.services()));
+        bail!(
+            "no service named \"{name}\" has pins in this network namespace; there are: {}",
+            list(&pins.services())
+        );
     }
     let _turn = pins.lock_shared()?;
     let role = pins.lock_service(name);
@@ -417,5 +430,3 @@ fn existing(pins: &Pins) -> anyhow::Result<(Ebpf, Maps)> {
 fn list(services: &[String]) -> String {
     if services.is_empty() { "none".to_owned() } else { services.join(", ") }
 }
-
-const _: () = assert!(RESERVATION_SECONDS > 0);

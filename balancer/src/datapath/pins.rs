@@ -44,7 +44,8 @@ impl Pins {
     /// Kernels before 5.14.
     pub fn locate() -> anyhow::Result<Self> {
         let socket = UdpSocket::bind("0.0.0.0:0").context("cannot open a socket")?;
-        let cookie = netns_cookie(&socket).context("the kernel does not tell network namespaces apart (5.14 does)")?;
+        let cookie =
+            netns_cookie(&socket).context("the kernel does not tell network namespaces apart (5.14 does)")?;
         Ok(Self { root: PathBuf::from(format!("{BPFFS}/balancer/v{SCHEMA}/{cookie}")) })
     }
 
@@ -88,7 +89,8 @@ impl Pins {
     /// # Errors
     /// When the folder cannot be opened.
     pub fn lock_shared(&self) -> anyhow::Result<Flock<File>> {
-        let folder = File::open(&self.root).with_context(|| format!("cannot open {}", self.root.display()))?;
+        let folder =
+            File::open(&self.root).with_context(|| format!("cannot open {}", self.root.display()))?;
         Flock::lock(folder, FlockArg::LockExclusive)
             .map_err(|(_, error)| anyhow!("cannot lock {}: {error}", self.root.display()))
     }
@@ -135,13 +137,18 @@ impl Rollback {
     pub fn commit(&mut self) {
         self.0.clear();
     }
+
+    /// The start failed: nothing stays.
+    pub fn undo(&mut self) {
+        for path in std::mem::take(&mut self.0).iter().rev() {
+            let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
+        }
+    }
 }
 
 impl Drop for Rollback {
     fn drop(&mut self) {
-        for path in self.0.iter().rev() {
-            let _ = if path.is_dir() { fs::remove_dir(path) } else { fs::remove_file(path) };
-        }
+        self.undo();
     }
 }
 

@@ -25,8 +25,10 @@ const NATIVE_MTU_LIMIT: u32 = 3506;
 /// # Errors
 /// The verifier's last words.
 pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    let program: &mut Xdp =
-        ebpf.program_mut(PROGRAM).context("the object holds no program: it is of another build")?.try_into()?;
+    let program: &mut Xdp = ebpf
+        .program_mut(PROGRAM)
+        .context("the object holds no program: it is of another build")?
+        .try_into()?;
     program.load().map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
@@ -52,7 +54,10 @@ pub fn attach(
     let mut attached = Vec::new();
     for interface in interfaces {
         let index = if_nametoindex(interface.name.as_str()).map_err(|_| {
-            anyhow!("--xdp {}: there is no such interface in this network namespace; `ip link` lists them", interface.name)
+            anyhow!(
+                "--xdp {}: there is no such interface in this network namespace; `ip link` lists them",
+                interface.name
+            )
         })?;
         let mode = match adopt(program, pins, index) {
             Some(()) => netdev::attached_mode(index).unwrap_or("unknown"),
@@ -154,8 +159,12 @@ fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
             "--xdp {name}: the driver refuses the program, most likely for the MTU: native XDP takes at most \
              {NATIVE_MTU_LIMIT}; lower it (ip link set dev {name} mtu 1500), or --xdp {name},mode=generic"
         ),
-        Some(libc::EOPNOTSUPP) => anyhow!("--xdp {name}: its driver has no native XDP; --xdp {name},mode=generic"),
-        Some(libc::EPERM) => anyhow!("--xdp {name}: not permitted; root or CAP_NET_ADMIN and CAP_BPF are needed"),
+        Some(libc::EOPNOTSUPP) => {
+            anyhow!("--xdp {name}: its driver has no native XDP; --xdp {name},mode=generic")
+        }
+        Some(libc::EPERM) => {
+            anyhow!("--xdp {name}: not permitted; root or CAP_NET_ADMIN and CAP_BPF are needed")
+        }
         _ => anyhow!("--xdp {name}: cannot attach: {error}"),
     }
 }
@@ -171,8 +180,13 @@ fn os_error(error: &ProgramError) -> Option<i32> {
 /// While the program was not on this interface, the stack has owned the tuples of the flows that came in by it.
 fn forget_flows_of(maps: &mut Maps, index: u32) -> anyhow::Result<()> {
     let stale = |flow: &Flow| flow.client_ifindex == index || flow.server_ifindex == index;
-    let keys: Vec<_> =
-        maps.flows.iter().filter_map(Result::ok).filter(|(_, flow)| stale(flow)).map(|(key, _)| key).collect();
+    let keys: Vec<_> = maps
+        .flows
+        .iter()
+        .filter_map(Result::ok)
+        .filter(|(_, flow)| stale(flow))
+        .map(|(key, _)| key)
+        .collect();
     for key in keys {
         let _ = maps.flows.remove(&key);
     }

@@ -5,8 +5,9 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
 use balancer_ebpf::abi::{
-    FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT,
-    SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings,
+    FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_SERVICES, MAX_SNAT_IPS,
+    SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta,
+    Service, Settings,
 };
 use nix::ifaddrs::getifaddrs;
 
@@ -49,7 +50,9 @@ pub fn slot(maps: &mut Maps, name: &str) -> anyhow::Result<u32> {
         }
     }
     let Some(slot) = free else {
-        bail!("all {MAX_SERVICES} services of this network namespace are taken; `balancer detach` removes unused ones")
+        bail!(
+            "all {MAX_SERVICES} services of this network namespace are taken; `balancer detach` removes unused ones"
+        )
     };
     maps.services.set(slot, Service { name: padded, ..Service::FREE }, 0)?;
     Ok(slot)
@@ -57,7 +60,8 @@ pub fn slot(maps: &mut Maps, name: &str) -> anyhow::Result<u32> {
 
 /// The slot of the service of that name, if it has one.
 pub fn find_slot(maps: &Maps, name: &str) -> Option<u32> {
-    (1..MAX_SERVICES).find(|slot| maps.services.get(slot, 0).is_ok_and(|service| service.name == padded(name)))
+    (1..MAX_SERVICES)
+        .find(|slot| maps.services.get(slot, 0).is_ok_and(|service| service.name == padded(name)))
 }
 
 /// What the program is to do for the service. `enabled`: false while the process drains.
@@ -182,7 +186,10 @@ fn expand(listen: &[SocketAddr], local: &[Ipv4Addr]) -> HashSet<ListenKey> {
 
 fn local_addresses() -> Vec<Ipv4Addr> {
     let addresses = getifaddrs().into_iter().flatten();
-    addresses.filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip())).filter(|ip| !ip.is_loopback()).collect()
+    addresses
+        .filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()))
+        .filter(|ip| !ip.is_loopback())
+        .collect()
 }
 
 fn padded(name: &str) -> [u8; 32] {

@@ -43,12 +43,14 @@ impl Registry {
     pub fn open(path: &Path) -> anyhow::Result<Self> {
         let map = if path.exists() {
             let map = MapData::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?;
-            HashMap::try_from(Map::HashMap(map)).with_context(|| format!("{} has another layout", path.display()))?
+            HashMap::try_from(Map::HashMap(map))
+                .with_context(|| format!("{} has another layout", path.display()))?
         } else {
             let map = HashMap::create(MAX_SERVERS, 0).context("cannot create the registry of servers")?;
             let map: HashMap<MapData, Name, Record> = map;
             map.pin(path).with_context(|| format!("cannot pin {}", path.display()))?;
-            let pinned = MapData::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?;
+            let pinned =
+                MapData::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?;
             HashMap::try_from(Map::HashMap(pinned))?
         };
         Ok(Self { map })
@@ -125,7 +127,9 @@ impl Registry {
         }
         match taken.iter().position(|taken| !taken) {
             Some(id) => Ok(id as u16),
-            None => bail!("all {MAX_SERVERS} server ids of this network namespace are in use; detach unused services"),
+            None => bail!(
+                "all {MAX_SERVERS} server ids of this network namespace are in use; detach unused services"
+            ),
         }
     }
 }
@@ -157,6 +161,9 @@ mod tests {
     fn names_are_taken_apart_as_they_were_put_together() {
         assert_eq!(parts(&name("web", "s1")), Some(("web", "s1")));
         let (longest_service, longest_server) = ("x".repeat(32), "y".repeat(63));
-        assert_eq!(parts(&name(&longest_service, &longest_server)), Some((&*longest_service, &*longest_server)));
+        assert_eq!(
+            parts(&name(&longest_service, &longest_server)),
+            Some((&*longest_service, &*longest_server))
+        );
     }
 }

@@ -68,12 +68,7 @@ impl BatchWalk {
         };
         // SAFETY: the pointers are valid for `capacity` entries of the sizes that aya has checked against the map.
         let result = unsafe {
-            libc::syscall(
-                libc::SYS_bpf,
-                bpf_cmd::BPF_MAP_LOOKUP_BATCH,
-                &raw mut attr,
-                size_of::<bpf_attr>(),
-            )
+            libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<bpf_attr>())
         };
         let error = io::Error::last_os_error();
         let at_end = result != 0 && error.raw_os_error() == Some(libc::ENOENT);

@@ -390,7 +390,7 @@ mod tests {
         let long = "x".repeat(16 * 1024);
         assert_eq!(fault(&head(&format!("X: {long}\r\n"))).map(Fault::status), Some(431));
         assert_eq!(fault(&format!("GET / HTTP/1.1\r\nX: {long}")).map(Fault::status), Some(431));
-        assert_eq!(fault(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(|f| f.status()), Some(431));
+        assert_eq!(fault(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(Fault::status), Some(431));
         assert_eq!(fault(&format!("GET /{}", &long[..9000])).map(Fault::status), Some(414));
         assert_eq!(
             fault(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..9000])).map(Fault::status),

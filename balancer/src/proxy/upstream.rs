@@ -2,15 +2,18 @@
 
 use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::connection::{is_quiet, is_quiet_now};
+use super::connection::{Connection, is_quiet, is_quiet_now};
 use super::timers::{Ticks, Timers};
+use super::worker::Shared;
 use crate::server::Server;
-use crate::service::Shared;
+use crate::service::Service;
 
 /// Idle connections kept per server and worker: as many as a worker has clients in a busy moment. More would only
 /// hold the server's descriptors.
@@ -39,12 +42,14 @@ impl Pool {
         Self { idle, life: Ticks::from_duration(IDLE_LIFE) }
     }
 
-    /// A connection to `server` that was used before and seems to be good. `careful`: the request cannot be repeated,
-    /// so the kernel is asked as well.
-    pub(super) fn take(&self, server: usize, careful: bool) -> Option<TcpStream> {
+    /// A connection to `server` that was used before and seems to be good.
+    fn take(&self, server: usize, reuse: Reuse) -> Option<TcpStream> {
         let mut idle = self.idle[server].borrow_mut();
+        if reuse == Reuse::Never {
+            return None;
+        }
         while let Some(Idle { stream, .. }) = idle.pop() {
-            if is_quiet(&stream) && (!careful || is_quiet_now(&stream)) {
+            if is_quiet(&stream) && (reuse == Reuse::Freely || is_quiet_now(&stream)) {
                 return Some(stream);
             }
         }
@@ -52,7 +57,7 @@ impl Pool {
     }
 
     /// Keeps a connection on which everything has been said.
-    pub(super) fn give(&self, server: usize, stream: TcpStream, timers: &Timers) {
+    fn give(&self, server: usize, stream: TcpStream, timers: &Timers) {
         let mut idle = self.idle[server].borrow_mut();
         if idle.len() < IDLE_LIMIT {
             idle.push(Idle { stream, since: timers.now() });
@@ -68,8 +73,54 @@ impl Pool {
     }
 }
 
-/// A new connection.
-pub(super) async fn connect(server: &Server, patience: Duration) -> io::Result<TcpStream> {
+/// Whether a connection that was used before will do.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Reuse {
+    /// One that looks good: should it fail, the request is sent again.
+    Freely,
+    /// One that the kernel, asked at this moment, calls good: the request cannot be sent again.
+    Carefully,
+    /// No: one has just failed.
+    Never,
+}
+
+/// A connection to a server, in use.
+#[derive(Debug)]
+pub(super) struct Upstream {
+    pub(super) connection: Connection,
+    pub(super) is_reused: bool,
+    server: usize,
+    _in_flight: InFlight,
+}
+
+impl Upstream {
+    /// A connection to `server`, kept or new.
+    pub(super) async fn get(shared: &Rc<Shared>, server: usize, reuse: Reuse) -> io::Result<Self> {
+        let kept = shared.pool.take(server, reuse);
+        let is_reused = kept.is_some();
+        let stream = if let Some(stream) = kept {
+            shared.stats.reused();
+            stream
+        } else {
+            let config = &shared.service.config;
+            let stream = connect(&shared.service.servers[server], config.timeouts.connect).await?;
+            shared.stats.connected();
+            stream
+        };
+        let connection = Connection::new(stream, &shared.buffers);
+        Ok(Self { connection, is_reused, server, _in_flight: InFlight::new(&shared.service, server) })
+    }
+
+    /// Everything has been said. Keeps the connection for another request, unless the server wants to close it or
+    /// has sent bytes that nobody asked for.
+    pub(super) fn put_back(self, shared: &Shared, reusable: bool) {
+        if reusable && self.connection.input.is_empty() {
+            shared.pool.give(self.server, self.connection.stream, &shared.timers);
+        }
+    }
+}
+
+async fn connect(server: &Server, patience: Duration) -> io::Result<TcpStream> {
     let stream = tokio::time::timeout(patience, TcpStream::connect(server.address)).await??;
     // A request is written at once; waiting for more of it would only delay its tail.
     stream.set_nodelay(true)?;
@@ -78,16 +129,16 @@ pub(super) async fn connect(server: &Server, patience: Duration) -> io::Result<T
 
 /// Counts a request as being served by its server, until dropped.
 #[derive(Debug)]
-pub(super) struct InFlight {
-    service: Shared,
+struct InFlight {
+    service: Arc<Service>,
     server: usize,
 }
 
 impl InFlight {
-    pub(super) fn new(service: &Shared, server: usize) -> Self {
+    fn new(service: &Arc<Service>, server: usize) -> Self {
         service.servers[server].in_flight.fetch_add(1, Ordering::Relaxed);
         service.servers[server].requests.fetch_add(1, Ordering::Relaxed);
-        Self { service: Shared::clone(service), server }
+        Self { service: Arc::clone(service), server }
     }
 }
 

@@ -19,6 +19,7 @@ use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
 use crate::access_log;
 use crate::config::Config;
+use crate::log;
 use crate::service::Service;
 use crate::table::Table;
 
@@ -221,7 +222,25 @@ impl Complaint {
     fn make(&mut self, error: &io::Error) {
         if self.last.is_none_or(|last| last.elapsed() >= ACCEPT_COMPLAINT) {
             self.last = Some(Instant::now());
-            eprintln!("connections wait in the queue: {error}; raise the descriptor limit (ulimit -n)");
+            let reason = log::reason(error);
+            log::warn(format_args!(
+                "connections wait in the queue: {reason}; raise the descriptor limit (ulimit -n)"
+            ));
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn accepted_connections_send_without_delay() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+        prepare(&listener).expect("prepare");
+        let client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (accepted, _) = listener.accept().expect("loopback connections are in the queue at once");
+        assert!(accepted.nodelay().expect("option"));
+        drop(client);
     }
 }

@@ -1,0 +1,65 @@
+//! What is kept of a request when it is over: counts, and a line in the log.
+
+use std::fmt::Display;
+use std::time::Duration;
+
+use super::{Incoming, Outcome, Session};
+use crate::access_log::{NO_REQUEST, Record};
+use crate::clock;
+use crate::persist::learn::Letters;
+use crate::proxy::failure::Failure;
+
+impl Session {
+    /// Counts and logs a request.
+    pub(super) fn account(&mut self, incoming: &Incoming, outcome: &Outcome) {
+        self.count(outcome);
+        if self.shared.log.is_some() {
+            let service = &self.shared.service;
+            let server = incoming.visit.chosen();
+            let trace = incoming.visit.trace().display(&service.config.persist, &service.servers, server);
+            self.log(outcome, server, incoming.visit.letters(outcome.issued), Some(trace));
+        }
+    }
+
+    /// Counts and logs what was not a request.
+    pub(super) fn account_refusal(&mut self, outcome: &Outcome) {
+        self.count(outcome);
+        self.line.clear();
+        self.line.extend_from_slice(NO_REQUEST);
+        self.log::<&str>(outcome, None, Letters::NO_COOKIE, None);
+    }
+
+    fn count(&mut self, outcome: &Outcome) {
+        let stats = &self.shared.stats;
+        let is_ours = outcome.issued.is_none();
+        match outcome.status {
+            Some(status) if is_ours => stats.replied(status),
+            Some(status) => stats.responded(status),
+            None => {}
+        }
+        if outcome.status.is_none() || (outcome.failure.is_some() && !is_ours) {
+            stats.aborted();
+        }
+        stats.moved_bytes(self.client.take_received(), std::mem::take(&mut self.bytes_out));
+    }
+
+    fn log<T: Display>(&self, outcome: &Outcome, server: Option<usize>, letters: Letters, trace: Option<T>) {
+        let Some(log) = &self.shared.log else { return };
+        let record = Record {
+            unix_millis: clock::unix_millis(),
+            client: self.peer,
+            request: &self.line,
+            status: outcome.status,
+            bytes: outcome.bytes,
+            elapsed: self.started.map_or(Duration::ZERO, |started| started.elapsed()),
+            server: server.map(|server| &*self.shared.service.servers[server].name),
+            letters,
+            trace,
+            fault: outcome.failure.map(Failure::as_str),
+        };
+        let mut line = self.shared.buffers.scratch();
+        record.write(&mut line);
+        log.send(&line);
+        self.shared.buffers.give_scratch(line);
+    }
+}

@@ -1,0 +1,105 @@
+//! From the head of a response to its last byte.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use super::{Incoming, Next, Outcome, Outgoing, Session};
+use crate::proxy::connection::Connection;
+use crate::proxy::failure::Failure;
+use crate::proxy::relay::Stop;
+use crate::proxy::upstream::Upstream;
+
+impl Session {
+    /// Passes the response on, and the rest of the request, should there be any.
+    pub(super) async fn relay(
+        &mut self,
+        incoming: &mut Incoming,
+        mut upstream: Upstream,
+        mut outgoing: Outgoing,
+    ) -> (Next, Outcome) {
+        self.deadline.arm(self.shared.patience.client);
+        let failure = if outgoing.relay.is_whole() && incoming.upload.is_complete() {
+            // All there is has been read: the next request may have the server's connection already.
+            upstream.put_back(&self.shared, outgoing.reusable);
+            poll_fn(|cx| self.poll_flush(cx, &mut outgoing)).await.err()
+        } else {
+            let failure =
+                poll_fn(|cx| self.poll_relay(cx, incoming, &mut upstream.connection, &mut outgoing))
+                    .await
+                    .err();
+            if failure.is_none() && incoming.upload.is_complete() {
+                upstream.put_back(&self.shared, outgoing.reusable);
+            }
+            failure
+        };
+        let bytes = outgoing.relay.passed.saturating_sub(outgoing.head_length);
+        self.bytes_out += outgoing.relay.passed;
+        self.shared.buffers.give_scratch(outgoing.relay.into_scratch());
+        let next = match failure {
+            Some(failure) => {
+                if outgoing.ends_by_close && failure != Failure::ClientGone {
+                    self.reset_on_close();
+                }
+                Next::Close
+            }
+            None if outgoing.keep_alive => Next::Request,
+            // The client asked for the end, and nothing of it is left unread.
+            None if !incoming.keep_alive && incoming.upload.is_complete() && self.client.input.is_empty() => {
+                Next::Close
+            }
+            None => Next::Linger,
+        };
+        (next, Outcome { status: Some(outgoing.status), bytes, failure, issued: Some(outgoing.issued) })
+    }
+
+    fn poll_flush(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing) -> Poll<Result<(), Failure>> {
+        let passed = outgoing.relay.passed;
+        match outgoing.relay.poll_composed(cx, &mut self.client.stream) {
+            Poll::Ready(outcome) => return Poll::Ready(outcome.map_err(|_| Failure::ClientGone)),
+            Poll::Pending if outgoing.relay.passed != passed => {
+                self.deadline.arm(self.shared.patience.client);
+            }
+            Poll::Pending => {}
+        }
+        self.deadline.poll(cx).map(|()| Err(Failure::ClientGone))
+    }
+
+    fn poll_relay(
+        &mut self,
+        cx: &mut Context<'_>,
+        incoming: &mut Incoming,
+        server: &mut Connection,
+        outgoing: &mut Outgoing,
+    ) -> Poll<Result<(), Failure>> {
+        let passed = outgoing.relay.passed + incoming.upload.passed;
+        if self.poll_upload(cx, incoming, server).is_err() {
+            // The answer is on its way; all that can be done about the request is to leave it unfinished.
+            incoming.upload.break_off();
+        }
+        match outgoing.relay.poll(cx, server, &mut self.client.stream) {
+            Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
+            Poll::Ready(Err(Stop::Source)) => return Poll::Ready(Err(Failure::ServerCut)),
+            Poll::Ready(Err(Stop::Sink)) => return Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Ready(Err(Stop::Malformed(fault))) => {
+                return Poll::Ready(Err(Failure::ServerMalformed(fault)));
+            }
+            Poll::Pending => {}
+        }
+        let (patience, failure) = if outgoing.relay.awaits_source() {
+            (self.shared.patience.server, Failure::ServerSilent)
+        } else {
+            (self.shared.patience.client, Failure::ClientGone)
+        };
+        if outgoing.relay.passed + incoming.upload.passed != passed {
+            self.deadline.arm(patience);
+        }
+        self.deadline.poll(cx).map(|()| Err(failure))
+    }
+
+    /// A response that broke off must not look like one that ended with the connection.
+    fn reset_on_close(&self) {
+        // On failure the client sees an ordinary end, which a length or the chunks still give away.
+        let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+    }
+}

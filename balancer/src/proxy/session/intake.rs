@@ -1,0 +1,110 @@
+//! From a quiet connection to a request that is ready to be sent.
+
+use std::future::poll_fn;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use super::{Incoming, Session};
+use crate::access_log;
+use crate::http::fault::Fault;
+use crate::http::fields::Slots;
+use crate::http::request;
+use crate::http::scan::Scan;
+use crate::proxy::failure::Failure;
+use crate::proxy::relay::Relay;
+use crate::proxy::timers::Ticks;
+use crate::proxy::visit::Visit;
+
+/// How long a connection that was accepted while draining may take to send what it came for.
+const DRAIN_GRACE: Duration = Duration::from_secs(1);
+
+impl Session {
+    /// Waits for a request and reads its head; `None`: the client has none, or we are closing.
+    pub(super) async fn read_head(&mut self) -> Result<Option<Incoming>, Failure> {
+        if self.client.input.is_empty() && !self.wait_for_bytes().await {
+            return Ok(None);
+        }
+        self.started = self.shared.log.is_some().then(Instant::now);
+        self.shared.stats.requested();
+        self.deadline.arm(self.shared.patience.request);
+        let mut scan = Scan::default();
+        loop {
+            let is_due = scan.worth_parsing(self.client.input.filled()) || self.client.input.is_full();
+            if is_due && let Some(incoming) = self.take_request().map_err(Failure::Refused)? {
+                self.client.input.release();
+                return Ok(Some(incoming));
+            }
+            poll_fn(|cx| match self.client.poll_fill(cx) {
+                Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
+                Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::CutHead)),
+                Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
+                Poll::Pending => self.deadline.poll(cx).map(|()| Err(Failure::SlowHead)),
+            })
+            .await?;
+        }
+    }
+
+    /// False: there will be no request.
+    async fn wait_for_bytes(&mut self) -> bool {
+        self.deadline.arm(self.shared.patience.keepalive);
+        let mut has_grace = false;
+        poll_fn(|cx| {
+            if let Poll::Ready(outcome) = self.client.poll_fill(cx) {
+                return Poll::Ready(matches!(outcome, Ok(1..)));
+            }
+            if self.shared.is_draining() {
+                if !self.is_fresh {
+                    return Poll::Ready(false);
+                }
+                if !std::mem::replace(&mut has_grace, true) {
+                    self.deadline.arm(Ticks::from_duration(DRAIN_GRACE));
+                }
+            }
+            self.deadline.poll(cx).map(|()| false)
+        })
+        .await
+    }
+
+    /// Parses the head at the front of the buffer, composes the one for the server, and takes along what has come of
+    /// the body.
+    fn take_request(&mut self) -> Result<Option<Incoming>, Fault> {
+        let config = &self.shared.service.config;
+        let bytes = self.client.input.filled();
+        let mut slots = Slots::default();
+        let Some(request) = request::parse(bytes, &mut slots, &config.limits)? else { return Ok(None) };
+        if self.shared.log.is_some() {
+            self.line.clear();
+            access_log::write_request(&mut self.line, request.method, request.target);
+        }
+        let default_host = if request.needs_host() { self.local_address() } else { String::new() };
+        let rewrite = request::Rewrite {
+            without_cookie: config
+                .persist
+                .cookie()
+                .filter(|cookie| cookie.indirect)
+                .map(|cookie| &*cookie.name),
+            default_host: &default_host,
+        };
+        let mut head = self.shared.buffers.scratch();
+        request.write(&mut head, &rewrite);
+        let mut upload = Relay::new(head, request.framing, false);
+        let body = upload.take(&bytes[request.head_length..])?;
+        let incoming = Incoming {
+            upload,
+            visit: Visit::new(&self.shared, &request, self.peer.ip()),
+            version: request.version,
+            keep_alive: request.keep_alive,
+            to_head: request.is_head(),
+            idempotent: request.is_idempotent(),
+            interims: 0,
+        };
+        let used = request.head_length + body;
+        self.client.input.consume(used);
+        Ok(Some(incoming))
+    }
+
+    /// What a client that names no host has connected to.
+    fn local_address(&self) -> String {
+        self.client.stream.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+    }
+}

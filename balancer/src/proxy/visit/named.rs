@@ -1,0 +1,45 @@
+//! The servers that a request's cookies name.
+
+use crate::http::request::Request;
+use crate::persist::decide::{Finding, is_refused};
+use crate::persist::{CookieMethod, cookie};
+use crate::server::Servers;
+
+/// Values of our cookie that are looked at: a client has one. Several mean a mistake that the first few show.
+const COOKIE_VALUES: usize = 4;
+
+/// The values of our cookie in a request.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Named {
+    /// The servers that they name, in order.
+    servers: [usize; COOKIE_VALUES],
+    count: usize,
+    /// There was at least one value, known or not.
+    pub(super) present: bool,
+}
+
+impl Named {
+    pub(super) fn read(request: &Request<'_, '_>, method: &CookieMethod, servers: &Servers) -> Self {
+        let mut named = Self::default();
+        for value in request.cookie_headers().flat_map(|header| cookie::values(header, &method.name)) {
+            named.present = true;
+            if let (Some(server), true) = (servers.by_cookie(value), named.count < COOKIE_VALUES) {
+                named.servers[named.count] = server;
+                named.count += 1;
+            }
+        }
+        named
+    }
+
+    /// The first usable one, else the first that names anybody.
+    pub(super) fn finding(&self, servers: &Servers, refused: u64) -> Finding {
+        let known = &self.servers[..self.count];
+        let usable =
+            |server: &&usize| servers[**server].state().keeps_users() && !is_refused(refused, **server);
+        match known.iter().find(usable).or(known.first()) {
+            Some(&server) => Finding::server(server),
+            None if self.present => Finding::Invalid,
+            None => Finding::Missing,
+        }
+    }
+}
