@@ -73,11 +73,11 @@ fn kill_and_restart() -> Result<()> {
     let mut site = Site::open(SOURCE_FIRST)?;
     let homes = [site.introduce(0)?, site.introduce(1)?];
     let mut kept = site.connect(0)?;
-    let before = Visit::of(kept.get("/", &[])?)?;
+    let before = Visit::of(&kept.get("/", &[])?)?;
     ensure!(before.fast);
     let counted = site.daemon.counter("to_server")?;
     site.daemon.kill();
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == homes[0], "the running connection");
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "the running connection");
     let while_dead = site.visit(0, &[])?;
     ensure!(while_dead.fast && while_dead.server == homes[0], "a new connection of a known client");
     site.daemon.restart()?;
@@ -87,7 +87,7 @@ fn kill_and_restart() -> Result<()> {
         let visit = site.visit(client, &[])?;
         ensure!(visit.fast && visit.server == *home, "{visit:?}");
     }
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == homes[0], "the running connection, after the restart");
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "the running connection, after the restart");
     ensure!(site.daemon.counter("to_server")? > counted, "counters go on from where they were");
     Ok(())
 }
@@ -153,10 +153,10 @@ fn live_flow_survives_drain() -> Result<()> {
     let site = Site::open(SOURCE_FIRST)?;
     let home = site.introduce(0)?;
     let mut kept = site.connect(0)?;
-    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
     for state in ["drain", "maint"] {
         site.daemon.set_server(&home, state)?;
-        ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "a running connection was moved by {state}");
+        ensure!(Visit::of(&kept.get("/", &[])?)?.server == home, "a running connection was moved by {state}");
     }
     Ok(())
 }
@@ -312,14 +312,17 @@ fn clean_stop() -> Result<()> {
     let mut site = Site::open(SOURCE_FIRST)?;
     let home = site.introduce(0)?;
     let mut kept = site.connect(0)?;
-    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
     site.daemon.child.signal(Signal::SIGTERM)?;
     let status = site.daemon.child.wait(PATIENCE)?;
     ensure!(status.success(), "{status}: {}", site.daemon.log());
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "a running fast connection outlives the process");
+    ensure!(
+        Visit::of(&kept.get("/", &[])?)?.server == home,
+        "a running fast connection outlives the process"
+    );
     ensure!(site.connect(0).is_err(), "nothing listens, and nothing new is fast");
     site.daemon.restart()?;
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == home);
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == home);
     let back = site.visit(0, &[])?;
     ensure!(back.fast && back.server == home, "{back:?}");
     Ok(())
@@ -353,16 +356,19 @@ fn two_services() -> Result<()> {
     let at_second = site.lab.client().gateway_at(81);
     let ns = site.lab.client().ns.clone();
     let home = site.introduce(0)?;
-    let first = Visit::of(http::get(&ns, None, at_second, "/", &[])?)?;
+    let first = Visit::of(&http::get(&ns, None, at_second, "/", &[])?)?;
     ensure!(!first.fast, "what one service has learned is not the other's");
     let mut kept = site.connect(0)?;
-    ensure!(Visit::of(kept.get("/", &[])?)?.fast);
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
     second.kill();
     drop(second);
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == home);
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == home);
     let done = site.lab.balancer.command(BALANCER).args(["detach", "--name", "other"]).output(PATIENCE)?;
     ensure!(done.status.success(), "{done:?}");
-    ensure!(Visit::of(kept.get("/", &[])?)?.server == home, "the other service's detach cut this connection");
+    ensure!(
+        Visit::of(&kept.get("/", &[])?)?.server == home,
+        "the other service's detach cut this connection"
+    );
     ensure!(site.visit(0, &[])?.fast);
     Ok(())
 }
@@ -430,11 +436,11 @@ fn wildcard() -> Result<()> {
     let site = Site { daemon, servers, lab };
     site.wait_until_checked(&site.daemon)?;
     let (ns, front) = (site.lab.client().ns.clone(), site.lab.client().gateway_at(8080));
-    let home = Visit::of(http::get(&ns, None, front, "/", &[])?)?.server;
+    let home = Visit::of(&http::get(&ns, None, front, "/", &[])?)?.server;
     site.wait_until_learned(0, &home)?;
-    ensure!(Visit::of(http::get(&ns, None, front, "/", &[])?)?.fast);
+    ensure!(Visit::of(&http::get(&ns, None, front, "/", &[])?)?.fast);
     let other = if home == "s1" { 2 } else { 1 };
-    let direct = Visit::of(http::get(&ns, None, site.lab.server(other).at(8080), "/", &[])?)?;
+    let direct = Visit::of(&http::get(&ns, None, site.lab.server(other).at(8080), "/", &[])?)?;
     ensure!(direct.server != home && !direct.fast, "traffic for a server was captured: {direct:?}");
     Ok(())
 }

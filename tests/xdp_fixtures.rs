@@ -62,8 +62,8 @@ fn parsing() -> Vec<Trial> {
         passes("udp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(17)),
         passes("icmp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(1)),
         passes("sctp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(132)),
-        passes("tcp_to_another_port_is_passed", Outcome::NotService, || Frame::syn().to_port(81)),
-        passes("transit_traffic_is_passed", Outcome::NotService, || Frame::syn().to([192, 0, 2, 1])),
+        passes("tcp_to_another_port_is_passed", Outcome::NotService, || Frame::syn().destination_port(81)),
+        passes("transit_traffic_is_passed", Outcome::NotService, || Frame::syn().destination([192, 0, 2, 1])),
         passes("ihl_4_is_passed", Outcome::Malformed, || Frame::syn().byte(14, 0x44)),
         passes("ihl_15_in_a_short_packet_is_passed", Outcome::Truncated, || Frame::syn().byte(14, 0x4f)),
         passes("a_first_fragment_is_passed", Outcome::Fragment, || Frame::syn().byte(20, 0x20)),
@@ -127,7 +127,7 @@ fn decision() -> Vec<Trial> {
         doubt("a_down_server_is_passed", Outcome::ServerDown, |world| world.server_state(SERVER_DOWN)),
         doubt("a_draining_server_is_passed", Outcome::ServerDrain, |world| world.server_state(SERVER_DRAIN)),
         doubt("a_server_in_maintenance_is_passed", Outcome::ServerMaint, |world| {
-            world.server_state(SERVER_MAINT)
+            world.server_state(SERVER_MAINT);
         }),
         doubt("a_server_marked_not_fast_is_passed", Outcome::ServerNotFast, |world| {
             let until = world.boot_ns() + NOT_FAST_NS;
@@ -147,7 +147,7 @@ fn decision() -> Vec<Trial> {
                 service.verify_share = 4;
             });
             let outcome_of =
-                |world: &mut World, port: u16| world.run(&Frame::syn().from_port(port)).outcome();
+                |world: &mut World, port: u16| world.run(&Frame::syn().source_port(port)).outcome();
             let first: Vec<_> = (0..64).map(|n| outcome_of(world, 20_000 + n)).collect();
             let sampled = first.iter().filter(|outcome| **outcome == Outcome::Sampled).count();
             assert!((4..=32).contains(&sampled), "{sampled} of 64 with a share of 4");
@@ -212,9 +212,9 @@ fn rewriting() -> Vec<Trial> {
             }
         }),
         trial("the_clients_port_is_kept_where_it_may_be", |world| {
-            let run = world.run(&Frame::syn().from_port(12_345));
+            let run = world.run(&Frame::syn().source_port(12_345));
             assert_eq!(run.packet().source_port, 12_345);
-            let run = world.run(&Frame::syn().from_port(50_000));
+            let run = world.run(&Frame::syn().source_port(50_000));
             let port = run.packet().source_port;
             assert!((10_000..=32_767).contains(&port), "{port} is one the kernel may give to the proxy");
         }),
@@ -235,7 +235,7 @@ fn rewriting() -> Vec<Trial> {
         }),
         trial("a_stranger_cannot_answer_for_the_server", |world| {
             world.run(&Frame::syn()).expect(Outcome::SynForwarded);
-            let forged = world.reply(SYN | ACK).from([10, 20, 1, 99]);
+            let forged = world.reply(SYN | ACK).source([10, 20, 1, 99]);
             world.run(&forged).expect(Outcome::NoFlow);
         }),
         trial("snat_addresses_of_the_service_are_used", |world| {
@@ -337,7 +337,7 @@ fn life_cycle() -> Vec<Trial> {
             world.run(&Frame::syn()).expect(Outcome::SynForwarded);
             world.run(&world.reply(SYN | ACK).unfinished_checksum()).expect(Outcome::UnfinishedSynAck);
             assert_eq!(world.phase(), DEAD);
-            world.run(&Frame::syn().from_port(20_001)).expect(Outcome::ServerNotFast);
+            world.run(&Frame::syn().source_port(20_001)).expect(Outcome::ServerNotFast);
         }),
         trial("packets_of_a_flow_that_cannot_be_sent_are_dropped_and_never_passed", |world| {
             world.establish();
@@ -361,27 +361,29 @@ fn abuse() -> Vec<Trial> {
     vec![
         trial("half_open_flows_of_one_source_are_capped", |world| {
             let fast = (0..400)
-                .filter(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome() == Outcome::SynForwarded)
+                .filter(|n| {
+                    world.run(&Frame::syn().source_port(10_000 + n)).outcome() == Outcome::SynForwarded
+                })
                 .count();
             assert_eq!(fast, 256);
-            world.run(&Frame::syn().from_port(30_000)).expect(Outcome::HalfOpenSource);
+            world.run(&Frame::syn().source_port(30_000)).expect(Outcome::HalfOpenSource);
         }),
         trial("half_open_flows_of_a_service_are_capped", |world| {
             world.service(|service| service.half_open_cap = 3);
             for n in 0..3 {
-                world.run(&Frame::syn().from_port(10_000 + n)).expect(Outcome::SynForwarded);
+                world.run(&Frame::syn().source_port(10_000 + n)).expect(Outcome::SynForwarded);
             }
-            world.run(&Frame::syn().from_port(10_003)).expect(Outcome::HalfOpenTotal);
+            world.run(&Frame::syn().source_port(10_003)).expect(Outcome::HalfOpenTotal);
         }),
         trial("a_completed_handshake_frees_its_place", |world| {
             world.service(|service| service.half_open_cap = 1);
             world.establish();
-            world.run(&Frame::syn().from_port(10_003)).expect(Outcome::SynForwarded);
+            world.run(&Frame::syn().source_port(10_003)).expect(Outcome::SynForwarded);
         }),
         trial("syns_per_second_are_capped", |world| {
             world.settings(|settings| settings.syn_rate = 5);
             let outcomes: Vec<_> =
-                (0..50).map(|n| world.run(&Frame::syn().from_port(10_000 + n)).outcome()).collect();
+                (0..50).map(|n| world.run(&Frame::syn().source_port(10_000 + n)).outcome()).collect();
             assert!(outcomes.contains(&Outcome::SynRate), "{outcomes:?}");
         }),
         trial("a_full_table_refuses_new_flows_and_keeps_the_old", |world| {
@@ -390,7 +392,7 @@ fn abuse() -> Vec<Trial> {
             let mut refused = 0;
             for n in 0..fixture::FLOW_TABLE as u16 + 50 {
                 // Completed handshakes, so that the cap on half-open flows stays out of it.
-                let syn = Frame::syn().from_port(10_000 + n);
+                let syn = Frame::syn().source_port(10_000 + n);
                 match world.run(&syn).outcome() {
                     Outcome::SynForwarded => world.complete(&syn),
                     Outcome::FlowTableFull => refused += 1,
@@ -398,7 +400,7 @@ fn abuse() -> Vec<Trial> {
                 }
             }
             assert!(refused >= 50, "{refused}");
-            world.run(&Frame::syn().from_port(10_000).flags(ACK)).expect(Outcome::ToServer);
+            world.run(&Frame::syn().source_port(10_000).flags(ACK)).expect(Outcome::ToServer);
         }),
         trial("exhausted_ports_pass", |world| {
             world.service(|service| {
@@ -406,14 +408,14 @@ fn abuse() -> Vec<Trial> {
                 service.last_port = 10_001;
                 service.half_open_cap = 100;
             });
-            world.run(&Frame::syn().from_port(40_000)).expect(Outcome::SynForwarded);
-            world.run(&Frame::syn().from_port(40_001)).expect(Outcome::SynForwarded);
-            world.run(&Frame::syn().from_port(40_002)).expect(Outcome::PortsExhausted);
+            world.run(&Frame::syn().source_port(40_000)).expect(Outcome::SynForwarded);
+            world.run(&Frame::syn().source_port(40_001)).expect(Outcome::SynForwarded);
+            world.run(&Frame::syn().source_port(40_002)).expect(Outcome::PortsExhausted);
         }),
         trial("a_flood_from_unknown_sources_leaves_no_trace", |world| {
             for n in 0..500_u16 {
                 let [high, low] = n.to_be_bytes();
-                world.run(&Frame::syn().from([172, 16, high, low])).expect(Outcome::NoAffinity);
+                world.run(&Frame::syn().source([172, 16, high, low])).expect(Outcome::NoAffinity);
             }
             world.expect_flows(0);
         }),

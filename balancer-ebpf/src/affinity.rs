@@ -108,8 +108,11 @@ impl Affinity {
 
 #[inline(always)]
 const fn slice_of(now: u32, timeout: u32) -> u32 {
-    let length = timeout / SLICES;
-    if length == 0 { now } else { now / length }
+    match now.checked_div(timeout / SLICES) {
+        Some(slice) => slice,
+        // A timeout below sixteen seconds ages by the second.
+        None => now,
+    }
 }
 
 #[cfg(test)]

@@ -63,7 +63,7 @@ impl Site {
         let source = Some(self.address(client));
         let response =
             http::get(&self.lab.client().ns, source, self.lab.client().gateway_at(80), "/", headers)?;
-        Visit::of(response)
+        Visit::of(&response)
     }
 
     pub fn connect(&self, client: usize) -> Result<Connection> {
@@ -167,7 +167,7 @@ pub struct Visit {
 }
 
 impl Visit {
-    pub fn of(response: Response) -> Result<Self> {
+    pub fn of(response: &Response) -> Result<Self> {
         ensure!(response.status == 200, "status {}: {}", response.status, response.text());
         let server = response.header("X-Server").context("the origin names itself")?.to_owned();
         let peer = response.peer().with_context(|| format!("no peer in {}", response.text()))?;
