@@ -161,6 +161,11 @@ fn decision() -> Vec<Trial> {
             run.expect(Outcome::UnfinishedSyn);
             world.expect_flows(0);
         }),
+        trial("a_finished_checksum_that_looks_unfinished_is_fast", |world| {
+            world.run(&Frame::syn().lookalike_checksum()).expect(Outcome::SynForwarded);
+            world.run(&world.reply(SYN | ACK).lookalike_checksum()).expect(Outcome::ToClient);
+            world.run(&Frame::syn().source_port(20_001)).expect(Outcome::SynForwarded);
+        }),
         passes("a_syn_with_a_ttl_of_1_is_passed", Outcome::TtlExpired, || Frame::syn().ttl(1)),
         doubt(
             "an_interface_without_the_program_is_no_way_out",

@@ -5,6 +5,7 @@
 )]
 
 use crate::abi::FlowKey;
+use crate::checksum;
 use crate::counter::Outcome;
 
 const ETHERNET: usize = size_of::<Ethernet>();
@@ -103,6 +104,9 @@ impl Frame {
     }
 }
 
+/// Words of the longest TCP header.
+const MAX_TCP_WORDS: usize = 30;
+
 /// Why a TCP packet can only be looked up in the flow table, and not be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Oddity {
@@ -115,6 +119,7 @@ pub enum Oddity {
 /// The headers of a TCP packet.
 #[derive(Clone, Copy)]
 pub struct Packet {
+    frame: Frame,
     /// Where the Ethernet header is.
     pub ethernet: *mut Ethernet,
     /// Where the IP header is.
@@ -176,7 +181,7 @@ impl Packet {
         if oddity.is_none() && ip_length + tcp_length > usize::from(total_length) {
             return Err(Outcome::Truncated);
         }
-        Ok(Self { ethernet, ip, tcp, total_length, oddity })
+        Ok(Self { frame, ethernet, ip, tcp, total_length, oddity })
     }
 
     /// Addresses and ports.
@@ -200,10 +205,25 @@ impl Packet {
         unsafe { (*self.tcp).flags }
     }
 
-    /// Bytes of TCP, header included. For packets without options.
+    /// Whether the TCP checksum of a SYN or SYN-ACK was left for a network card to finish. For packets without IP
+    /// options. One that carries data is not summed: it counts as unfinished if it looks so.
     #[inline(always)]
-    pub fn tcp_length(&self) -> u16 {
-        self.total_length.wrapping_sub(IPV4 as u16)
+    pub fn is_unfinished(&self, key: &FlowKey) -> bool {
+        let length = self.total_length.wrapping_sub(IPV4 as u16);
+        let pseudo_header = checksum::pseudo_header(key, length);
+        // SAFETY: `parse` has checked the header.
+        if unsafe { (*self.tcp).checksum } != pseudo_header.to_be_bytes() {
+            return false;
+        }
+        let mut sum = u32::from(pseudo_header);
+        let mut word = 0;
+        while word < MAX_TCP_WORDS && word * 2 < usize::from(length) {
+            let Some(bytes) = self.frame.at::<[u8; 2]>(ETHERNET + IPV4 + word * 2) else { return true };
+            // SAFETY: `at` has checked that the word lies in the frame.
+            sum += u32::from(u16::from_be_bytes(unsafe { *bytes }));
+            word += 1;
+        }
+        checksum::fold(sum) != 0xffff
     }
 }
 
@@ -270,6 +290,30 @@ mod tests {
         assert_eq!(changed(|f| f[46] = 0x40), Err(Outcome::Malformed), "data offset 4");
         assert_eq!(changed(|f| f[46] = 0x60), Err(Outcome::Truncated), "data offset beyond the packet");
         assert_eq!(changed(|f| f.truncate(50)), Err(Outcome::Truncated));
+    }
+
+    fn is_unfinished(frame: &mut [u8]) -> bool {
+        let range = frame.as_mut_ptr_range();
+        // SAFETY: as in `parse`.
+        let packet = Packet::parse(unsafe { Frame::new(range.start as usize, range.end as usize) });
+        packet.is_ok_and(|packet| packet.is_unfinished(&packet.key()))
+    }
+
+    #[test]
+    fn a_checksum_left_to_the_card_is_told_from_a_finished_one_that_looks_the_same() {
+        let mut frame = syn();
+        let (key, ..) = parse(&mut frame).expect("a SYN");
+        let looks = checksum::pseudo_header(&key, 20);
+        frame[50..52].copy_from_slice(&looks.to_be_bytes());
+        assert!(is_unfinished(&mut frame));
+        // One of all windows makes that very checksum the right one.
+        let fits = |frame: &mut Vec<u8>, window: u16| {
+            frame[48..50].copy_from_slice(&window.to_be_bytes());
+            let words = frame[34..54].chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+            checksum::fold(words.sum::<u32>() + u32::from(looks)) == 0xffff
+        };
+        assert!((0..=u16::MAX).any(|window| fits(&mut frame, window)));
+        assert!(!is_unfinished(&mut frame));
     }
 
     #[test]

@@ -2,7 +2,6 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, FlowKey};
-use balancer_ebpf::checksum;
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::{Frame, Oddity, Packet};
 use balancer_ebpf::phase::flag;
@@ -55,14 +54,11 @@ pub(crate) fn continue_flow(
     let flags = packet.flags();
     // SAFETY: a pointer into the flow map, valid for the length of this run.
     let (direction, server) = unsafe { ((*flow.entry).direction, (*flow.entry).server) };
-    if direction != FROM_CLIENT && flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK {
-        // SAFETY: `parse` has checked the header.
-        let checksum = unsafe { (*packet.tcp).checksum };
-        if checksum::is_unfinished(checksum, key, packet.tcp_length()) {
-            kernel::mark_not_fast(server);
-            flows::kill(&flow, now);
-            return Err(Outcome::UnfinishedSynAck);
-        }
+    let is_syn_ack = flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
+    if direction != FROM_CLIENT && is_syn_ack && packet.is_unfinished(key) {
+        kernel::mark_not_fast(server);
+        flows::kill(&flow, now);
+        return Err(Outcome::UnfinishedSynAck);
     }
     flows::advance(&flow, direction == FROM_CLIENT, flags, now);
     forward::forward(ctx, packet, flow.entry)

@@ -81,12 +81,12 @@ fn consider(
     if service.fast_path == FAST_PATH_EXCLUSIVE && hash % u64::from(service.verify_share.max(1)) == 0 {
         return Err(Outcome::Sampled);
     }
-    // SAFETY: `parse` has checked both headers.
-    let (ip, tcp) = unsafe { (&*packet.ip, &*packet.tcp) };
+    // SAFETY: `parse` has checked the header.
+    let ip = unsafe { &*packet.ip };
     if ip.ttl <= 1 {
         return Err(Outcome::TtlExpired);
     }
-    if checksum::is_unfinished(tcp.checksum, key, packet.tcp_length()) {
+    if packet.is_unfinished(key) {
         return Err(Outcome::UnfinishedSyn);
     }
     caps::check_half_open(settings, service, slot, key.source, now)?;
