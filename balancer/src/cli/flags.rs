@@ -155,7 +155,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "SIZE", default_value = "16k", value_parser = size(1024..=1024 * 1024))]
     pub(crate) max_head: usize,
     /// Most header lines in a head
-    #[arg(long, value_name = "N", default_value = "100", value_parser = number(1..=1000))]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = number(1..=256))]
     pub(crate) max_headers: u32,
 }
 

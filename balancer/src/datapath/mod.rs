@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | `open`, `running`, `detach` | the life of a service's hold on the kernel |
 //! | [`view`] | what operators see |
 //! | [`pins`] | where maps are pinned, whose they are, and the locks |
 //! | [`maps`] | opening the maps: created, or found and checked |
@@ -40,9 +41,17 @@ pub mod registry;
 pub mod syscall;
 
 #[cfg(feature = "xdp")]
+mod detach;
+#[cfg(feature = "xdp")]
 mod open;
 #[cfg(feature = "xdp")]
-pub use open::{Datapath, check, detach, open};
+mod running;
+#[cfg(feature = "xdp")]
+pub use self::{
+    detach::detach,
+    open::{check, open},
+    running::Datapath,
+};
 
 #[cfg(not(feature = "xdp"))]
 mod absent;

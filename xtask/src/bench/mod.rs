@@ -66,7 +66,7 @@ pub fn command(options: &Options) -> Result<ExitCode> {
     let balancer = match &options.balancer {
         Some(balancer) => balancer.clone(),
         None => {
-            setup::ensure(Needs { ebpf: true, lab: true })?;
+            setup::ensure(Needs { ebpf: true, lab: true, lints: false })?;
             build::release_daemon()?
         }
     };

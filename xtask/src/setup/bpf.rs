@@ -155,6 +155,14 @@ fn install_linker() -> Result<()> {
     step(&mut cargo, why)
 }
 
+/// Adds components to the toolchain that this workspace is built with.
+///
+/// # Errors
+/// When rustup cannot get them.
+pub(super) fn add_components(components: &[&str]) -> Result<()> {
+    step(as_user("rustup").args(["component", "add"]).args(components), "a minimal toolchain comes without")
+}
+
 /// Says what and why in one line, then does it.
 fn step(command: &mut Command, why: &str) -> Result<()> {
     let words: Vec<_> = std::iter::once(command.get_program()).chain(command.get_args()).collect();

@@ -1,5 +1,7 @@
 //! What is there and what is not.
 
+use std::process::{Command, Stdio};
+
 use super::{Needs, bpf};
 use crate::privilege::find_program;
 
@@ -16,6 +18,8 @@ pub(super) struct Item {
 pub(super) enum Remedy {
     /// Debian's package of that name.
     Package(&'static str),
+    /// A component of the Rust toolchain in use.
+    Component(&'static str),
     /// The steps in [`bpf`].
     Toolchain,
 }
@@ -56,7 +60,19 @@ pub(super) fn take(needs: Needs) -> Vec<Item> {
     if needs.lab {
         items.extend(LAB.iter().map(|&(name, package, why)| program(name, package, why)));
     }
+    if needs.lints {
+        items.push(component("rustfmt", "cargo-fmt", "checks the formatting"));
+        items.push(component("clippy", "cargo-clippy", "checks the code"));
+    }
     items
+}
+
+/// Rustup's proxy of that name is there in any case; it works when the component is.
+fn component(name: &'static str, program: &str, why: &'static str) -> Item {
+    let version = Command::new(program).arg("--version").stderr(Stdio::null()).output().ok();
+    let version = version.filter(|output| output.status.success());
+    let found = version.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
+    Item { name, why, found, remedy: Remedy::Component(name) }
 }
 
 fn program(name: &'static str, package: &'static str, why: &'static str) -> Item {

@@ -22,10 +22,12 @@ pub struct Needs {
     pub ebpf: bool,
     /// Run real programs in network namespaces.
     pub lab: bool,
+    /// Check formatting and lints.
+    pub lints: bool,
 }
 
 /// Everything that any command needs.
-const ALL: Needs = Needs { ebpf: true, lab: true };
+const ALL: Needs = Needs { ebpf: true, lab: true, lints: true };
 
 /// `cargo xtask setup`: reports each part, and installs the missing ones unless only asked to check.
 ///
@@ -70,10 +72,12 @@ pub fn ebpf_env() -> Vec<(String, String)> {
 /// Packages first, in one go, since the toolchain's steps need some of them.
 fn install(needs: Needs, missing: &[Item]) -> Result<()> {
     let mut packages: Vec<&str> = Vec::new();
+    let mut components: Vec<&str> = Vec::new();
     let mut toolchain = false;
     for item in missing.iter().filter(|item| !item.is_there()) {
         match &item.remedy {
             Remedy::Package(package) => packages.push(package),
+            Remedy::Component(component) => components.push(component),
             Remedy::Toolchain => toolchain = true,
         }
     }
@@ -83,6 +87,9 @@ fn install(needs: Needs, missing: &[Item]) -> Result<()> {
     packages.dedup();
     if !packages.is_empty() {
         apt::install(&packages)?;
+    }
+    if !components.is_empty() {
+        bpf::add_components(&components)?;
     }
     if let Some(way) = way {
         way.install()?;

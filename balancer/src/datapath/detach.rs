@@ -1,0 +1,73 @@
+//! Taking a service out of the kernel.
+
+use std::fs;
+
+use anyhow::{Context as _, bail};
+use aya::Ebpf;
+use balancer_ebpf::abi::Service;
+
+use super::maps::{self, Maps};
+use super::pins::{Pins, Rollback};
+use super::publish;
+
+/// `balancer detach`: removes a service's pins; the last one takes the program and the shared pins with it. `force`
+/// also removes what a live instance uses, and what cannot be read.
+///
+/// # Errors
+/// The service is live, or there is none of that name.
+pub fn detach(name: &str, force: bool) -> anyhow::Result<String> {
+    let pins = Pins::locate()?;
+    let folder = pins.service(name);
+    if !folder.exists() && !force {
+        bail!(
+            "no service named \"{name}\" has pins in this network namespace; there are: {}",
+            list(&pins.services())
+        );
+    }
+    let _turn = pins.lock_shared()?;
+    let role = pins.lock_service(name);
+    if role.is_err() && !force && folder.exists() {
+        bail!("\"{name}\" is running; stop it first, or use --force, which cuts its fast connections");
+    }
+    remove(&pins, name)?;
+    Ok(if pins.root().exists() {
+        format!("{name}: removed; the program stays for: {}", list(&pins.services()))
+    } else {
+        format!("{name}: removed, and the program with it")
+    })
+}
+
+pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
+    if let Ok((_ebpf, mut maps)) = existing(pins)
+        && let Some(slot) = publish::find_slot(&maps, name)
+    {
+        let _ = publish::listens(&mut maps, slot, &[]);
+        let _ = maps.services.set(slot, Service::FREE, 0);
+    }
+    let folder = pins.service(name);
+    for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {
+        fs::remove_file(entry.path())?;
+    }
+    if folder.exists() {
+        fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
+    }
+    if pins.services().is_empty() {
+        for entry in fs::read_dir(pins.root()).into_iter().flatten().flatten() {
+            fs::remove_file(entry.path())?;
+        }
+        pins.remove_if_empty();
+    }
+    Ok(())
+}
+
+/// The maps as they are pinned, if they are.
+fn existing(pins: &Pins) -> anyhow::Result<(Ebpf, Maps)> {
+    if !pins.shared("FLOWS").exists() {
+        bail!("the program is not loaded");
+    }
+    maps::load(pins, 1024, &mut Rollback::default())
+}
+
+fn list(services: &[String]) -> String {
+    if services.is_empty() { "none".to_owned() } else { services.join(", ") }
+}

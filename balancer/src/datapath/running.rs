@@ -1,0 +1,226 @@
+//! A service's hold on the kernel: attached, kept up, drained, left.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use anyhow::Context as _;
+use aya::Ebpf;
+use balancer_ebpf::abi::Service;
+use balancer_ebpf::counter::Outcome;
+use nix::fcntl::Flock;
+
+use super::collect::Collector;
+use super::maps::Maps;
+use super::pins::{Pins, Rollback};
+use super::registry::Registry;
+use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
+use super::{detach, flows, program, publish};
+use crate::config::{DatapathConfig, FastPath};
+use crate::log;
+use crate::server::Server;
+
+/// How often the program is told that we live, and wildcards are looked at again.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// Between two steps of the collector while there is something left to look at.
+const COLLECT_PAUSE: Duration = Duration::from_millis(20);
+/// Heartbeats between two looks at what interfaces can transmit.
+const TRANSMISSION_CHECK: u32 = 5;
+
+/// A running service's hold on the kernel.
+pub struct Datapath {
+    pub(super) inner: Arc<Mutex<Inner>>,
+    pub(super) config: DatapathConfig,
+    pub(super) listen: Vec<SocketAddr>,
+    pub(super) name: String,
+    /// Server names by id, for `show flows`.
+    pub(super) names: HashMap<u16, String>,
+}
+
+/// What the publisher, the upkeep and the view share; none of them is on the request path.
+pub(super) struct Inner {
+    pub(super) pins: Pins,
+    pub(super) registry: Registry,
+    /// Held for life: the role of this service.
+    pub(super) _role: Flock<File>,
+    pub(super) rollback: Rollback,
+    pub(super) xdp: Option<Attached>,
+}
+
+/// The program, loaded, and the interfaces once it is attached.
+pub(super) struct Attached {
+    pub(super) maps: Maps,
+    pub(super) slot: u32,
+    pub(super) service: Service,
+    pub(super) interfaces: Vec<InterfaceInfo>,
+    /// The program itself; once its links are pinned it stays without us.
+    pub(super) ebpf: Ebpf,
+}
+
+impl Datapath {
+    /// Attaches the program and lets known clients through; to be called when the proxy is listening.
+    ///
+    /// # Errors
+    /// Names the interface and what to do; what was made is taken back.
+    pub fn attach(&self) -> anyhow::Result<Vec<String>> {
+        let mut inner = self.lock();
+        let Inner { pins, rollback, xdp, .. } = &mut *inner;
+        let Some(Attached { maps, slot, service, interfaces, ebpf }) = xdp else {
+            rollback.commit();
+            return Ok(Vec::new());
+        };
+        let _turn = pins.lock_shared()?;
+        publish::listens(maps, *slot, &self.listen)?;
+        let program = ebpf.program_mut("balancer").context("the object holds no program")?.try_into()?;
+        *interfaces = program::attach(program, &self.config.interfaces, pins, maps, rollback)?;
+        let mut notes = program::open_for_transmission(maps, interfaces)?;
+        if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
+            notes.push(format!(
+                "the flow table holds {} flows, as it was made; --flow-table {} counts once the last service here has \
+                 been detached",
+                maps.flow_entries / 2,
+                self.config.flow_table
+            ));
+        }
+        *service = publish::service(&self.name, &self.config, maps, true);
+        maps.services.set(*slot, *service, 0)?;
+        rollback.commit();
+        Ok(notes)
+    }
+
+    /// What is to be told of every change of a server's state.
+    pub fn publisher(&self) -> Box<dyn Fn(&Server) + Send + Sync> {
+        let (inner, name) = (Arc::clone(&self.inner), self.name.clone());
+        Box::new(move |server| {
+            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if let Err(error) = inner.registry.set_operator(&name, &server.name, server.operator()) {
+                log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
+            }
+            if let Some(Attached { maps, .. }) = &mut inner.xdp
+                && let Err(error) = publish::server(maps, server)
+            {
+                log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
+            }
+        })
+    }
+
+    /// What operators see; `None` without `--xdp`.
+    pub fn view(self: &Rc<Self>) -> Option<Rc<dyn View>> {
+        self.lock().xdp.is_some().then(|| Rc::clone(self) as Rc<dyn View>)
+    }
+
+    /// Runs for as long as the service: heartbeat, wildcard addresses, collection.
+    pub async fn upkeep(self: Rc<Self>) {
+        if self.lock().xdp.is_none() {
+            return std::future::pending().await;
+        }
+        let collector = Rc::clone(&self);
+        tokio::join!(self.keep_alive(), collector.collect());
+    }
+
+    async fn keep_alive(&self) {
+        let complaint = RefCell::new(String::new());
+        let mut beats = 0_u32;
+        loop {
+            beats = beats.wrapping_add(1);
+            let result = self.beat(beats.is_multiple_of(TRANSMISSION_CHECK));
+            let message = match result {
+                Ok(notes) => notes.join("; "),
+                Err(error) => format!("{error:#}"),
+            };
+            // The same trouble is said once.
+            if *complaint.borrow() != message {
+                if !message.is_empty() {
+                    log::warn(format_args!("fast path: {message}"));
+                }
+                complaint.replace(message);
+            }
+            tokio::time::sleep(HEARTBEAT).await;
+        }
+    }
+
+    fn beat(&self, check_transmission: bool) -> anyhow::Result<Vec<String>> {
+        let mut inner = self.lock();
+        let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else {
+            return Ok(Vec::new());
+        };
+        publish::heartbeat(maps, *slot, service)?;
+        publish::listens(maps, *slot, &self.listen)?;
+        if check_transmission { program::open_for_transmission(maps, interfaces) } else { Ok(Vec::new()) }
+    }
+
+    async fn collect(&self) {
+        let mut collector = Collector::default();
+        loop {
+            let at_end = match &mut self.lock().xdp {
+                Some(Attached { maps, .. }) => collector.step(maps).1,
+                None => true,
+            };
+            tokio::time::sleep(if at_end { HEARTBEAT } else { COLLECT_PAUSE }).await;
+        }
+    }
+
+    /// The process is going: new connections pass from now on, running ones are kept.
+    pub fn drain(&self) {
+        if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp {
+            *service = publish::service(&self.name, &self.config, maps, false);
+            let _ = maps.services.set(*slot, *service, 0);
+        }
+    }
+
+    /// The last step of a clean stop: the pins stay for the next start, unless the program is to be detached.
+    pub fn leave(&self) {
+        if self.config.detach_on_stop {
+            let pins = self.lock().pins.clone();
+            if let Err(error) = detach::remove(&pins, &self.name) {
+                log::warn(format_args!("cannot detach: {error:#}"));
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Drop for Datapath {
+    /// The publisher may outlive a start that failed; what the start has made must not.
+    fn drop(&mut self) {
+        self.lock().rollback.undo();
+    }
+}
+
+impl View for Datapath {
+    fn info(&self) -> DatapathInfo {
+        let inner = self.lock();
+        let (interfaces, counters) = match &inner.xdp {
+            Some(Attached { maps, interfaces, .. }) => (interfaces.clone(), counters(maps)),
+            None => Default::default(),
+        };
+        let fast_path = match self.config.fast_path {
+            FastPath::Off => "off",
+            FastPath::Exclusive => "exclusive",
+            FastPath::Always => "always",
+        };
+        DatapathInfo { interfaces, fast_path, counters }
+    }
+
+    fn flows(&self) -> Vec<FlowRow> {
+        match &self.lock().xdp {
+            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &self.names),
+            None => Vec::new(),
+        }
+    }
+}
+
+fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
+    let sum = |outcome: &Outcome| {
+        let values = maps.counters.get(&(*outcome as u32), 0);
+        values.map_or(0, |values| values.iter().sum())
+    };
+    Outcome::ALL.iter().map(|outcome| (outcome.name(), sum(outcome))).collect()
+}
