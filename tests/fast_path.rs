@@ -4,6 +4,7 @@
 mod site;
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,6 +21,7 @@ fn main() {
         trial("a_frozen_process_serves_the_known_and_only_them", frozen),
         trial("kill_9_and_restart_keep_affinities_and_connections", kill_and_restart),
         trial("a_download_survives_kill_9_whole", download_survives_kill),
+        trial("no_known_client_is_refused_while_the_process_crashes_and_starts", crash_under_load),
         trial("drain_keeps_users_and_maint_moves_them", drain_and_maint),
         trial("a_dead_server_loses_its_users_to_another_one_once", dead_server),
         trial("live_flows_survive_drain", live_flow_survives_drain),
@@ -110,6 +112,33 @@ fn download_survives_kill() -> Result<()> {
     let body = download.join().expect("the thread")?;
     ensure!(body.len() == 1 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
     Ok(())
+}
+
+fn crash_under_load() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let (ns, to, source) =
+        (site.lab.client().ns.clone(), site.lab.client().gateway_at(80), Some(site.address(0)));
+    let stop = AtomicBool::new(false);
+    std::thread::scope(|scope| -> Result<()> {
+        let client = scope.spawn(|| -> Result<u32> {
+            let mut visits = 0;
+            while !stop.load(Ordering::Relaxed) {
+                let visit = Visit::of(&http::get(&ns, source, to, "/", &[])?)?;
+                ensure!(visit.fast && visit.server == home, "{visit:?}");
+                visits += 1;
+            }
+            Ok(visits)
+        });
+        for _ in 0..3 {
+            site.daemon.kill();
+            site.daemon.restart()?;
+        }
+        stop.store(true, Ordering::Relaxed);
+        let visits = client.join().expect("the thread")?;
+        ensure!(visits > 10, "only {visits} visits: nothing was tried");
+        Ok(())
+    })
 }
 
 fn drain_and_maint() -> Result<()> {

@@ -151,7 +151,7 @@ pub fn all_flags(lab: &Lab, port: u16, flags: &[&str]) -> Vec<String> {
     flag("--check-fall", "1".to_owned());
     flag("--check-rise", "1".to_owned());
     flag("--workers", "2".to_owned());
-    flag("--flow-table", "4k".to_owned());
+    flag("--flow-table", "32k".to_owned());
     all.extend(flags.iter().map(ToString::to_string));
     all
 }
