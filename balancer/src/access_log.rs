@@ -12,10 +12,13 @@ use std::fmt::{Display, Write as _};
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
 use std::net::SocketAddr;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use crate::config::LogTarget;
 use crate::log;
@@ -276,7 +279,11 @@ impl Sink {
 }
 
 fn append_to(path: &PathBuf) -> io::Result<File> {
-    OpenOptions::new().append(true).create(true).open(path)
+    // A FIFO that nobody reads is an error, instead of an open() that never returns.
+    let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
 }
 
 fn write_lines(queue: &Queue, mut sink: Sink) {
@@ -386,5 +393,14 @@ mod tests {
         sender.send(&large);
         sender.send(b"one too many\n");
         assert_eq!(sender.0.lock().dropped, 1);
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_refused_instead_of_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+        let error = AccessLog::open(&LogTarget::File(path)).expect_err("nobody reads");
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
     }
 }

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
@@ -28,6 +28,9 @@ const MOST_CONNECTIONS: usize = 64;
 
 /// For a line to arrive, and for each piece of an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// Between two complaints of the same kind.
+const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Answers go out in pieces of this size, each with its own patience: a large table may take long as a whole.
 const PIECE: usize = 64 * 1024;
@@ -96,6 +99,7 @@ impl Socket {
 
 async fn accept(listener: UnixListener, desk: Rc<Desk>) {
     let (open, refused) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let mut complained: Option<Instant> = None;
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match (Seat::take(&open), Seat::take(&refused)) {
@@ -105,7 +109,10 @@ async fn accept(listener: UnixListener, desk: Rc<Desk>) {
                 (None, None) => {}
             },
             Err(error) => {
-                log::warn(format_args!("admin socket: {}", reason(&error)));
+                if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+                    complained = Some(Instant::now());
+                    log::warn(format_args!("admin socket: {}", reason(&error)));
+                }
                 sleep(Duration::from_millis(100)).await;
             }
         }

@@ -38,7 +38,9 @@ fn read(path: &Path) -> Result<impl Iterator<Item = OsString>, String> {
     }
     let text =
         String::from_utf8(bytes).map_err(|_| format!("@{shown} is not UTF-8 text; name a file of flags"))?;
-    let words = words(&text).map_err(|(line, what)| format!("@{shown} line {line}: {what}"))?;
+    // Editors on other systems put a byte order mark in front.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
+    let words = words(text).map_err(|(line, what)| format!("@{shown} line {line}: {what}"))?;
     if let Some((line, nested)) = words.iter().find(|(_, word)| word.starts_with('@')) {
         return Err(format!(
             "@{shown} line {line}: {nested} inside another file; give it on the command line"

@@ -75,6 +75,11 @@ fn cookie<'a>(
             "has a cookie name that is not allowed; write letters, digits and any of ! # $ % & ' * + - . ^ _ ` | ~",
         ));
     }
+    // RFC 2965 put attributes among the cookies under such names, and they are still skipped when cookies are read.
+    if name.starts_with('$') {
+        return Err(value
+            .wrong("has a cookie name that begins with $, which would never be recognised; take another"));
+    }
     let mut modes = options.clone().filter(|option| COOKIE_MODES.contains(option));
     if let (Some(first), Some(second)) = (modes.next(), modes.next()) {
         return Err(value.wrong(format_args!("has two modes, {first} and {second}; give one of them")));

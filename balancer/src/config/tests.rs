@@ -144,6 +144,7 @@ fn wrong_methods() {
     let table = [
         ("cookie", "does not name the cookie"),
         ("cookie=", "has a cookie name that is not allowed"),
+        ("cookie=$A", "begins with $"),
         ("cookie=a;b", "has a cookie name that is not allowed"),
         ("cookie=a=b", "has a cookie name that is not allowed"),
         ("cookie=A,insert,rewrite", "has two modes, insert and rewrite"),

@@ -1,10 +1,11 @@
 //! Opening the kernel side of a service: tables, registry, and the program if it is asked for.
 
 use std::fs;
+use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::{Context as _, anyhow, bail};
 
 use super::kernel_table::KernelTable;
 use super::maps::{self, Maps};
@@ -24,7 +25,7 @@ const REGISTRY: &str = "registry";
 /// # Errors
 /// With `--xdp`: whatever is missing. Without it the tables fall back to memory, and a note says so.
 pub fn open(config: &Config) -> anyhow::Result<Opened> {
-    match open_kernel(config) {
+    match open_kernel(config).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
         Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
             let note = format!("learned tables are in memory and will not survive a restart: {error:#}");
@@ -38,6 +39,19 @@ pub fn open(config: &Config) -> anyhow::Result<Opened> {
 #[derive(Debug, thiserror::Error)]
 #[error("{0}")]
 struct InUse(String);
+
+/// The kernel only says "not permitted"; what is to be done about it is always the same.
+fn name_the_privilege(error: anyhow::Error) -> anyhow::Error {
+    let is_refusal = |cause: &(dyn std::error::Error + 'static)| {
+        cause.downcast_ref::<io::Error>().is_some_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    };
+    if error.chain().any(is_refusal) {
+        return anyhow!(
+            "the kernel does not permit BPF here; root, or CAP_BPF and CAP_NET_ADMIN, are needed"
+        );
+    }
+    error
+}
 
 fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
     let mut rollback = Rollback::default();
@@ -151,8 +165,8 @@ impl Inner {
 /// What this host lacks.
 pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     let Some(datapath) = &config.datapath else { return Ok(Vec::new()) };
-    let (mut ebpf, _maps) = maps::load_unpinned(datapath.flow_table)?;
-    program::verify(&mut ebpf)?;
+    let (mut ebpf, _maps) = maps::load_unpinned(datapath.flow_table).map_err(name_the_privilege)?;
+    program::verify(&mut ebpf).map_err(name_the_privilege)?;
     let mut notes = vec!["the XDP program passes the verifier".to_owned()];
     for interface in &datapath.interfaces {
         let Ok(index) = nix::net::if_::if_nametoindex(interface.name.as_str()) else {
