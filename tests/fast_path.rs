@@ -41,6 +41,11 @@ fn main() {
         trial("finished_flows_are_collected", collected),
         trial("a_wildcard_listen_does_not_capture_transit_traffic", wildcard),
         trial("operators_intent_survives_kill_9", intent_survives),
+        trial("a_changed_address_of_ours_is_followed", own_address_changes),
+        trial("a_start_that_fails_does_not_disturb_what_a_crash_left", failed_start_after_crash),
+        trial("detach_by_force_takes_an_adopted_program_off", force_after_adoption),
+        trial("flows_of_an_interface_that_was_made_anew_are_gone", recreated_interface),
+        trial("a_half_closed_request_waits_for_its_answer", half_closed_request),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -484,4 +489,119 @@ fn intent_survives() -> Result<()> {
         ensure!(site.visit(client, &[])?.server == "s1");
     }
     Ok(())
+}
+
+fn own_address_changes() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let number: usize = home[1..].parse()?;
+    let host = site.lab.server(number);
+    let fast = |at: &str| -> Result<bool> {
+        let mut connection = site.connect(0)?;
+        connection.stream().set_read_timeout(Some(Duration::from_secs(1)))?;
+        let visit = Visit::of(&connection.get("/", &[])?)?;
+        Ok(visit.fast && site.daemon.show(&["flows"])?.to_string().contains(at))
+    };
+    ensure!(fast(&format!("\"{}:", host.gateway))?);
+    // The server answers through its gateway, which has another address from now on.
+    let (old, new) = (format!("{}/24", host.gateway), format!("10.20.{number}.9/24"));
+    let new_gateway = format!("10.20.{number}.9");
+    site.lab.balancer.output("ip", &["addr", "add", &new, "dev", &host.interface])?;
+    site.lab.balancer.output("ip", &["addr", "del", &old, "dev", &host.interface])?;
+    site.lab.balancer.output("ip", &["addr", "add", &new, "dev", &host.interface]).ok();
+    host.ns.output("ip", &["route", "replace", "default", "via", &new_gateway])?;
+    wait_until(PATIENCE, "the new address to be used", || fast(&format!("\"{new_gateway}:")).unwrap_or(false))
+}
+
+fn failed_start_after_crash() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    site.daemon.kill();
+    let squatter =
+        site.lab.balancer.run(|| std::net::TcpListener::bind(site.lab.client().gateway_at(80)))??;
+    // A server at another address, too: a start that fails must not make a new generation of it.
+    let flags = all_flags(&site.lab, 80, SOURCE_FIRST);
+    let flags: Vec<String> = flags.iter().map(|flag| flag.replace(":8080", ":8081")).collect();
+    let admin = site.lab.balancer.fresh_path("failed.sock");
+    let run = site.lab.balancer.command(BALANCER).args(["run", "--name", "web", "--admin"]).arg(&admin);
+    let output = run.args(&flags).output(PATIENCE)?;
+    ensure!(output.status.code() == Some(1) && output.stderr.contains("in use"), "{output:?}");
+    let visit = site.visit(0, &[])?;
+    ensure!(visit.fast && visit.server == home, "{visit:?}");
+    drop(squatter);
+    site.daemon.restart()?;
+    let visit = site.visit(0, &[])?;
+    ensure!(visit.fast && visit.server == home, "{visit:?}");
+    ensure!(site.daemon.counter("pass_generation")? == 0);
+    Ok(())
+}
+
+fn force_after_adoption() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    site.daemon.kill();
+    site.daemon.restart()?;
+    let done =
+        site.lab.balancer.command(BALANCER).args(["detach", "--name", "web", "--force"]).output(PATIENCE)?;
+    ensure!(done.status.success(), "{done:?}");
+    wait_until(PATIENCE, "the program to be gone", || {
+        let link = site.lab.balancer.output("ip", &["link", "show", "dev", "c1"]);
+        link.is_ok_and(|link| !link.contains("xdp"))
+    })?;
+    ensure!(!site.visit(0, &[])?.fast, "the proxy serves everything");
+    Ok(())
+}
+
+fn recreated_interface() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    site.introduce(0)?;
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
+    let rows = || -> Result<usize> { Ok(site.daemon.show(&["flows"])?.as_array().map_or(0, Vec::len)) };
+    ensure!(rows()? == 1);
+    let client = &site.lab.client().ns;
+    site.lab.balancer.output("ip", &["link", "del", "dev", "c1"])?;
+    site.lab.balancer.output("ip", &["link", "add", "c1", "type", "veth", "peer", "name", "c1x"])?;
+    site.lab.balancer.output("ip", &["link", "set", "c1x", "netns", client.name()])?;
+    site.lab.balancer.output("ip", &["addr", "add", "10.10.1.1/24", "dev", "c1"])?;
+    site.lab.balancer.output("ip", &["link", "set", "c1", "up"])?;
+    let second = start(&site.lab, "other", 81, SOURCE_FIRST)?;
+    ensure!(rows()? == 0, "a flow of the old interface is still there");
+    drop(second);
+    Ok(())
+}
+
+/// nginx gives up on a client that has closed its half, so this server is our own: it thinks about `/think` for longer
+/// than a closing flow may idle.
+fn half_closed_request() -> Result<()> {
+    let lab = Lab::star().servers(1).build()?;
+    let listener = lab.server(1).ns.run(|| std::net::TcpListener::bind(lab.server(1).at(8080)))??;
+    std::thread::spawn(move || {
+        for stream in listener.incoming().map_while(Result::ok) {
+            std::thread::spawn(move || think_and_answer(stream));
+        }
+    });
+    let daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
+    let (client, front) = (&lab.client().ns, lab.client().gateway_at(80));
+    http::get(client, None, front, "/", &[])?;
+    wait_until(PATIENCE, "the client to be known", || {
+        daemon.affinity("source", &lab.client().address().to_string()).is_ok_and(|found| found.is_some())
+    })?;
+    let mut connection = Connection::open(client, None, front)?;
+    connection.stream().set_read_timeout(Some(Duration::from_secs(30)))?;
+    connection.send(b"GET /think HTTP/1.1\r\nHost: x\r\n\r\n")?;
+    connection.stream().shutdown(std::net::Shutdown::Write)?;
+    ensure!(connection.receive()?.text() == "thought");
+    ensure!(daemon.counter("syn_forwarded")? == 1, "this connection was to be a fast one");
+    Ok(())
+}
+
+fn think_and_answer(mut stream: std::net::TcpStream) {
+    use std::io::{Read as _, Write as _};
+    let mut request = [0; 1024];
+    let length = stream.read(&mut request).unwrap_or(0);
+    if request[..length].starts_with(b"GET /think") {
+        // The point of the test is that time passes: nothing else could be waited for.
+        std::thread::sleep(Duration::from_secs(12));
+    }
+    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 7\r\n\r\nthought");
 }

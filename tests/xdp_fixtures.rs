@@ -5,8 +5,9 @@
 
 mod fixture;
 
+use balancer::datapath::collect::flow_clock;
 use balancer_ebpf::abi::{
-    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, Service,
+    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, Server, Service,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::counter::Outcome;
@@ -176,6 +177,20 @@ fn decision() -> Vec<Trial> {
         doubt("a_socket_of_the_same_tuple_is_passed", Outcome::SocketExists, World::open_socket_of_the_tuple),
         doubt("links_of_different_mtu_are_passed", Outcome::MtuDiffers, World::shrink_server_link),
         doubt("a_host_that_does_not_forward_passes", Outcome::ForwardingOff, World::stop_forwarding),
+        doubt("a_server_without_a_known_source_address_is_passed", Outcome::NoRoute, |world| {
+            let id = u32::from(world.server_id());
+            let server = world.maps.servers.get(&id, 0).expect("get");
+            world.maps.servers.set(id, Server { snat: [0; 4], ..server }, 0).expect("set");
+        }),
+        trial("a_port_outside_the_range_is_not_used_again", |world| {
+            world.establish();
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().flags(FIN | ACK));
+            world.service(|service| service.first_port = 30_000);
+            let run = world.run(&Frame::syn().sequence(77));
+            run.expect(Outcome::SynForwarded);
+            assert!(run.packet().source_port >= 30_000);
+        }),
         trial("a_client_without_a_neighbour_entry_is_answered_the_way_it_came", |world| {
             world.forget_client_neighbour();
             world.run(&Frame::syn()).expect(Outcome::SynForwarded);
@@ -259,7 +274,9 @@ fn life_cycle() -> Vec<Trial> {
             world.run(&Frame::syn());
             assert_eq!(world.phase(), HALF_OPEN);
             world.run(&world.reply(SYN | ACK));
-            world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
+            world
+                .run(&Frame::syn().flags(ACK).acknowledgment(fixture::SERVER_ISN + 1))
+                .expect(Outcome::ToServer);
             assert_eq!(world.phase(), ESTABLISHED);
         }),
         trial("a_repeated_syn_goes_to_the_recorded_server_whatever_the_table_says", |world| {
@@ -305,6 +322,22 @@ fn life_cycle() -> Vec<Trial> {
             world.run(&Frame::syn().flags(ACK)).expect(Outcome::ToServer);
             world.run(&world.reply(ACK)).expect(Outcome::ToClient);
             assert_eq!(world.phase(), ESTABLISHED);
+        }),
+        trial("a_forged_reset_and_a_forged_syn_do_not_kill_a_flow_whose_server_drains", |world| {
+            world.establish();
+            world.server_state(SERVER_DRAIN);
+            world.run(&Frame::syn().flags(RST).sequence(12_345)).expect(Outcome::ToServer);
+            world.run(&Frame::syn().sequence(777)).expect(Outcome::ToServer);
+            world.run(&Frame::syn().flags(ACK | PSH).payload(9)).expect(Outcome::ToServer);
+            world.run(&world.reply(ACK)).expect(Outcome::ToClient);
+            assert_eq!(world.phase(), ESTABLISHED);
+        }),
+        trial("a_half_closed_flow_waits_for_the_answer_as_long_as_any_other", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(FIN | ACK)).expect(Outcome::ToServer);
+            world.run(&world.reply(ACK)).expect(Outcome::ToClient);
+            world.age_flows(2 * CLOSING_NS);
+            world.run(&world.reply(ACK | PSH).payload(9)).expect(Outcome::ToClient);
         }),
         trial("a_new_syn_after_both_fins_is_a_new_decision_on_the_same_port", |world| {
             world.establish();
@@ -384,6 +417,20 @@ fn abuse() -> Vec<Trial> {
             world.service(|service| service.half_open_cap = 1);
             world.establish();
             world.run(&Frame::syn().source_port(10_003)).expect(Outcome::SynForwarded);
+        }),
+        trial("a_forged_handshake_neither_establishes_nor_keeps_a_flow", |world| {
+            world.service(|service| service.half_open_cap = 1);
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.run(&world.reply(SYN | ACK));
+            world.age_flows(HALF_OPEN_NS / 2);
+            world.run(&Frame::syn().flags(ACK).acknowledgment(0xdead_beef)).expect(Outcome::ToServer);
+            assert_eq!(world.phase(), HALF_OPEN);
+            world.run(&Frame::syn().source_port(20_001)).expect(Outcome::HalfOpenTotal);
+            let (client, _) = world.flow();
+            assert!(
+                flow_clock() - client.last_seen >= HALF_OPEN_NS / 2,
+                "the acknowledgment was no use of the flow"
+            );
         }),
         trial("syns_per_second_are_capped", |world| {
             world.settings(|settings| settings.syn_rate = 5);

@@ -92,8 +92,8 @@ pub struct Flow {
     pub generation: u8,
     /// Zero.
     pub padding: [u8; 3],
-    /// For what the strict fast path will need: window scales, MSS and options as SYN and SYN-ACK pass.
-    pub reserved: u32,
+    /// In the client's direction: what the client has to acknowledge to complete the handshake, network order.
+    pub handshake_ack: [u8; 4],
     /// Creation, nanoseconds of the coarse monotonic clock.
     pub created: u64,
     /// Last packet that counts as use, the same clock.

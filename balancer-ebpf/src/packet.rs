@@ -62,7 +62,8 @@ pub struct Tcp {
     pub destination: [u8; 2],
     /// Sequence number of the first byte.
     pub sequence: [u8; 4],
-    acknowledgment: [u8; 4],
+    /// Next sequence number expected from the other end.
+    pub acknowledgment: [u8; 4],
     data_offset: u8,
     /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
     pub flags: u8,

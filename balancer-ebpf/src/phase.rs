@@ -1,13 +1,14 @@
 //! The life of a flow: which packet moves it where, and how long it may idle in between.
 //!
-//! FIN and RST only shorten the idle time; traffic in both directions restores it. So a single forged RST does not
+//! Two FINs or a RST only shorten the idle time; traffic in both directions restores it. So a single forged RST does not
 //! end a connection that both ends keep, and a half-closed transfer runs on.
 
 /// The server has not answered yet, or the client has not acknowledged its answer.
 pub const HALF_OPEN: u8 = 1;
 /// Handshake complete.
 pub const ESTABLISHED: u8 = 2;
-/// A FIN or RST was seen and traffic has not resumed in both directions.
+/// Both FINs or a RST were seen and traffic has not resumed in both directions. A single FIN changes nothing: a client
+/// that has sent all of its request may wait for the answer as long as any other.
 pub const CLOSING: u8 = 3;
 /// Killed: the tuple belongs to the stack. The entry waits for its removal.
 pub const DEAD: u8 = 4;
@@ -45,6 +46,10 @@ pub mod flag {
     pub const ACK: u8 = 0x10;
 }
 
+/// A RST alone frees the tuple for a new connection only after this much silence in both directions: until then a
+/// SYN goes to the recorded server, which knows whether the RST was real.
+pub const RESET_SILENCE_NS: u64 = SECOND;
+
 /// How often each direction has to speak before a closing flow counts as alive again; after both FINs an
 /// acknowledgment or two are only the close itself.
 const TALK_TO_RESTORE: u8 = 1;
@@ -58,7 +63,7 @@ pub struct Side {
     pub phase: u8,
     /// [`ANSWERED`] and the others.
     pub marks: u8,
-    /// Packets since the last FIN or RST, up to the number that restores the flow.
+    /// Packets since the flow began to close, up to the number that restores the flow.
     pub talk: u8,
 }
 
@@ -102,22 +107,27 @@ pub const fn is_routine(phase: u8, flags: u8) -> bool {
     phase == ESTABLISHED && flags & (flag::SYN | flag::FIN | flag::RST) == 0
 }
 
-/// Whether a packet counts as use of the flow. A SYN never does: its address can be forged.
+/// Whether a packet counts as use of the flow. A SYN never does, nor does anything before the handshake is complete:
+/// addresses can be forged.
 #[inline(always)]
-pub const fn is_use(flags: u8) -> bool {
-    flags & flag::SYN == 0
+pub const fn is_use(phase_after: u8, flags: u8) -> bool {
+    flags & flag::SYN == 0 && phase_after != HALF_OPEN
 }
 
-/// Whether a SYN with another initial sequence number may begin a new connection on this flow's tuple.
+/// Whether a SYN with another initial sequence number may begin a new connection on this flow's tuple. `silence`:
+/// nanoseconds since the last packet of either direction.
 #[inline(always)]
-pub const fn is_over(own: Side, twin: Side) -> bool {
+pub const fn is_over(own: Side, twin: Side, silence: u64) -> bool {
     let both_fins = own.marks & twin.marks & FIN_SENT != 0;
-    own.phase == CLOSING && (both_fins || own.marks & RESET != 0)
+    let reset = own.marks & RESET != 0 && silence >= RESET_SILENCE_NS;
+    own.phase == CLOSING && (both_fins || reset)
 }
 
 /// What a packet with `flags` in the direction of `own` does to the flow; true when it completed the handshake.
+/// `proves_address`: it acknowledges the server's initial sequence number, which only a host at the client's address
+/// can have seen.
 #[inline(always)]
-pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8) -> bool {
+pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8, proves_address: bool) -> bool {
     if flags & flag::RST != 0 {
         own.marks |= RESET;
         twin.marks |= RESET;
@@ -130,7 +140,9 @@ pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8) ->
             twin.marks |= SERVER_FIRST;
         }
         own.marks |= FIN_SENT;
-        close(own, twin);
+        if twin.marks & FIN_SENT != 0 {
+            close(own, twin);
+        }
         return false;
     }
     if flags & flag::SYN != 0 {
@@ -140,7 +152,7 @@ pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8) ->
         return false;
     }
     match own.phase {
-        HALF_OPEN if from_client && twin.marks & ANSWERED != 0 => {
+        HALF_OPEN if from_client && proves_address && twin.marks & ANSWERED != 0 => {
             establish(own, twin);
             true
         }
@@ -204,11 +216,11 @@ mod tests {
         }
 
         fn client(&mut self, flags: u8) -> bool {
-            advance(&mut self.client, &mut self.server, true, flags)
+            advance(&mut self.client, &mut self.server, true, flags, true)
         }
 
         fn server(&mut self, flags: u8) -> bool {
-            advance(&mut self.server, &mut self.client, false, flags)
+            advance(&mut self.server, &mut self.client, false, flags, true)
         }
 
         fn phase(&self) -> u8 {
@@ -227,6 +239,14 @@ mod tests {
         assert!(story.client(ACK));
         assert_eq!(story.phase(), ESTABLISHED);
         assert!(!story.client(ACK));
+    }
+
+    #[test]
+    fn a_handshake_cannot_be_forged_from_afar() {
+        let mut story = Story::new();
+        story.server(SYN | ACK);
+        assert!(!advance(&mut story.client, &mut story.server, true, ACK, false));
+        assert_eq!(story.phase(), HALF_OPEN);
     }
 
     #[test]
@@ -263,6 +283,7 @@ mod tests {
     fn a_half_closed_transfer_goes_on() {
         let mut story = Story::established();
         story.client(FIN | ACK);
+        assert_eq!(story.phase(), ESTABLISHED, "the server may think for as long as it likes");
         story.server(ACK);
         story.client(ACK);
         assert_eq!(story.phase(), ESTABLISHED);
@@ -285,14 +306,15 @@ mod tests {
     #[test]
     fn a_syn_may_take_over_only_a_finished_flow() {
         let mut story = Story::established();
-        assert!(!is_over(story.client, story.server));
+        assert!(!is_over(story.client, story.server, u64::MAX));
         story.client(FIN | ACK);
-        assert!(!is_over(story.client, story.server), "half-closed is alive");
+        assert!(!is_over(story.client, story.server, u64::MAX), "half-closed is alive");
         story.server(FIN | ACK);
-        assert!(is_over(story.client, story.server));
+        assert!(is_over(story.client, story.server, 0));
         let mut refused = Story::new();
         refused.server(RST | ACK);
-        assert!(is_over(refused.client, refused.server));
+        assert!(!is_over(refused.client, refused.server, RESET_SILENCE_NS - 1), "the RST may be forged");
+        assert!(is_over(refused.client, refused.server, RESET_SILENCE_NS));
     }
 
     #[test]
@@ -315,6 +337,8 @@ mod tests {
 
     #[test]
     fn nothing_on_a_syn_counts_as_use() {
-        assert!(!is_use(SYN) && !is_use(SYN | ACK) && is_use(ACK) && is_use(RST));
+        assert!(!is_use(ESTABLISHED, SYN) && !is_use(ESTABLISHED, SYN | ACK));
+        assert!(is_use(ESTABLISHED, ACK) && is_use(CLOSING, RST));
+        assert!(!is_use(HALF_OPEN, ACK), "nor does a forged acknowledgment");
     }
 }

@@ -3,7 +3,7 @@
 use balancer_ebpf::abi::{Flow, FlowKey};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::Packet;
-use balancer_ebpf::phase::{self, DEAD, Side};
+use balancer_ebpf::phase::{self, DEAD, Side, flag};
 
 use crate::caps;
 use crate::maps::FLOWS;
@@ -38,22 +38,24 @@ pub(crate) fn find_live(key: &FlowKey, now: u64) -> Option<LiveFlow> {
 
 /// Whether this SYN begins a new connection on the tuple of a flow that is over.
 #[inline(always)]
-pub(crate) fn is_replaced_by(flow: &LiveFlow, packet: &Packet) -> bool {
+pub(crate) fn is_replaced_by(flow: &LiveFlow, packet: &Packet, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`; `parse` has checked the TCP header.
     let (own, sequence) = unsafe { (&*flow.entry, (*packet.tcp).sequence) };
     if own.isn == sequence {
         return false;
     }
+    let Some(twin) = twin(flow) else { return false };
     // SAFETY: as above.
-    let twin_side = twin(flow).map_or(Side { phase: 0, marks: 0, talk: 0 }, |twin| unsafe { (*twin).side });
-    phase::is_over(own.side, twin_side)
+    let twin = unsafe { &*twin };
+    phase::is_over(own.side, twin.side, now.saturating_sub(own.last_seen.max(twin.last_seen)))
 }
 
 /// Accounts for a packet and moves the flow along.
 #[inline(always)]
-pub(crate) fn advance(flow: &LiveFlow, from_client: bool, flags: u8, now: u64) {
-    // SAFETY: see `LiveFlow::entry`. Both directions may write at once on two CPUs; a byte is never torn, and the
-    // life cycle tolerates the loss of either write.
+pub(crate) fn advance(flow: &LiveFlow, packet: &Packet, from_client: bool, now: u64) {
+    let flags = packet.flags();
+    // SAFETY: see `LiveFlow::entry`. Both directions may write at once on two CPUs: a byte is never torn, only what
+    // changes is written, and the life cycle tolerates the loss of a write.
     let own = unsafe { &mut *flow.entry };
     if phase::is_routine(own.side.phase, flags) {
         own.last_seen = now;
@@ -63,16 +65,34 @@ pub(crate) fn advance(flow: &LiveFlow, from_client: bool, flags: u8, now: u64) {
     // SAFETY: as above.
     let twin = unsafe { &mut *twin };
     let (mut own_side, mut twin_side) = (own.side, twin.side);
-    let completed = phase::advance(&mut own_side, &mut twin_side, from_client, flags);
-    own.side = own_side;
-    twin.side = twin_side;
-    if phase::is_use(flags) {
+    // SAFETY: `parse` has checked the header.
+    let tcp = unsafe { &*packet.tcp };
+    let proves_address = tcp.acknowledgment == own.handshake_ack;
+    if flags & flag::SYN != 0 && !from_client {
+        twin.handshake_ack = u32::from_be_bytes(tcp.sequence).wrapping_add(1).to_be_bytes();
+    }
+    let completed = phase::advance(&mut own_side, &mut twin_side, from_client, flags, proves_address);
+    write_changes(&mut own.side, own_side);
+    write_changes(&mut twin.side, twin_side);
+    if phase::is_use(own_side.phase, flags) {
         own.last_seen = now;
     }
     if completed {
         twin.last_seen = now;
         caps::handshake_done(own.service, flow.key.source, own.created);
     }
+}
+
+/// What was killed meanwhile stays dead.
+#[inline(always)]
+fn write_changes(side: &mut Side, new: Side) {
+    if side.phase != new.phase && side.phase != DEAD {
+        side.phase = new.phase;
+    }
+    if side.marks != new.marks {
+        side.marks = new.marks;
+    }
+    side.talk = new.talk;
 }
 
 /// Ends what the table has of a SYN's tuple, and says what its packets became: that port is its client's own to use

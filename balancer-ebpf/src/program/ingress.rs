@@ -32,7 +32,7 @@ fn decide(ctx: &XdpContext) -> Result<Outcome, Outcome> {
     let flags = packet.flags();
     let is_syn = flags & HANDSHAKE_FLAGS == flag::SYN;
     if let Some(flow) = live {
-        if !is_syn || !flows::is_replaced_by(&flow, &packet) {
+        if !is_syn || !flows::is_replaced_by(&flow, &packet, now) {
             return continue_flow(ctx, &packet, &key, flow, now);
         }
     }
@@ -60,7 +60,7 @@ pub(crate) fn continue_flow(
         flows::kill(&flow, now);
         return Err(Outcome::UnfinishedSynAck);
     }
-    flows::advance(&flow, direction == FROM_CLIENT, flags, now);
+    flows::advance(&flow, packet, direction == FROM_CLIENT, now);
     forward::forward(ctx, packet, flow.entry)
 }
 

@@ -37,8 +37,8 @@ struct Plan {
 /// A SYN without a live flow: fast, or the stack's. In either case what the table had of its tuple is over.
 #[inline(always)]
 pub(crate) fn open(ctx: &XdpContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Outcome, Outcome> {
-    let slot = service_of(key)?;
     let old = flows::leave_to_the_stack(key, now)?;
+    let slot = service_of(key)?;
     let settings = SETTINGS.get(0).ok_or(Outcome::NotConfigured)?;
     let service = SERVICES.get(slot).ok_or(Outcome::NotConfigured)?;
     let plan = consider(ctx, packet, key, settings, service, slot, now)?;
@@ -142,6 +142,10 @@ fn usable_server(affinity: Affinity, boot: u64) -> Result<Server, Outcome> {
     }
     if meta.generation != affinity.generation() || server.address == [0; 4] {
         return Err(Outcome::Generation);
+    }
+    // No route when it was last looked at: no source address is known that the server could answer to.
+    if server.snat == [0; 4] {
+        return Err(Outcome::NoRoute);
     }
     // SAFETY: as above.
     if unsafe { (&raw const (*entry).meta).read_volatile() } != server.meta {
@@ -254,7 +258,7 @@ fn first_flow(ctx: &XdpContext, packet: &Packet, key: &FlowKey, plan: &Plan, now
         server_ifindex: plan.to_server.ifindex,
         generation: plan.affinity.generation(),
         padding: [0; 3],
-        reserved: 0,
+        handshake_ack: [0; 4],
         created: now,
         last_seen: now,
         packets: 0,
@@ -279,12 +283,15 @@ fn claim_port(
         source_port: key.source_port,
         destination_port: port,
     };
+    let (first, last) = (u32::from(service.first_port), u32::from(service.last_port));
     if let Some(old) = old {
-        if old.destination == becomes.destination && old.destination_port == port && reuse(key, &old, flow) {
+        let same_server = old.destination == becomes.destination && old.destination_port == port;
+        let old_port = u32::from(u16::from_be_bytes(old.source_port));
+        let still_ours = old_port >= first && old_port <= last && is_snat_address(old.source, service, plan);
+        if same_server && still_ours && reuse(key, &old, flow) {
             return Ok(old);
         }
     }
-    let (first, last) = (u32::from(service.first_port), u32::from(service.last_port));
     let size = last.wrapping_sub(first).wrapping_add(1);
     if size == 0 || size > 65_535 {
         return Err(Outcome::NotConfigured);
@@ -307,6 +314,21 @@ fn claim_port(
         }
     }
     Err(Outcome::PortsExhausted)
+}
+
+/// Flags and addresses may have changed since the flow was opened.
+#[inline(always)]
+fn is_snat_address(address: [u8; 4], service: &Service, plan: &Plan) -> bool {
+    if service.snat_count == 0 {
+        return address == plan.server.snat;
+    }
+    let mut found = false;
+    let mut index = 0;
+    while index < service.snat_ips.len() {
+        found |= (index as u32) < service.snat_count && service.snat_ips[index] == address;
+        index += 1;
+    }
+    found
 }
 
 /// A closed tuple keeps its port for its own client.

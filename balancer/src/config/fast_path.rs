@@ -1,5 +1,7 @@
 //! `--xdp`, `--fast-path` and the flags that belong to them.
 
+use std::time::Duration;
+
 use std::net::Ipv4Addr;
 
 use super::options::Value;
@@ -20,6 +22,9 @@ const LONGEST_INTERFACE_NAME: usize = 15;
 /// Enough ports for the kernel's own connections that a proposed range may be called usable.
 const FEW_PORTS: u16 = 1024;
 
+/// The process says that it is alive once a second.
+const SHORTEST_HOLD: Duration = Duration::from_secs(2);
+
 pub(super) fn datapath(
     args: &DatapathArgs,
     list: &List,
@@ -30,6 +35,11 @@ pub(super) fn datapath(
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
     let (fast_path, fast_path_reason) = fast_path(args.fast_path, list)?;
+    if args.datapath_hold < SHORTEST_HOLD {
+        return Err(Stop::Usage(
+            "--datapath-hold is below 2s, so a process that is only busy would count as dead; give 2s or more".into(),
+        ));
+    }
     if interfaces.is_empty() {
         return match args.fast_path {
             FastPathArg::Auto | FastPathArg::Off => Ok(None),

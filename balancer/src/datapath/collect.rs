@@ -56,6 +56,9 @@ fn is_removable(maps: &Maps, key: &FlowKey, flow: &Flow, now: u64) -> bool {
     let then = now.saturating_sub(phase::REMOVAL_NS);
     // The other direction is asked last: a call for every entry of a full table would be a tenth of a core.
     phase::is_over_and_rested(flow.side, flow.last_seen, then)
-        && twin(maps, key, flow)
-            .is_none_or(|twin| phase::is_over_and_rested(flow.side, twin.last_seen.max(flow.last_seen), then))
+        && twin(maps, key, flow).is_none_or(|twin| {
+            let last_seen = twin.last_seen.max(flow.last_seen);
+            phase::is_over_and_rested(flow.side, last_seen, then)
+                && phase::is_over_and_rested(twin.side, last_seen, then)
+        })
 }

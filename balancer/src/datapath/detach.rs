@@ -7,8 +7,9 @@ use aya::Ebpf;
 use balancer_ebpf::abi::Service;
 
 use super::maps::{self, Maps};
-use super::pins::{Pins, Rollback};
-use super::publish;
+use super::pins::{Pins, REGISTRY, Rollback};
+use super::registry::Registry;
+use super::{flows, publish};
 
 /// `balancer detach`: removes a service's pins; the last one takes the program and the shared pins with it. `force`
 /// also removes what a live instance uses, and what cannot be read.
@@ -38,11 +39,22 @@ pub fn detach(name: &str, force: bool) -> anyhow::Result<String> {
 }
 
 pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
-    if let Ok((_ebpf, mut maps)) = existing(pins)
-        && let Some(slot) = publish::find_slot(&maps, name)
+    let mut program = existing(pins).ok();
+    if let Some((_ebpf, maps)) = &mut program
+        && let Some(slot) = publish::find_slot(maps, name)
     {
-        let _ = publish::listens(&mut maps, slot, &[]);
+        let _ = publish::listens(maps, slot, &[]);
         let _ = maps.services.set(slot, Service::FREE, 0);
+    }
+    let registry = pins.shared(REGISTRY);
+    if registry.exists() {
+        let mut registry = Registry::open(&registry)?;
+        for (server, id) in registry.retired(name, &[]) {
+            // A flow that still runs keeps its server's id from being given to another.
+            if !program.as_ref().is_some_and(|(_, maps)| flows::names_server(maps, id)) {
+                registry.forget(name, &server);
+            }
+        }
     }
     let folder = pins.service(name);
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {

@@ -54,6 +54,14 @@ impl KernelTable {
         Ok(copy)
     }
 
+    /// The table pinned at `path`, whatever its size.
+    ///
+    /// # Errors
+    /// What the kernel refuses, or a map of another kind.
+    pub fn open_as_it_is(path: &Path) -> anyhow::Result<Self> {
+        Self::from_map(MapData::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?)
+    }
+
     /// A table that goes away with its last handle: for tests of the program.
     ///
     /// # Errors

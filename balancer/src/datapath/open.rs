@@ -6,19 +6,16 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
+use balancer_ebpf::abi::Service;
 
 use super::kernel_table::KernelTable;
-use super::maps::{self, Maps};
-use super::pins::{Pins, Rollback};
+use super::maps;
+use super::pins::{self, Pins, Rollback};
 use super::registry::Registry;
-use super::running::{Attached, Datapath, Inner};
-use super::{Opened, flows, in_memory, program, publish};
+use super::running::{Attached, Claim, Datapath, Inner};
+use super::{Opened, in_memory, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
-use crate::server::{Identity, Operator};
 use crate::table::Store;
-
-const SOURCE: &str = "source";
-const REGISTRY: &str = "registry";
 
 /// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`].
 ///
@@ -65,25 +62,26 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
     rollback.note(folder.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
     let role = pins.lock_service(&config.name).map_err(|error| InUse(format!("{error:#}")))?;
-    rollback.note(pins.shared(REGISTRY));
-    let mut registry = Registry::open(&pins.shared(REGISTRY))?;
+    rollback.note(pins.shared(pins::REGISTRY));
+    let mut registry = Registry::open(&pins.shared(pins::REGISTRY))?;
     let mut servers = Vec::new();
     for server in &config.servers {
         servers.push(registry.enter(&config.name, &server.name, server.address)?);
     }
     let source = match config.persist.source() {
         Some(source) => {
-            rollback.note(folder.join(SOURCE));
-            Some(KernelTable::open(&folder.join(SOURCE), source.size)?)
+            rollback.note(folder.join(pins::SOURCE));
+            Some(KernelTable::open(&folder.join(pins::SOURCE), source.size)?)
         }
         None => None,
     };
     let mut inner = Inner { pins, registry, _role: role, rollback, xdp: None };
     if let Some(datapath) = &config.datapath {
-        inner.load(config, datapath, source.as_ref(), &servers)?;
+        inner.load(config, datapath, source.as_ref())?;
     }
-    let names =
-        config.servers.iter().zip(&servers).map(|(s, (identity, _))| (identity.id, s.name.clone())).collect();
+    let known = config.servers.iter().zip(&servers);
+    let known =
+        known.map(|(server, (identity, _))| (identity.id, server.name.clone(), server.address)).collect();
     let datapath = config.datapath.clone().unwrap_or_else(no_interfaces);
     Ok(Opened {
         servers,
@@ -93,7 +91,7 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
             config: datapath,
             listen: config.listen.clone(),
             name: config.name.clone(),
-            names,
+            servers: known,
         }),
         notes: Vec::new(),
     })
@@ -114,48 +112,28 @@ fn no_interfaces() -> DatapathConfig {
 }
 
 impl Inner {
+    /// Loads the program. What an earlier process has told it stays in force until [`Datapath::attach`]: its clients
+    /// are being served, and this start may still fail.
     fn load(
         &mut self,
         config: &Config,
         datapath: &DatapathConfig,
         source: Option<&KernelTable>,
-        servers: &[(Identity, Operator)],
     ) -> anyhow::Result<()> {
         let (mut ebpf, mut maps) = maps::load(&self.pins, datapath.flow_table, &mut self.rollback)?;
         program::verify(&mut ebpf)?;
         publish::settings(&mut maps)?;
-        let slot = publish::slot(&mut maps, &config.name)?;
-        if let Some(source) = source {
-            let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source.map_data()?))?;
-            maps.sources.set(slot, &table, 0).context("cannot give the program the source table")?;
-        }
-        self.retire(config, &mut maps, source, servers);
-        // What an earlier process has told the program stays in force until we listen: its clients are being served.
-        let service = maps.services.get(&slot, 0)?;
-        self.xdp = Some(Attached { maps, slot, service, interfaces: Vec::new(), ebpf });
+        let source = source.map(KernelTable::map_data).transpose()?;
+        let servers = config.servers.iter().map(|server| server.name.clone()).collect();
+        self.xdp = Some(Attached {
+            maps,
+            slot: 0,
+            service: Service::FREE,
+            interfaces: Vec::new(),
+            ebpf,
+            claim: Some(Claim { source, servers }),
+        });
         Ok(())
-    }
-
-    /// Servers that the flags no longer name take nobody new; their ids are free once nothing names them.
-    fn retire(
-        &mut self,
-        config: &Config,
-        maps: &mut Maps,
-        source: Option<&KernelTable>,
-        servers: &[(Identity, Operator)],
-    ) {
-        let keep: Vec<&str> = config.servers.iter().map(|server| server.name.as_str()).collect();
-        for (name, id) in self.registry.retired(&config.name, &keep) {
-            debug_assert!(servers.iter().all(|(identity, _)| identity.id != id));
-            publish::remove_server(maps, id);
-            let mut held = flows::names_server(maps, id);
-            if let Some(source) = source {
-                source.for_each(&mut |_, entry| held |= entry.server() == id);
-            }
-            if !held {
-                self.registry.forget(&config.name, &name);
-            }
-        }
     }
 }
 

@@ -15,6 +15,10 @@ use nix::sys::statfs::{FsType, statfs};
 
 use super::syscall::netns_cookie;
 
+/// The pin of the `source` table in a service's folder.
+pub(super) const SOURCE: &str = "source";
+/// The pin of the registry of servers.
+pub(super) const REGISTRY: &str = "registry";
 const BPFFS: &str = "/sys/fs/bpf";
 /// linux/magic.h
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);

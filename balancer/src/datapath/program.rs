@@ -8,7 +8,7 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
 use aya::programs::{ProgramError, Xdp};
 use balancer_ebpf::abi::Flow;
-use nix::net::if_::if_nametoindex;
+use nix::net::if_::{if_indextoname, if_nametoindex};
 
 use super::maps::Maps;
 use super::netdev;
@@ -40,7 +40,8 @@ pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
     Ok(program)
 }
 
-/// Attaches to every interface of the list, or takes over the pinned link of an earlier process, without a gap.
+/// Attaches to every interface of the list, and takes over the pinned links of earlier processes, without a gap.
+/// Returns every interface that has the program now, also those of other services.
 ///
 /// # Errors
 /// Names the interface and what to do.
@@ -51,7 +52,7 @@ pub fn attach(
     maps: &mut Maps,
     rollback: &mut Rollback,
 ) -> anyhow::Result<Vec<InterfaceInfo>> {
-    let mut attached = Vec::new();
+    let mut wanted = Vec::new();
     for interface in interfaces {
         let index = if_nametoindex(interface.name.as_str()).map_err(|_| {
             anyhow!(
@@ -59,61 +60,78 @@ pub fn attach(
                 interface.name
             )
         })?;
-        let mode = match adopt(program, pins, index) {
-            Some(()) => netdev::attached_mode(index).unwrap_or("unknown"),
-            None => {
-                forget_flows_of(maps, index)?;
-                rollback.note(pins.link(index));
-                attach_fresh(program, interface, pins, index)?
-            }
-        };
-        attached.push(InterfaceInfo { name: interface.name.clone(), index, mode });
+        wanted.push((index, interface));
     }
-    // Another service's interfaces run the same program: they are updated with ours.
-    let ours: Vec<u32> = attached.iter().map(|interface| interface.index).collect();
-    for index in pins.linked_interfaces().into_iter().filter(|index| !ours.contains(index)) {
-        if adopt(program, pins, index).is_none() {
-            let _ = fs::remove_file(pins.link(index));
+    let mut attached = pins.linked_interfaces();
+    attached.retain(|index| adopt(program, pins, *index));
+    let fresh: Vec<_> = wanted.iter().filter(|(index, _)| !attached.contains(index)).collect();
+    if !fresh.is_empty() {
+        forget_flows_beyond(maps, &attached);
+    }
+    for (index, interface) in fresh {
+        rollback.note(pins.link(*index));
+        attach_fresh(program, interface, pins, *index)?;
+        attached.push(*index);
+    }
+    let attached: Vec<_> = attached.into_iter().filter_map(describe).collect();
+    for (index, interface) in wanted {
+        let mode = attached.iter().find(|info| info.index == index).map(|info| info.mode);
+        if interface.mode == XdpMode::Native && mode == Some("generic") {
+            bail!(
+                "--xdp {name},mode=native: the program is attached to {name} in generic mode; detach the services \
+                 here first (balancer detach)",
+                name = interface.name
+            );
         }
     }
     Ok(attached)
 }
 
-/// Lets fast packets leave by those interfaces that can transmit them; says which cannot.
-///
-/// # Errors
-/// When the kernel refuses the map.
-pub fn open_for_transmission(maps: &mut Maps, attached: &[InterfaceInfo]) -> anyhow::Result<Vec<String>> {
+/// Lets fast packets leave by those interfaces that can transmit them; says which cannot, and which are gone.
+pub fn open_for_transmission(maps: &mut Maps, attached: &[InterfaceInfo]) -> Vec<String> {
+    // A generic program hands over whole socket buffers, which any device takes; a native one raw frames, which a
+    // device without the driver's support loses without a trace, whatever mode its own program runs in.
+    let all_generic = attached.iter().all(|interface| interface.mode == "generic");
     let mut notes = Vec::new();
     for InterfaceInfo { name, index, mode } in attached {
-        let can = *mode == "generic" || netdev::transmits(*index).unwrap_or(true);
+        if if_indextoname(*index).is_err() {
+            notes.push(format!("{name} is gone; when it is back, restart balancer to attach to it again"));
+            continue;
+        }
+        let can = all_generic || netdev::transmits(*index).unwrap_or(*mode == "native");
         let is_open = maps.interfaces.get(*index, 0).is_ok();
         if can && !is_open {
-            maps.interfaces.insert(*index, *index, None, 0).with_context(|| format!("interface {name}"))?;
-        }
-        if !can {
-            if is_open {
-                let _ = maps.interfaces.remove(*index);
+            if let Err(error) = maps.interfaces.insert(*index, *index, None, 0) {
+                notes.push(format!("nothing fast leaves by {name}: {error}"));
             }
+        } else if !can {
+            let _ = maps.interfaces.remove(*index);
             notes.push(format!(
                 "{name} cannot transmit XDP frames, so nothing fast leaves by it; on a veth pair: ethtool -K <its \
                  peer> gro on"
             ));
         }
     }
-    Ok(notes)
+    notes
 }
 
-/// Replaces the program behind a pinned link. `None`: there is no link, or its interface is gone.
-fn adopt(program: &mut Xdp, pins: &Pins, index: u32) -> Option<()> {
+fn describe(index: u32) -> Option<InterfaceInfo> {
+    let name = if_indextoname(index).ok()?.into_string().ok()?;
+    Some(InterfaceInfo { name, index, mode: netdev::attached_mode(index).unwrap_or("unknown") })
+}
+
+/// Replaces the program behind a pinned link. False: the link's interface is gone, and now its pin.
+fn adopt(program: &mut Xdp, pins: &Pins, index: u32) -> bool {
     let path = pins.link(index);
-    let link = PinnedLink::from_pin(&path).ok()?;
-    let link = XdpLink::try_from(FdLink::from(link)).ok()?;
-    if program.attach_to_link(link).is_err() {
+    let link = PinnedLink::from_pin(&path).ok().and_then(|link| XdpLink::try_from(FdLink::from(link)).ok());
+    let adopted = link.and_then(|link| program.attach_to_link(link).ok());
+    let Some(id) = adopted else {
         let _ = fs::remove_file(&path);
-        return None;
-    }
-    Some(())
+        return false;
+    };
+    // The pin alone holds the link from here on, so that whoever removes the pin detaches the program.
+    drop(program.take_link(id));
+    true
 }
 
 fn attach_fresh(
@@ -121,15 +139,15 @@ fn attach_fresh(
     interface: &InterfaceConfig,
     pins: &Pins,
     index: u32,
-) -> anyhow::Result<&'static str> {
+) -> anyhow::Result<()> {
     let name = &interface.name;
-    let modes: &[(AyaMode, &'static str)] = match interface.mode {
-        XdpMode::Auto => &[(AyaMode::Driver, "native"), (AyaMode::Skb, "generic")],
-        XdpMode::Native => &[(AyaMode::Driver, "native")],
-        XdpMode::Generic => &[(AyaMode::Skb, "generic")],
+    let modes: &[AyaMode] = match interface.mode {
+        XdpMode::Auto => &[AyaMode::Driver, AyaMode::Skb],
+        XdpMode::Native => &[AyaMode::Driver],
+        XdpMode::Generic => &[AyaMode::Skb],
     };
     let mut refusal = None;
-    for (mode, word) in modes {
+    for mode in modes {
         match program.attach_to_if_index(index, *mode) {
             Ok(id) => {
                 let link = program.take_link(id)?;
@@ -137,7 +155,7 @@ fn attach_fresh(
                     .with_context(|| format!("--xdp {name}: this kernel has no links for XDP (5.9 has)"))?;
                 let path = pins.link(index);
                 link.pin(&path).with_context(|| format!("cannot pin {}", path.display()))?;
-                return Ok(word);
+                return Ok(());
             }
             // Only a driver that has no XDP at all is reason to try the next mode.
             Err(error) if os_error(&error) == Some(libc::EOPNOTSUPP) => refusal = Some(error),
@@ -177,18 +195,18 @@ fn os_error(error: &ProgramError) -> Option<i32> {
     }
 }
 
-/// While the program was not on this interface, the stack has owned the tuples of the flows that came in by it.
-fn forget_flows_of(maps: &mut Maps, index: u32) -> anyhow::Result<()> {
-    let stale = |flow: &Flow| flow.client_ifindex == index || flow.server_ifindex == index;
-    let keys: Vec<_> = maps
-        .flows
-        .iter()
-        .filter_map(Result::ok)
-        .filter(|(_, flow)| stale(flow))
-        .map(|(key, _)| key)
-        .collect();
+/// While the program was not on an interface, the stack has owned the tuples of the flows that use it. Before it is
+/// attached anew they are removed: all flows but those between interfaces that have had the program all along.
+fn forget_flows_beyond(maps: &mut Maps, adopted: &[u32]) {
+    let is_stale =
+        |flow: &Flow| !adopted.contains(&flow.client_ifindex) || !adopted.contains(&flow.server_ifindex);
+    let entries = maps.flows.iter().filter_map(Result::ok);
+    let keys: Vec<_> = entries.filter(|(_, flow)| is_stale(flow)).map(|(key, _)| key).collect();
     for key in keys {
         let _ = maps.flows.remove(&key);
     }
-    Ok(())
+    let open: Vec<u32> = maps.interfaces.keys().filter_map(Result::ok).collect();
+    for index in open.into_iter().filter(|index| !adopted.contains(index)) {
+        let _ = maps.interfaces.remove(index);
+    }
 }

@@ -130,11 +130,32 @@ pub fn server(maps: &mut Maps, server: &Server) -> anyhow::Result<()> {
         SocketAddr::V4(v4) => (v4.ip().octets(), source_towards(v4.into())),
         SocketAddr::V6(_) => ([0; 4], [0; 4]),
     };
-    let entry = KernelServer { meta: meta(state), address, snat };
+    write_server(maps, id, KernelServer { meta: meta(state), address, snat })
+}
+
+/// Looks again which address of ours the kernel uses towards a server: addresses and routes come and go while the
+/// server's state stays the same.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn source_address(maps: &mut Maps, id: u16, server: SocketAddr) -> anyhow::Result<()> {
+    let entry = maps.servers.get(&u32::from(id), 0)?;
+    let snat = source_towards(server);
+    if entry.snat == snat || entry.address == [0; 4] {
+        return Ok(());
+    }
+    write_server(maps, u32::from(id), KernelServer { snat, ..entry })
+}
+
+fn write_server(maps: &mut Maps, id: u32, entry: KernelServer) -> anyhow::Result<()> {
     let old = maps.servers.get(&id, 0)?;
-    if (old.address, old.snat) != (address, snat) {
-        maps.servers.set(id, KernelServer { meta: meta(SERVER_ABSENT), ..old }, 0)?;
-        maps.servers.set(id, KernelServer { meta: meta(SERVER_ABSENT), ..entry }, 0)?;
+    if (old.address, old.snat) != (entry.address, entry.snat) {
+        let absent = |server: KernelServer| KernelServer {
+            meta: ServerMeta { state: SERVER_ABSENT, ..ServerMeta::unpack(server.meta) }.pack(),
+            ..server
+        };
+        maps.servers.set(id, absent(old), 0)?;
+        maps.servers.set(id, absent(entry), 0)?;
     }
     Ok(maps.servers.set(id, entry, 0)?)
 }

@@ -33,6 +33,8 @@ unsafe impl aya::Pod for Record {}
 #[derive(Debug)]
 pub struct Registry {
     map: HashMap<MapData, Name, Record>,
+    /// New generations: written when the start has succeeded, so that one that fails changes nothing.
+    pending: Vec<(Name, Record)>,
 }
 
 impl Registry {
@@ -53,7 +55,7 @@ impl Registry {
                 MapData::from_pin(path).with_context(|| format!("cannot open {}", path.display()))?;
             HashMap::try_from(Map::HashMap(pinned))?
         };
-        Ok(Self { map })
+        Ok(Self { map, pending: Vec::new() })
     }
 
     /// The identity of a server at `address`, and the operator's wish on record. A name keeps its id; another address
@@ -81,12 +83,32 @@ impl Registry {
         };
         let (octets, port) = (octets(address.ip()), address.port().to_be_bytes());
         if (record.address, record.port) != (octets, port) {
-            record.generation = record.generation.wrapping_add(1);
+            let is_new = record.generation == 0;
+            // Zero means new, so the count skips it when it wraps.
+            record.generation = record.generation.checked_add(1).unwrap_or(1);
             (record.address, record.port) = (octets, port);
-            self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
+            if is_new {
+                // At once: the id must not be given to anybody else.
+                self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
+            } else {
+                self.pending.push((name, record));
+            }
         }
         let identity = Identity { id: u16::from_ne_bytes(record.id), generation: record.generation };
         Ok((identity, Operator::from_u8(record.operator)))
+    }
+
+    /// The start has succeeded: new generations count from now on.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn commit(&mut self) -> anyhow::Result<()> {
+        for (name, mut record) in self.pending.drain(..) {
+            // The operator may have changed their mind meanwhile.
+            record.operator = self.map.get(&name, 0).map_or(record.operator, |now| now.operator);
+            self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
+        }
+        Ok(())
     }
 
     /// Records the operator's wish.

@@ -10,19 +10,22 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use aya::Ebpf;
+use aya::maps::MapData;
 use balancer_ebpf::abi::Service;
 use balancer_ebpf::counter::Outcome;
 use nix::fcntl::Flock;
 
 use super::collect::Collector;
+use super::kernel_table::KernelTable;
 use super::maps::Maps;
-use super::pins::{Pins, Rollback};
+use super::pins::{self, Pins, Rollback};
 use super::registry::Registry;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, program, publish};
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
 use crate::server::Server;
+use crate::table::Store as _;
 
 /// How often the program is told that we live, and wildcards are looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -30,6 +33,8 @@ const HEARTBEAT: Duration = Duration::from_secs(1);
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
 /// Heartbeats between two looks at what interfaces can transmit.
 const TRANSMISSION_CHECK: u32 = 5;
+/// Servers whose source address is looked at again in one heartbeat.
+const SERVERS_A_BEAT: usize = 64;
 
 /// A running service's hold on the kernel.
 pub struct Datapath {
@@ -37,8 +42,8 @@ pub struct Datapath {
     pub(super) config: DatapathConfig,
     pub(super) listen: Vec<SocketAddr>,
     pub(super) name: String,
-    /// Server names by id, for `show flows`.
-    pub(super) names: HashMap<u16, String>,
+    /// Ids, names and addresses of the servers.
+    pub(super) servers: Vec<(u16, String, SocketAddr)>,
 }
 
 /// What the publisher, the upkeep and the view share; none of them is on the request path.
@@ -59,6 +64,16 @@ pub(super) struct Attached {
     pub(super) interfaces: Vec<InterfaceInfo>,
     /// The program itself; once its links are pinned it stays without us.
     pub(super) ebpf: Ebpf,
+    /// What is left to be done by [`Datapath::attach`].
+    pub(super) claim: Option<Claim>,
+}
+
+/// What a start that has got as far as listening enters into the maps.
+pub(super) struct Claim {
+    /// The `source` table, for the program to read.
+    pub(super) source: Option<MapData>,
+    /// Names of the servers that the flags name.
+    pub(super) servers: Vec<String>,
 }
 
 impl Datapath {
@@ -68,16 +83,25 @@ impl Datapath {
     /// Names the interface and what to do; what was made is taken back.
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Inner { pins, rollback, xdp, .. } = &mut *inner;
-        let Some(Attached { maps, slot, service, interfaces, ebpf }) = xdp else {
+        let Inner { pins, registry, rollback, xdp, .. } = &mut *inner;
+        let _turn = pins.lock_shared()?;
+        registry.commit()?;
+        let Some(Attached { maps, slot, service, interfaces, ebpf, claim }) = xdp else {
             rollback.commit();
             return Ok(Vec::new());
         };
-        let _turn = pins.lock_shared()?;
+        *slot = publish::slot(maps, &self.name)?;
+        if let Some(Claim { source, servers }) = claim.take() {
+            if let Some(source) = source {
+                let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
+                maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
+            }
+            retire(&self.name, &servers, registry, maps, pins);
+        }
         publish::listens(maps, *slot, &self.listen)?;
         let program = ebpf.program_mut("balancer").context("the object holds no program")?.try_into()?;
         *interfaces = program::attach(program, &self.config.interfaces, pins, maps, rollback)?;
-        let mut notes = program::open_for_transmission(maps, interfaces)?;
+        let mut notes = program::open_for_transmission(maps, interfaces);
         if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
             notes.push(format!(
                 "the flow table holds {} flows, as it was made; --flow-table {} counts once the last service here has \
@@ -127,7 +151,8 @@ impl Datapath {
         let mut beats = 0_u32;
         loop {
             beats = beats.wrapping_add(1);
-            let result = self.beat(beats.is_multiple_of(TRANSMISSION_CHECK));
+            let turn = (beats as usize).wrapping_mul(SERVERS_A_BEAT) % self.servers.len().max(1);
+            let result = self.beat(turn, beats.is_multiple_of(TRANSMISSION_CHECK));
             let message = match result {
                 Ok(notes) => notes.join("; "),
                 Err(error) => format!("{error:#}"),
@@ -143,14 +168,20 @@ impl Datapath {
         }
     }
 
-    fn beat(&self, check_transmission: bool) -> anyhow::Result<Vec<String>> {
+    fn beat(&self, turn: usize, check_transmission: bool) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
         let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else {
             return Ok(Vec::new());
         };
         publish::heartbeat(maps, *slot, service)?;
         publish::listens(maps, *slot, &self.listen)?;
-        if check_transmission { program::open_for_transmission(maps, interfaces) } else { Ok(Vec::new()) }
+        // A bounded number a beat: a thousand servers take their turns.
+        for (id, _, address) in
+            self.servers.iter().cycle().skip(turn).take(self.servers.len().min(SERVERS_A_BEAT))
+        {
+            publish::source_address(maps, *id, *address)?;
+        }
+        Ok(if check_transmission { program::open_for_transmission(maps, interfaces) } else { Vec::new() })
     }
 
     async fn collect(&self) {
@@ -176,10 +207,15 @@ impl Datapath {
     pub fn leave(&self) {
         if self.config.detach_on_stop {
             let pins = self.lock().pins.clone();
-            if let Err(error) = detach::remove(&pins, &self.name) {
+            let turn = pins.lock_shared();
+            if let Err(error) = turn.and_then(|_turn| detach::remove(&pins, &self.name)) {
                 log::warn(format_args!("cannot detach: {error:#}"));
             }
         }
+    }
+
+    fn names(&self) -> HashMap<u16, String> {
+        self.servers.iter().map(|(id, name, _)| (*id, name.clone())).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
@@ -211,7 +247,7 @@ impl View for Datapath {
 
     fn flows(&self) -> Vec<FlowRow> {
         match &self.lock().xdp {
-            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &self.names),
+            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &self.names()),
             None => Vec::new(),
         }
     }
@@ -223,4 +259,25 @@ fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
         values.map_or(0, |values| values.iter().sum())
     };
     Outcome::ALL.iter().map(|outcome| (outcome.name(), sum(outcome))).collect()
+}
+
+/// Servers that the flags no longer name take nobody new; their ids are free once nothing names them.
+fn retire(service: &str, servers: &[String], registry: &mut Registry, maps: &mut Maps, pins: &Pins) {
+    let keep: Vec<&str> = servers.iter().map(String::as_str).collect();
+    // Also when this run has no such table: the next one may.
+    let table = pins.service(service).join(pins::SOURCE);
+    let table = table.exists().then(|| KernelTable::open_as_it_is(&table));
+    for (name, id) in registry.retired(service, &keep) {
+        publish::remove_server(maps, id);
+        let mut held = flows::names_server(maps, id);
+        match &table {
+            Some(Ok(table)) => table.for_each(&mut |_, entry| held |= entry.server() == id),
+            // Nobody knows: better an id too few.
+            Some(Err(_)) => held = true,
+            None => {}
+        }
+        if !held {
+            registry.forget(service, &name);
+        }
+    }
 }
