@@ -161,6 +161,48 @@ fn a_body_that_stops_coming_is_a_request_time_out() {
     assert_eq!(client.response().status(), 408);
 }
 
+const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nContent-Length: 5\r\n\r\n";
+
+#[test]
+fn a_client_that_is_told_late_to_go_on_is_not_a_slow_one() {
+    let (origin, connections) = Origin::by_hand();
+    let builder = Builder::new([]).server(origin.address);
+    let balancer = builder.timeouts(|timeouts| timeouts.client = Duration::from_millis(200)).start();
+    let mut client = balancer.client();
+    client.send(EXPECTING);
+    let mut server = connections.recv_timeout(super::PATIENCE).expect("connection");
+    server.head().expect("read").expect("head");
+    server.stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").expect("write");
+    assert_eq!(client.response_to_head().status(), 103);
+    std::thread::sleep(Duration::from_millis(700));
+    server.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("write");
+    assert_eq!(client.response_to_head().status(), 100);
+    client.send("hello");
+    server.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").expect("write");
+    assert_eq!(client.response().status(), 200);
+
+    client.send(EXPECTING);
+    server.head().expect("read").expect("head");
+    server.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("write");
+    assert_eq!(client.response_to_head().status(), 100);
+    assert_eq!(client.response().status(), 408, "now it is the client's turn");
+}
+
+#[test]
+fn a_server_that_does_not_say_go_on_is_silent() {
+    let (origin, _connections) = Origin::by_hand();
+    let builder = Builder::new([]).server(origin.address);
+    let balancer = builder
+        .timeouts(|timeouts| {
+            timeouts.client = Duration::from_millis(100);
+            timeouts.server = Duration::from_millis(400);
+        })
+        .start();
+    let response = balancer.client().send(EXPECTING).response();
+    assert_eq!(response.status(), 504);
+    assert!(balancer.log_line(0).ends_with(" fault=server-silent\n"));
+}
+
 #[test]
 fn a_client_that_leaves_in_mid_body_takes_its_request_along() {
     let (origin, connections) = Origin::by_hand();

@@ -210,6 +210,7 @@ fn malformed_requests_are_refused_with_their_status_and_nothing_is_passed_on() {
         (431, format!("{get}X: {long}\r\n\r\n")),
         (431, format!("{get}{many}\r\n")),
         (501, format!("{post}Transfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n")),
+        (400, "GET /a b HTTP/1.1\r\nHost: a\r\n\r\n".into()),
         (505, "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".into()),
     ];
     for (line, (status, request)) in table.iter().enumerate() {

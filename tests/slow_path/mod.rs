@@ -3,6 +3,7 @@
 
 pub mod balancer;
 pub mod client;
+mod descriptors;
 mod failures;
 mod messages;
 pub mod origin;

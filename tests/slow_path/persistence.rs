@@ -314,3 +314,29 @@ fn a_request_that_no_server_answers_leaves_nothing_in_the_table() {
     balancer.log_line(0);
     assert_eq!(balancer.entry("127.0.0.1"), None);
 }
+
+#[test]
+fn a_client_of_a_server_far_down_the_list_is_moved_too() {
+    let origin = Origin::named("alive");
+    let alive = (0..70).fold(Builder::new([cookie()]), |builder, _| builder.server(origin.address));
+    let balancer = alive.server(refusing()).start();
+    let response = balancer.client().get_with_cookie("SRV=s71");
+    assert_eq!((response.status(), response.header("set-cookie")), (200, Some("SRV=s1; path=/")));
+    assert_eq!((balancer.letters(0).as_str(), balancer.stats().redispatches), ("DI", 1));
+}
+
+#[test]
+fn a_value_that_is_repeated_does_not_push_out_one_that_can_be_used() {
+    let (balancer, _s1, _s2) = two_servers();
+    balancer.service.servers.set_health(0, Health::Down);
+    let repeated = "SRV=s1; ".repeat(10);
+    let response = balancer.client().get_with_cookie(&format!("{repeated}SRV=s2"));
+    assert_eq!((response.text().as_str(), response.header("set-cookie")), ("s2", None));
+}
+
+#[test]
+fn cookies_without_ours_reach_the_server_as_they_are() {
+    let (balancer, s1, _s2) = two_servers();
+    assert_eq!(balancer.client().get_with_cookie("a=1;b=2;;c=3;").text(), "s1");
+    assert_eq!(s1.request().header("cookie"), Some("a=1;b=2;;c=3;"));
+}

@@ -97,7 +97,9 @@ async fn connect(address: SocketAddr, limit: Duration) -> Finding {
     }
 }
 
-fn is_ours(error: &io::Error) -> bool {
+/// Whether a connection failed on this side: this host is short of something, or forbids it. Says nothing about the
+/// server.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
     let code = error.raw_os_error().map(Errno::from_raw);
     matches!(
         code,
@@ -108,6 +110,7 @@ fn is_ours(error: &io::Error) -> bool {
                 | Errno::ENOMEM
                 | Errno::EADDRNOTAVAIL
                 | Errno::EPERM
+                | Errno::EACCES
         )
     )
 }
@@ -132,6 +135,14 @@ mod tests {
         }
         let longest = Duration::from_secs(365 * 24 * 3600);
         assert!(jittered(longest, 200) > longest);
+    }
+
+    #[test]
+    fn what_this_host_lacks_is_not_the_servers_fault() {
+        use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+        let is_ours = |errno: Errno| is_ours(&io::Error::from_raw_os_error(errno as i32));
+        assert!([EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM].into_iter().all(is_ours));
+        assert!(![Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ETIMEDOUT].into_iter().any(is_ours));
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) enum Name {
     HopByHop,
     Cookie,
     SetCookie,
+    Expect,
     /// Left by a proxy before us: Via, Forwarded, X-Forwarded-For.
     Proxied,
     Other,
@@ -52,6 +53,7 @@ impl Name {
             3 if is("via") => Self::Proxied,
             4 if is("host") => Self::Host,
             6 if is("cookie") => Self::Cookie,
+            6 if is("expect") => Self::Expect,
             7 if is("upgrade") => Self::HopByHop,
             9 if is("forwarded") => Self::Proxied,
             10 if is("connection") => Self::Connection,

@@ -29,6 +29,8 @@ pub struct Request<'b, 'h> {
     pub keep_alive: bool,
     /// It came through another proxy: `Via`, `Forwarded` or `X-Forwarded-For`.
     pub proxied: bool,
+    /// It may hold its body back until it is told to go on: `Expect: 100-continue`, which 1.0 does not have.
+    pub awaits_continue: bool,
     form: Form<'b>,
     has_host: bool,
     survey: Survey,
@@ -81,12 +83,13 @@ pub fn parse<'b, 'h>(
     let headers: &'h [Header<'b>] = parsed.headers;
 
     let mut survey = Survey::default();
-    let (mut has_host, mut proxied) = (false, false);
+    let (mut has_host, mut proxied, mut expects) = (false, false, false);
     for header in headers {
         match Name::of(header.name) {
             Name::Host if has_host || !is_authority(header.value) => return Err(Fault::Host),
             Name::Host => has_host = true,
             Name::Proxied => proxied = true,
+            Name::Expect => expects |= header.value.eq_ignore_ascii_case(b"100-continue"),
             name => survey.note(name, header.value)?,
         }
     }
@@ -111,6 +114,7 @@ pub fn parse<'b, 'h>(
         framing,
         keep_alive,
         proxied,
+        awaits_continue: expects && version == Version::Http11,
         form,
         has_host,
         survey,
@@ -216,12 +220,17 @@ fn fault_of(error: httparse::Error, bytes: &[u8]) -> Fault {
     }
 }
 
-/// Whether the request line ends in something that is a version, though not one of ours.
+/// Whether the request line is three words, the last of them a version, though not one of ours.
 fn names_a_version(bytes: &[u8]) -> bool {
     let line =
         bytes.trim_ascii_start().split(|&byte| byte == b'\r' || byte == b'\n').next().unwrap_or_default();
-    let word = line.split(|&byte| byte == b' ').next_back().unwrap_or_default();
-    matches!(word, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
+    let mut words = line.split(|&byte| byte == b' ');
+    let (Some([_, ..]), Some([_, ..]), Some(version), None) =
+        (words.next(), words.next(), words.next(), words.next())
+    else {
+        return false;
+    };
+    matches!(version, [b'H', b'T', b'T', b'P', b'/', major, b'.', minor] if major.is_ascii_digit() && minor.is_ascii_digit())
 }
 
 fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
@@ -302,6 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn cookies_without_ours_pass_byte_for_byte() {
+        for cookies in ["a=1;b=2;;c=3;", "", ";", "SRV", "$SRV=s2;a", "srv=s2 ;  b"] {
+            let head = format!("GET / HTTP/1.1\r\nHost: x\r\ncookie: {cookies}\r\nA: b\r\n\r\n");
+            assert_eq!(sent_on(&head), head);
+        }
+    }
+
+    #[test]
+    fn only_a_1_1_client_may_wait_before_its_body() {
+        for (fields, expected) in [
+            ("HTTP/1.1\r\nHost: x\r\nexpect: 100-Continue", true),
+            ("HTTP/1.1\r\nHost: x\r\nExpect: something", false),
+            ("HTTP/1.0\r\nHost: x\r\nExpect: 100-continue", false),
+        ] {
+            let head = format!("POST / {fields}\r\nContent-Length: 1\r\n\r\n");
+            let mut slots = Slots::default();
+            let request =
+                parse(head.as_bytes(), &mut slots, &Limits::default()).expect("good").expect("whole");
+            assert_eq!(request.awaits_continue, expected, "{fields}");
+        }
+    }
+
+    #[test]
     fn several_cookie_headers_each_lose_ours() {
         assert_eq!(
             sent_on("GET / HTTP/1.1\r\nHost: x\r\nCookie: SRV=s1\r\nCookie: b=2; SRV=s2\r\n\r\n"),
@@ -342,7 +374,7 @@ mod tests {
 
     #[test]
     fn refuses_with_the_fault_that_names_the_status() {
-        let table: [(&str, Fault); 33] = [
+        let table: [(&str, Fault); 36] = [
             ("GET / HTTP/1.1\n\n", Fault::LineEnd),
             ("GET / HTTP/1.1\r\nHost: a\n\r\n", Fault::LineEnd),
             ("\nGET / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::LineEnd),
@@ -358,6 +390,9 @@ mod tests {
             ("GET  / HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
             ("GET / \r\nHost: a\r\n\r\n", Fault::Syntax),
             ("GET /\r\n\r\n", Fault::Syntax),
+            ("GET /a b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET /a b HTTP/2.0\r\nHost: a\r\n\r\n", Fault::Syntax),
+            ("GET / HTTP/1.1 HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
             ("GET /a\x01b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Syntax),
             ("GET /ü HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),
             ("GET /a#b HTTP/1.1\r\nHost: a\r\n\r\n", Fault::Target),

@@ -16,17 +16,27 @@ pub fn values<'a>(header: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [
     crumbs(header).filter(move |crumb| crumb.name == name.as_bytes()).map(|crumb| unquote(crumb.value))
 }
 
-/// Writes the header without the cookie `name` to `out`; true if anything is left of it.
-/// Untouched crumbs are copied byte for byte, joined by `; `.
+/// Writes the header without the cookie `name` to `out`; false if nothing is left of it.
+/// Untouched crumbs are copied byte for byte, joined by `; `; a header without our cookie is copied as it is.
 pub fn write_without(header: &[u8], name: &str, out: &mut Vec<u8>) -> bool {
     let start = out.len();
-    for crumb in crumbs(header).filter(|crumb| crumb.name != name.as_bytes() && !crumb.raw.is_empty()) {
-        if out.len() > start {
-            out.extend_from_slice(b"; ");
+    let mut has_ours = false;
+    for crumb in crumbs(header) {
+        if crumb.name == name.as_bytes() {
+            has_ours = true;
+        } else if !crumb.raw.is_empty() {
+            if out.len() > start {
+                out.extend_from_slice(b"; ");
+            }
+            out.extend_from_slice(crumb.raw);
         }
-        out.extend_from_slice(crumb.raw);
     }
-    out.len() > start
+    if !has_ours {
+        // Written over rather than looked for first: that would read every header twice.
+        out.truncate(start);
+        out.extend_from_slice(header);
+    }
+    out.len() > start || !has_ours
 }
 
 /// The name that a Set-Cookie header sets.
@@ -102,6 +112,8 @@ mod tests {
         assert_eq!(stripped("SRV=s2"), None);
         assert_eq!(stripped("SRV=s2; SRV=s1;"), None);
         assert_eq!(stripped("SRV=s2;a = \"x\"").as_deref(), Some("a = \"x\""));
+        assert_eq!(stripped("a=1;b=2;;c=3;").as_deref(), Some("a=1;b=2;;c=3;"));
+        assert_eq!(stripped("").as_deref(), Some(""));
     }
 
     #[test]

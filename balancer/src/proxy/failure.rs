@@ -20,6 +20,8 @@ pub(super) enum Failure {
     NoServer,
     /// No connection to the chosen server, after all retries.
     Unreachable,
+    /// No connection to the chosen server, since this host is short of what it takes.
+    Shortage,
     /// The server was silent for `--timeout-server`.
     ServerSilent,
     /// The server closed before it answered anything.
@@ -41,6 +43,7 @@ impl Failure {
             Self::ClientGone => return None,
             Self::NoServer => (503, "no server is available"),
             Self::Unreachable => (503, "the server cannot be reached"),
+            Self::Shortage => (503, "the balancer is short of resources"),
             Self::ServerSilent => (504, "the server did not answer in time"),
             Self::ServerClosed | Self::ServerCut => (502, "the server closed the connection"),
             Self::ServerMalformed(_) => (502, "the server's answer is malformed"),
@@ -63,6 +66,7 @@ impl Failure {
             Self::ClientGone => "client-gone",
             Self::NoServer => "no-server",
             Self::Unreachable => "unreachable",
+            Self::Shortage => "shortage",
             Self::ServerSilent => "server-silent",
             Self::ServerClosed => "server-closed",
             Self::ServerCut => "server-cut",

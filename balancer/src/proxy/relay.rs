@@ -76,6 +76,11 @@ impl Relay {
         self.passed == 0
     }
 
+    /// The source has been heard after what was composed.
+    pub(super) fn has_continued(&self) -> bool {
+        self.passed > self.composed.len() as u64
+    }
+
     /// It is the source that is waited for, not the sink.
     pub(super) fn awaits_source(&self) -> bool {
         !self.is_over() && self.pending == 0 && self.sent == self.composed.len()

@@ -58,6 +58,8 @@ struct Incoming {
     keep_alive: bool,
     to_head: bool,
     idempotent: bool,
+    /// The client may hold its body back until it hears a 100.
+    awaits_continue: bool,
     /// Interim responses so far.
     interims: u32,
 }
@@ -176,6 +178,11 @@ impl Incoming {
     /// What may be done with connections that were used before.
     fn reuse(&self) -> Reuse {
         if self.idempotent && self.upload.is_whole() { Reuse::Freely } else { Reuse::Carefully }
+    }
+
+    /// It is the client's turn to send the rest of it.
+    fn awaits_client(&self) -> bool {
+        self.upload.awaits_source() && (!self.awaits_continue || self.upload.has_continued())
     }
 
     /// Sending it a second time can do no harm: nothing was answered, all of it is still here, and either nothing

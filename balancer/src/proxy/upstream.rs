@@ -64,6 +64,13 @@ impl Pool {
         }
     }
 
+    /// Closes them all.
+    pub(super) fn clear(&self) {
+        for idle in &self.idle {
+            idle.borrow_mut().clear();
+        }
+    }
+
     /// Closes what is too old or was closed by its server.
     pub(super) fn sweep(&self, timers: &Timers) {
         for idle in &self.idle {

@@ -16,7 +16,7 @@ use super::worker::Shared;
 use crate::http::request::Request;
 use crate::http::response;
 use crate::persist::Method;
-use crate::persist::decide::{Decision, Finding};
+use crate::persist::decide::{Decision, Finding, Refused};
 use crate::persist::learn::{self, CookieFacts, Letters, SetCookie};
 use crate::persist::trace::{Trace, Verdict};
 
@@ -27,7 +27,7 @@ pub(super) struct Visit {
     /// `None` without a table.
     source: Option<Source>,
     proxied: bool,
-    refused: u64,
+    refused: Refused,
     decision: Decision,
     chosen: Option<usize>,
 }
@@ -42,7 +42,7 @@ impl Visit {
             named: named.unwrap_or_default(),
             source: shared.table.as_ref().map(|_| Source::new(client)),
             proxied: request.proxied,
-            refused: 0,
+            refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,
         }
@@ -68,8 +68,8 @@ impl Visit {
 
     /// Takes the chosen server out: it cannot be reached.
     pub(super) fn refuse(&mut self) {
-        if let Some(server) = self.chosen.take().filter(|&server| server < 64) {
-            self.refused |= 1 << server;
+        if let Some(server) = self.chosen.take() {
+            self.refused.insert(server);
         }
     }
 
@@ -81,7 +81,7 @@ impl Visit {
         let Some(rest @ [_, ..]) = shared.service.config.persist.methods().get(heard..) else { return };
         for method in rest {
             let finding = self.finding(&shared, method);
-            self.decision.weigh(finding, &shared.service.servers, self.refused);
+            self.decision.weigh(finding, &shared.service.servers, &self.refused);
         }
         // Parallel requests without a cookie shall find where this client is.
         self.reserve();
@@ -131,11 +131,11 @@ impl Visit {
                 break;
             }
             let finding = self.finding(&shared, method);
-            self.decision.weigh(finding, &service.servers, self.refused);
+            self.decision.weigh(finding, &service.servers, &self.refused);
         }
         self.chosen = self.decision.server;
         if self.chosen.is_none() {
-            self.chosen = service.balance.pick(&service.servers, self.refused);
+            self.chosen = service.balance.pick(&service.servers, &self.refused);
             self.decision.trace.balanced = self.chosen.is_some();
         }
     }
@@ -147,7 +147,7 @@ impl Visit {
     fn finding(&mut self, shared: &Shared, method: &Method) -> Finding {
         let servers = &shared.service.servers;
         match (method, &mut self.source, &shared.table) {
-            (Method::Cookie(_), ..) => self.named.finding(servers, self.refused),
+            (Method::Cookie(_), ..) => self.named.finding(servers, &self.refused),
             (Method::Source(_), Some(source), Some(table)) => source.finding(table, servers),
             (Method::Source(_), ..) => Finding::Missing,
         }
@@ -181,7 +181,7 @@ impl Visit {
         self.shared.service.config.persist.cookie()?;
         // Before a decision there is no step; what is to be said then is what a miss would say.
         let verdict = self.step_of(|method| matches!(method, Method::Cookie(_))).unwrap_or(Verdict::Miss);
-        let finding = self.named.finding(&self.shared.service.servers, self.refused);
+        let finding = self.named.finding(&self.shared.service.servers, &self.refused);
         Some(CookieFacts { finding, verdict, present: self.named.present })
     }
 

@@ -1,18 +1,21 @@
 //! A worker: one thread, one runtime, its own listeners, buffers and connections to servers.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use socket2::SockRef;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
+use tokio::time::{sleep, timeout};
 
 use super::buffer::Buffers;
+use super::descriptors::{self, Complaint, Seats};
 use super::session;
 use super::stats::Stats;
 use super::timers::{TICK, Ticks, Timers};
@@ -29,9 +32,6 @@ const BUFFER: usize = 16 * 1024;
 
 /// Pause of a listener when the process or the system has run out of something that a connection needs.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
-/// Time between two log lines about that.
-const ACCEPT_COMPLAINT: Duration = Duration::from_secs(10);
 
 /// What a worker is given. It runs in the thread that calls [`Worker::run`].
 #[derive(Debug)]
@@ -71,11 +71,13 @@ impl Worker {
         spawn_local(tick(Rc::clone(&shared)));
         // An error means that nobody is left to tell us to stop.
         let _ = shutdown.wait_for(|drain| *drain).await;
+        // Before the queues are empty: in a shortage they wait for those who leave now.
+        shared.start_to_drain();
         for listener in accepting {
             // A panic in one listener's task must not keep the others from draining.
             let _ = listener.await;
         }
-        shared.drain().await;
+        shared.until_empty().await;
         Ok(())
     }
 }
@@ -90,9 +92,16 @@ pub(super) struct Shared {
     pub(super) buffers: Rc<Buffers>,
     pub(super) timers: Rc<Timers>,
     pub(super) patience: Patience,
+    seats: Seats,
     draining: Cell<bool>,
     /// Told when a connection ends while draining.
     ended: Notify,
+    /// A listener waits for a client to leave.
+    is_crowded: Cell<bool>,
+    /// Told when one has.
+    left: Notify,
+    /// About connections to servers.
+    complaint: RefCell<Complaint>,
 }
 
 /// The time-outs in ticks.
@@ -131,8 +140,12 @@ impl Shared {
             buffers: Buffers::new(BUFFER.max(service.config.limits.head)),
             timers: Timers::new(),
             patience: Patience::new(&service.config),
+            seats: Seats::new(&service.config),
             draining: Cell::new(false),
             ended: Notify::new(),
+            is_crowded: Cell::new(false),
+            left: Notify::new(),
+            complaint: RefCell::default(),
             service,
         }
     }
@@ -145,14 +158,48 @@ impl Shared {
     /// A client's connection has ended.
     pub(super) fn closed(&self) {
         self.stats.closed();
+        descriptors::client_left();
+        if self.is_crowded.take() {
+            self.left.notify_waiters();
+        }
         if self.is_draining() {
             self.ended.notify_one();
         }
     }
 
-    async fn drain(&self) {
+    /// A connection to `server` has failed because of `error`, which is this host's: gives up what nobody uses.
+    pub(super) fn make_room(&self, server: usize, error: &io::Error) {
+        if descriptors::is_shortage(error) {
+            self.pool.clear();
+        }
+        if descriptors::is_own_limit(error) {
+            descriptors::note_shortage();
+        }
+        let (name, reason) = (&self.service.servers[server].name, log::reason(error));
+        self.complaint
+            .borrow_mut()
+            .make(format_args!("no connection to server {name}: {reason}, which is not the server's doing"));
+    }
+
+    /// Until a client may be accepted.
+    async fn free_seat(&self, complaint: &mut Complaint) {
+        while self.seats.is_full() {
+            complaint.make(format_args!(
+                "connections wait in the queue: there are {} clients; raise the descriptor limit (ulimit -n)",
+                self.seats.limit
+            ));
+            self.is_crowded.set(true);
+            // A client of another worker tells nobody here.
+            let _ = timeout(ACCEPT_PAUSE, self.left.notified()).await;
+        }
+    }
+
+    fn start_to_drain(&self) {
         self.draining.set(true);
         self.timers.wake_all();
+    }
+
+    async fn until_empty(&self) {
         while self.stats.active() > 0 {
             self.ended.notified().await;
         }
@@ -168,66 +215,93 @@ fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
 async fn tick(shared: Rc<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut shortages = descriptors::shortages();
     loop {
         interval.tick().await;
         shared.timers.sweep();
         shared.pool.sweep(&shared.timers);
+        // What one worker is short of, another may hold for nothing.
+        let now = descriptors::shortages();
+        if std::mem::replace(&mut shortages, now) != now {
+            shared.pool.clear();
+        }
     }
 }
 
 /// Accepts until told to drain; then takes what is still in the queue, since its clients believe to be connected.
 async fn accept(shared: Rc<Shared>, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
     let mut complaint = Complaint::default();
+    let mut told = pin!(async {
+        let _ = shutdown.wait_for(|drain| *drain).await;
+    });
     loop {
-        let accepted = tokio::select! {
+        let (stream, peer) = tokio::select! {
+            // In this order: in a shortage or a flood the queue always has something to say.
             biased;
-            accepted = listener.accept() => accepted,
-            _ = shutdown.wait_for(|drain| *drain) => break,
+            () = &mut told => break,
+            accepted = next_client(&shared, &listener, &mut complaint) => accepted,
         };
-        match accepted {
-            Ok((stream, peer)) => serve(&shared, stream, peer),
-            Err(error) if is_shortage(&error) => {
-                complaint.make(&error);
-                tokio::time::sleep(ACCEPT_PAUSE).await;
+        serve(&shared, stream, peer);
+    }
+    if let Ok(listener) = listener.into_std() {
+        empty_queue(&shared, &listener, &mut complaint).await;
+    }
+}
+
+/// Waits for a client, and before that for what it takes to have one more.
+async fn next_client(
+    shared: &Shared,
+    listener: &TcpListener,
+    complaint: &mut Complaint,
+) -> (TcpStream, SocketAddr) {
+    loop {
+        shared.free_seat(complaint).await;
+        match listener.accept().await {
+            Ok(accepted) => return accepted,
+            Err(error) if descriptors::is_shortage(&error) => {
+                complain(complaint, &error);
+                sleep(ACCEPT_PAUSE).await;
             }
             // The client has given up in the queue; the next one has not.
             Err(_) => {}
         }
     }
-    let Ok(listener) = listener.into_std() else { return };
-    while let Ok((stream, peer)) = listener.accept() {
-        let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-        if let Ok(stream) = registered {
-            serve(&shared, stream, peer);
+}
+
+/// Takes the clients that came before the drain. In a shortage they wait for others to leave, which a drain makes them
+/// do.
+async fn empty_queue(shared: &Rc<Shared>, listener: &std::net::TcpListener, complaint: &mut Complaint) {
+    loop {
+        shared.free_seat(complaint).await;
+        match listener.accept() {
+            Ok((stream, peer)) => {
+                let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
+                if let Ok(stream) = registered {
+                    serve(shared, stream, peer);
+                }
+            }
+            Err(error) if descriptors::is_shortage(&error) && shared.stats.active() > 0 => {
+                complain(complaint, &error);
+                shared.pool.clear();
+                sleep(ACCEPT_PAUSE).await;
+            }
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => return,
         }
     }
+}
+
+fn complain(complaint: &mut Complaint, error: &io::Error) {
+    let reason = log::reason(error);
+    complaint.make(format_args!(
+        "connections wait in the queue: {reason}; raise the descriptor limit (ulimit -n)"
+    ));
 }
 
 fn serve(shared: &Rc<Shared>, stream: TcpStream, peer: SocketAddr) {
     shared.stats.accepted();
+    descriptors::client_came();
     spawn_local(session::serve(Rc::clone(shared), stream, peer));
-}
-
-fn is_shortage(error: &io::Error) -> bool {
-    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
-}
-
-/// Says once in a while that connections cannot be accepted.
-#[derive(Default)]
-struct Complaint {
-    last: Option<Instant>,
-}
-
-impl Complaint {
-    fn make(&mut self, error: &io::Error) {
-        if self.last.is_none_or(|last| last.elapsed() >= ACCEPT_COMPLAINT) {
-            self.last = Some(Instant::now());
-            let reason = log::reason(error);
-            log::warn(format_args!(
-                "connections wait in the queue: {reason}; raise the descriptor limit (ulimit -n)"
-            ));
-        }
-    }
 }
 
 #[cfg(test)]

@@ -6,6 +6,7 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 
 use super::{Incoming, Outgoing, Session, announce};
+use crate::health;
 use crate::http::Version;
 use crate::http::body::Framing;
 use crate::http::fault::Fault;
@@ -15,6 +16,7 @@ use crate::http::scan::Scan;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
 use crate::proxy::relay::{Relay, Stop};
+use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::{Reuse, Upstream};
 
 /// Pause before the same server is tried again: long enough for a restarting listener, too short to be noticed.
@@ -51,20 +53,30 @@ impl Session {
         }
     }
 
-    /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server.
+    /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server, unless it
+    /// was this host that was short of something: no other server would be reached either, and the user would be
+    /// moved off one that is well.
     async fn reach(&mut self, incoming: &mut Incoming, reuse: Reuse) -> Result<Upstream, Failure> {
         let shared = Rc::clone(&self.shared);
         let retry = &shared.service.config.retry;
         let mut retries = retry.retries;
+        let mut has_made_room = false;
         loop {
             let server = incoming.visit.choose().ok_or(Failure::NoServer)?;
-            if let Ok(upstream) = Upstream::get(&shared, server, reuse).await {
-                return Ok(upstream);
+            let error = match Upstream::get(&shared, server, reuse).await {
+                Ok(upstream) => return Ok(upstream),
+                Err(error) => error,
+            };
+            let is_ours = health::is_ours(&error);
+            if is_ours && !std::mem::replace(&mut has_made_room, true) {
+                shared.make_room(server, &error);
+                continue;
             }
-            retries = retries.checked_sub(1).ok_or(Failure::Unreachable)?;
+            let failure = if is_ours { Failure::Shortage } else { Failure::Unreachable };
+            retries = retries.checked_sub(1).ok_or(failure)?;
             shared.stats.retried();
             let is_lost = !shared.service.servers[server].state().keeps_users();
-            if retry.redispatch && (retries == 0 || is_lost) {
+            if !is_ours && retry.redispatch && (retries == 0 || is_lost) {
                 shared.stats.redispatched();
                 incoming.visit.refuse();
             } else {
@@ -88,7 +100,7 @@ impl Session {
                     Answer::Partial => break,
                     Answer::Interim => {
                         self.send_notice().await?;
-                        self.deadline.arm(self.shared.patience.server);
+                        self.deadline.arm(self.awaited(incoming).0);
                         scan = Scan::default();
                     }
                     Answer::Final(outgoing) => return Ok(outgoing),
@@ -114,15 +126,20 @@ impl Session {
         }
         // The request is on its way: now there is time for the rest of the list.
         incoming.visit.hear_the_rest();
-        let (patience, failure) = if incoming.upload.awaits_source() {
-            (self.shared.patience.client, Failure::SlowBody)
-        } else {
-            (self.shared.patience.server, Failure::ServerSilent)
-        };
+        let (patience, failure) = self.awaited(incoming);
         if incoming.upload.passed != passed {
             self.deadline.arm(patience);
         }
         self.deadline.poll(cx).map(|()| Err(failure))
+    }
+
+    /// How long is waited for whoever has the next word, and what it is when nothing comes.
+    fn awaited(&self, incoming: &Incoming) -> (Ticks, Failure) {
+        if incoming.awaits_client() {
+            (self.shared.patience.client, Failure::SlowBody)
+        } else {
+            (self.shared.patience.server, Failure::ServerSilent)
+        }
     }
 
     /// Moves the request's body on as far as it goes.
@@ -164,6 +181,7 @@ impl Session {
         };
         if response.is_interim() {
             incoming.interims += 1;
+            incoming.awaits_continue &= response.status != 100;
             // Nobody has asked for an upgrade: the header that asks is taken out.
             if response.status == 101 || incoming.interims > INTERIM_LIMIT {
                 return Err(Failure::ServerMalformed(Fault::Status));

@@ -96,6 +96,7 @@ impl Session {
             keep_alive: request.keep_alive,
             to_head: request.is_head(),
             idempotent: request.is_idempotent(),
+            awaits_continue: request.awaits_continue && body == 0,
             interims: 0,
         };
         let used = request.head_length + body;

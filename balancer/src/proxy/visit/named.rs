@@ -1,7 +1,7 @@
 //! The servers that a request's cookies name.
 
 use crate::http::request::Request;
-use crate::persist::decide::{Finding, is_refused};
+use crate::persist::decide::{Finding, Refused};
 use crate::persist::{CookieMethod, cookie};
 use crate::server::Servers;
 
@@ -23,19 +23,25 @@ impl Named {
         let mut named = Self::default();
         for value in request.cookie_headers().flat_map(|header| cookie::values(header, &method.name)) {
             named.present = true;
-            if let (Some(server), true) = (servers.by_cookie(value), named.count < COOKIE_VALUES) {
-                named.servers[named.count] = server;
-                named.count += 1;
+            if let Some(server) = servers.by_cookie(value) {
+                named.note(server);
             }
         }
         named
     }
 
+    /// Repetition must not push out the one value that could be used.
+    fn note(&mut self, server: usize) {
+        if self.count < COOKIE_VALUES && !self.servers[..self.count].contains(&server) {
+            self.servers[self.count] = server;
+            self.count += 1;
+        }
+    }
+
     /// The first usable one, else the first that names anybody.
-    pub(super) fn finding(&self, servers: &Servers, refused: u64) -> Finding {
+    pub(super) fn finding(&self, servers: &Servers, refused: &Refused) -> Finding {
         let known = &self.servers[..self.count];
-        let usable =
-            |server: &&usize| servers[**server].state().keeps_users() && !is_refused(refused, **server);
+        let usable = |server: &&usize| servers[**server].state().keeps_users() && !refused.contains(**server);
         match known.iter().find(usable).or(known.first()) {
             Some(&server) => Finding::server(server),
             None if self.present => Finding::Invalid,

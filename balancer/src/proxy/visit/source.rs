@@ -5,7 +5,7 @@ use std::net::IpAddr;
 use balancer_ebpf::affinity::Affinity;
 
 use crate::clock;
-use crate::persist::decide::{Finding, is_refused};
+use crate::persist::decide::{Finding, Refused};
 use crate::persist::learn::{self, Answered};
 use crate::server::{Identity, Servers};
 use crate::table::{self, Key, RESERVATION_SECONDS, Table};
@@ -33,7 +33,7 @@ pub(super) struct Lesson {
     /// As in [`Answered::proxied`].
     pub(super) proxied: bool,
     /// Servers that failed the request.
-    pub(super) refused: u64,
+    pub(super) refused: Refused,
 }
 
 impl Source {
@@ -117,9 +117,7 @@ impl Source {
         let named =
             entry.filter(|entry| entry.is_live(self.now)).and_then(|entry| servers.by_id(entry.server()));
         named.is_some_and(|named| {
-            named != lesson.serving
-                && servers[named].state().keeps_users()
-                && !is_refused(lesson.refused, named)
+            named != lesson.serving && servers[named].state().keeps_users() && !lesson.refused.contains(named)
         })
     }
 }
@@ -138,7 +136,7 @@ mod tests {
     }
 
     fn lesson(serving: usize) -> Lesson {
-        Lesson { serving, elsewhere_usable: false, proxied: false, refused: 0 }
+        Lesson { serving, elsewhere_usable: false, proxied: false, refused: Refused::default() }
     }
 
     #[test]

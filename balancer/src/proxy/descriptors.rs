@@ -1,0 +1,112 @@
+//! What every connection takes from this host, descriptors above all: how many clients may hold one, so that there is
+//! one left for the server of each, and what is done when they run out all the same.
+//!
+//! The limit is the process's, so the count is too: an atomic that a connection touches at its start and at its end.
+
+use std::fmt::Display;
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::resource::{Resource, getrlimit};
+
+use crate::config::Config;
+use crate::log;
+
+/// Descriptors of a worker besides its listeners and connections: its runtime's and its table's.
+const PER_WORKER: u64 = 4;
+
+/// Descriptors of the process that are nobody's in particular: logs, the admin socket and its clients, maps.
+const OTHERS: u64 = 64;
+
+/// Time between two log lines about the same shortage.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// Client connections of this process.
+static CLIENTS: AtomicU64 = AtomicU64::new(0);
+
+/// How often a connection to a server has failed for want of a descriptor.
+static SHORTAGES: AtomicU64 = AtomicU64::new(0);
+
+/// The places for clients.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Seats {
+    pub(super) limit: u64,
+}
+
+impl Seats {
+    /// By the limit of open files that is in force now.
+    pub(super) fn new(config: &Config) -> Self {
+        let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
+        let per_worker = PER_WORKER + config.listen.len() as u64;
+        // A check is a connection, too.
+        let reserve = config.workers as u64 * per_worker + config.servers.len() as u64 + OTHERS;
+        Self { limit: most_clients(files, reserve) }
+    }
+
+    /// Several workers may find the same place at the same time; the reserve has room for that.
+    pub(super) fn is_full(self) -> bool {
+        CLIENTS.load(Ordering::Relaxed) >= self.limit
+    }
+}
+
+/// A client that is served takes two descriptors. Whatever the reserve, a small limit is not all reserve.
+fn most_clients(files: u64, reserve: u64) -> u64 {
+    (files.saturating_sub(reserve).max(files / 2) / 2).max(1)
+}
+
+pub(super) fn client_came() {
+    CLIENTS.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) fn client_left() {
+    CLIENTS.fetch_sub(1, Ordering::Relaxed);
+}
+
+/// Lets the other workers know: each looks at [`shortages`] once in a while and gives up what it does not use.
+pub(super) fn note_shortage() {
+    SHORTAGES.fetch_add(1, Ordering::Relaxed);
+}
+
+pub(super) fn shortages() -> u64 {
+    SHORTAGES.load(Ordering::Relaxed)
+}
+
+/// The process or the system has run out of something that a closed connection gives back. A port is not such a thing:
+/// it stays taken for a minute, so kept connections are what saves ports.
+pub(super) fn is_shortage(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM))
+}
+
+/// It is the process's own limit: what another worker gives back can be used by this one, not by another process.
+pub(super) fn is_own_limit(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(libc::EMFILE)
+}
+
+/// Says something once in a while.
+#[derive(Debug, Default)]
+pub(super) struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    pub(super) fn make(&mut self, message: impl Display) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+            self.last = Some(Instant::now());
+            log::warn(message);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_client_leaves_a_descriptor_for_its_server() {
+        assert_eq!(most_clients(1024, 124), 450);
+        assert_eq!(most_clients(u64::MAX, 124), (u64::MAX - 124) / 2);
+        assert_eq!(most_clients(100, 124), 25);
+        assert_eq!(most_clients(1, 124), 1);
+    }
+}
