@@ -7,7 +7,8 @@ mod fixture;
 
 use balancer::datapath::collect::flow_clock;
 use balancer_ebpf::abi::{
-    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, Server, Service,
+    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, ROUTE_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
+    Server, Service,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::counter::Outcome;
@@ -383,6 +384,7 @@ fn life_cycle() -> Vec<Trial> {
             world.run(&Frame::syn().flags(ACK).ip_options()).expect(Outcome::DropOptions);
             world.run(&Frame::syn().flags(ACK).byte(20, 0x20)).expect(Outcome::DropFragment);
             world.forget_server_neighbour();
+            world.age_flows(ROUTE_NS);
             world.run(&Frame::syn().flags(ACK)).expect(Outcome::DropNoNeighbour);
         }),
         trial("packets_and_bytes_are_counted_per_direction", |world| {

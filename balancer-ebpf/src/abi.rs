@@ -27,6 +27,9 @@ pub const DEFAULT_SOURCE_ENTRIES: u32 = 100_000;
 
 /// Half-open flows of one source beyond this go to the proxy, which has SYN cookies.
 pub const HALF_OPEN_PER_SOURCE: u32 = 256;
+/// How long a flow uses a route before it asks again: well below the shortest retransmission timeout of TCP (200 ms
+/// on Linux), and long enough that a busy flow asks for one packet in a hundred.
+pub const ROUTE_NS: u64 = 100_000_000;
 /// How long a server whose SYN-ACK came with an unfinished checksum stays off the fast path.
 pub const NOT_FAST_NS: u64 = 300 * 1_000_000_000;
 
@@ -102,6 +105,18 @@ pub struct Flow {
     pub packets: u64,
     /// Bytes of IP in this direction.
     pub bytes: u64,
+    /// Until when the route below is good, the same clock as `last_seen`.
+    pub route_until: u64,
+    /// The interface that this direction's packets leave by.
+    pub route_ifindex: u32,
+    /// The largest packet it takes.
+    pub route_mtu: u16,
+    /// Zero.
+    pub route_padding: u16,
+    /// Ethernet destination, then source.
+    pub route_macs: [u8; 12],
+    /// Zero.
+    pub end_padding: u32,
 }
 
 /// An address that a service listens on.
@@ -249,7 +264,7 @@ pub struct SynRate {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 12);
-const _: () = assert!(size_of::<Flow>() == 88 && align_of::<Flow>() == 8);
+const _: () = assert!(size_of::<Flow>() == 120 && align_of::<Flow>() == 8);
 const _: () = assert!(size_of::<ListenKey>() == 8);
 const _: () = assert!(size_of::<Service>() == 104);
 const _: () = assert!(size_of::<Server>() == 16);

@@ -5,7 +5,7 @@
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::abi::{FROM_CLIENT, Flow};
+use balancer_ebpf::abi::{FROM_CLIENT, Flow, ROUTE_NS};
 use balancer_ebpf::checksum;
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::Packet;
@@ -15,22 +15,43 @@ use crate::maps::INTERFACES;
 
 /// Sends a packet on with its flow's rewrite. What cannot be sent now is dropped: TCP repeats it.
 #[inline(always)]
-pub(crate) fn forward(ctx: &XdpContext, packet: &Packet, flow: *mut Flow) -> Result<Outcome, Outcome> {
+pub(crate) fn forward(
+    ctx: &XdpContext,
+    packet: &Packet,
+    flow: *mut Flow,
+    now: u64,
+) -> Result<Outcome, Outcome> {
     // SAFETY: an entry of the flow map, valid for the length of this run; `parse` has checked the header.
     let (flow, ip) = unsafe { (&mut *flow, &*packet.ip) };
     if ip.ttl <= 1 {
         return Err(Outcome::DropTtl);
     }
+    if now < flow.route_until && packet.total_length <= flow.route_mtu {
+        let route = Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu };
+        send(packet, flow, &route)?;
+        return Ok(sent(flow));
+    }
     let ifindex = ctx.ingress_ifindex() as u32;
     let route = match kernel::route(ctx, ifindex, &flow.becomes, ip.tos, packet.total_length) {
-        Ok(route) => route,
+        Ok(route) => {
+            flow.route_ifindex = route.ifindex;
+            flow.route_macs = route.macs;
+            flow.route_mtu = route.mtu;
+            flow.route_until = now + ROUTE_NS;
+            route
+        }
         Err(NoRoute::NoNeighbour) if flow.direction != FROM_CLIENT => way_back(flow),
         Err(NoRoute::NoNeighbour) => return Err(Outcome::DropNoNeighbour),
         Err(NoRoute::TooBig) => return Err(Outcome::DropMtu),
         Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => return Err(Outcome::DropNoRoute),
     };
     send(packet, flow, &route)?;
-    Ok(if flow.direction == FROM_CLIENT { Outcome::ToServer } else { Outcome::ToClient })
+    Ok(sent(flow))
+}
+
+#[inline(always)]
+fn sent(flow: &Flow) -> Outcome {
+    if flow.direction == FROM_CLIENT { Outcome::ToServer } else { Outcome::ToClient }
 }
 
 /// Rewrites the packet and redirects it; counts it in its flow.

@@ -61,7 +61,7 @@ pub(crate) fn continue_flow(
         return Err(Outcome::UnfinishedSynAck);
     }
     flows::advance(&flow, packet, direction == FROM_CLIENT, now);
-    forward::forward(ctx, packet, flow.entry)
+    forward::forward(ctx, packet, flow.entry, now)
 }
 
 #[inline(always)]

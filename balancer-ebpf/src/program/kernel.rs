@@ -79,7 +79,7 @@ pub(crate) struct Route {
     pub(crate) ifindex: u32,
     /// Ethernet destination, then source.
     pub(crate) macs: [u8; 12],
-    /// The route's MTU; only known when no length was asked about.
+    /// The route's MTU.
     pub(crate) mtu: u16,
 }
 

@@ -51,6 +51,10 @@ pub(crate) static HALF_OPEN_TOTALS: Array<Window, { MAX_SERVICES as usize }> = A
 #[btf_map]
 pub(crate) static SYN_RATES: PerCpuArray<SynRate, 1> = PerCpuArray::new();
 
+/// Where a flow is put together: too large for the stack.
+#[btf_map]
+pub(crate) static NEW_FLOW: PerCpuArray<Flow, 1> = PerCpuArray::new();
+
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 

@@ -31,7 +31,7 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 12] = [
+const SHAPES: [Shape; 13] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
@@ -42,6 +42,7 @@ const SHAPES: [Shape; 12] = [
     shape::<[u8; 4], Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
     shape::<u32, Window>("HALF_OPEN_TOTALS", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, SynRate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
+    shape::<u32, Flow>("NEW_FLOW", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),
     shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_OUTCOMES)),
 ];
