@@ -50,10 +50,12 @@ impl Field {
     pub(super) fn prepare(paths: Paths, balancer: &Path) -> Result<Self> {
         let mut field = Self { contenders: Vec::new(), _origins: Vec::new(), labs: Vec::new() };
         let plain = field.network()?;
-        field.add(direct(&field.labs[plain]))?;
+        field.add(direct("direct", &field.labs[plain]))?;
         if paths != Paths::Proxy {
             let with_xdp = field.network()?;
             field.add(fast_path(&field.labs[with_xdp], balancer)?)?;
+            // The same interfaces, the program on them passing everything: what is left is the path itself.
+            field.add(direct("direct beside XDP", &field.labs[with_xdp]))?;
         }
         if paths != Paths::Fast {
             let lab = &field.labs[plain];
@@ -117,9 +119,9 @@ impl Contender {
     }
 }
 
-fn direct(lab: &Lab) -> Contender {
+fn direct(name: &'static str, lab: &Lab) -> Contender {
     let line = "(nothing: the kernel of the balancer's namespace routes)".to_owned();
-    Contender::new("direct", lab, lab.server(1).at(ORIGIN_PORT), line, Process::Nobody)
+    Contender::new(name, lab, lab.server(1).at(ORIGIN_PORT), line, Process::Nobody)
 }
 
 fn fast_path(lab: &Lab, executable: &Path) -> Result<Contender> {
