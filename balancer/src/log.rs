@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 
@@ -18,6 +19,25 @@ pub fn warn(message: impl Display) {
 /// Something that stops the service or a part of it.
 pub fn error(message: impl Display) {
     line("error", &message);
+}
+
+/// Between two complaints of the same kind.
+const COMPLAINT: Duration = Duration::from_secs(10);
+
+/// A warning that may be due many times a second and is worth a line once in a while.
+#[derive(Debug, Default)]
+pub(crate) struct Complaint {
+    last: Option<Instant>,
+}
+
+impl Complaint {
+    /// Warns, unless that was done a moment ago.
+    pub(crate) fn make(&mut self, message: impl Display) {
+        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
+            self.last = Some(Instant::now());
+            warn(message);
+        }
+    }
 }
 
 fn line(weight: &str, message: &dyn Display) {

@@ -238,7 +238,7 @@ fn establish(
     Ok(Outcome::SynForwarded)
 }
 
-/// Fills in the server's direction. In place: two hundred bytes are half of what the stack of a program holds.
+/// Fills in the server's direction. In place: a flow is a quarter of what the stack of a program holds.
 #[inline(always)]
 fn begin_flow(ctx: &XdpContext, packet: &Packet, key: &FlowKey, plan: &Plan, now: u64, flow: &mut Flow) {
     // SAFETY: `parse` has checked both headers.

@@ -7,7 +7,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::{anyhow, bail};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
@@ -18,7 +18,7 @@ use tokio::time::{sleep, timeout};
 
 use super::Desk;
 use crate::instance::Instance;
-use crate::log::{self, reason};
+use crate::log::{Complaint, reason};
 
 /// Longest line of commands: room for hundreds of them.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -28,9 +28,6 @@ const MOST_CONNECTIONS: usize = 64;
 
 /// For a line to arrive, and for each piece of an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
-
-/// Between two complaints of the same kind.
-const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Answers go out in pieces of this size, each with its own patience: a large table may take long as a whole.
 const PIECE: usize = 64 * 1024;
@@ -99,7 +96,7 @@ impl Socket {
 
 async fn accept(listener: UnixListener, desk: Rc<Desk>) {
     let (open, refused) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
-    let mut complained: Option<Instant> = None;
+    let mut complaint = Complaint::default();
     loop {
         match listener.accept().await {
             Ok((stream, _)) => match (Seat::take(&open), Seat::take(&refused)) {
@@ -109,10 +106,7 @@ async fn accept(listener: UnixListener, desk: Rc<Desk>) {
                 (None, None) => {}
             },
             Err(error) => {
-                if complained.is_none_or(|last| last.elapsed() >= COMPLAINT) {
-                    complained = Some(Instant::now());
-                    log::warn(format_args!("admin socket: {}", reason(&error)));
-                }
+                complaint.make(format_args!("admin socket: {}", reason(&error)));
                 sleep(Duration::from_millis(100)).await;
             }
         }

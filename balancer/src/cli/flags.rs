@@ -8,6 +8,7 @@ use clap::{ArgAction, Args, ValueEnum};
 
 use super::settings::{Origin, Settings};
 use super::units::{count, duration, duration_or_zero, number, on_off, size, switch};
+use crate::http::fields::MAX_HEADERS;
 
 /// Everything that `run` and `check` take.
 #[derive(Args, Clone, Debug)]
@@ -155,7 +156,7 @@ pub(crate) struct LimitArgs {
     #[arg(long, value_name = "SIZE", default_value = "16k", value_parser = size(1024..=1024 * 1024))]
     pub(crate) max_head: usize,
     /// Most header lines in a head
-    #[arg(long, value_name = "N", default_value = "100", value_parser = number(1..=256))]
+    #[arg(long, value_name = "N", default_value = "100", value_parser = number(1..=MAX_HEADERS as u32))]
     pub(crate) max_headers: u32,
 }
 

@@ -1,8 +1,7 @@
 //! `--xdp`, `--fast-path` and the flags that belong to them.
 
-use std::time::Duration;
-
 use std::net::Ipv4Addr;
+use std::time::Duration;
 
 use super::options::Value;
 use super::{DatapathConfig, FastPath, Host, InterfaceConfig, XdpMode};

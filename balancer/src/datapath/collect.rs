@@ -25,17 +25,17 @@ impl Default for Collector {
 }
 
 impl Collector {
-    /// Looks at the next entries; returns how many were removed and whether the end of the table was reached.
-    pub fn step(&mut self, maps: &mut Maps) -> (usize, bool) {
+    /// Looks at the next entries and removes what is over; true when the end of the table was reached.
+    pub fn step(&mut self, maps: &mut Maps) -> bool {
         let Ok((entries, at_end)) = self.walk.next::<FlowKey, Flow>(maps.flows_data.fd().as_fd()) else {
-            return (0, true);
+            return true;
         };
         let now = flow_clock();
         let over: Vec<_> = entries.iter().filter(|(key, flow)| is_removable(maps, key, flow, now)).collect();
         for (key, _) in &over {
             let _ = maps.flows.remove(key);
         }
-        (over.len(), at_end)
+        at_end
     }
 }
 

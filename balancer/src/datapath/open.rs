@@ -12,7 +12,7 @@ use super::kernel_table::KernelTable;
 use super::maps;
 use super::pins::{self, Pins, Rollback};
 use super::registry::Registry;
-use super::running::{Attached, Claim, Datapath, Inner};
+use super::running::{Attached, Datapath, Inner};
 use super::{Opened, in_memory, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::table::Store;
@@ -77,7 +77,7 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
     };
     let mut inner = Inner { pins, registry, _role: role, rollback, xdp: None };
     if let Some(datapath) = &config.datapath {
-        inner.load(config, datapath, source.as_ref())?;
+        inner.load(datapath, source.as_ref())?;
     }
     let known = config.servers.iter().zip(&servers);
     let known =
@@ -114,25 +114,13 @@ fn no_interfaces() -> DatapathConfig {
 impl Inner {
     /// Loads the program. What an earlier process has told it stays in force until [`Datapath::attach`]: its clients
     /// are being served, and this start may still fail.
-    fn load(
-        &mut self,
-        config: &Config,
-        datapath: &DatapathConfig,
-        source: Option<&KernelTable>,
-    ) -> anyhow::Result<()> {
+    fn load(&mut self, datapath: &DatapathConfig, source: Option<&KernelTable>) -> anyhow::Result<()> {
         let (mut ebpf, mut maps) = maps::load(&self.pins, datapath.flow_table, &mut self.rollback)?;
         program::verify(&mut ebpf)?;
         publish::settings(&mut maps)?;
         let source = source.map(KernelTable::map_data).transpose()?;
-        let servers = config.servers.iter().map(|server| server.name.clone()).collect();
-        self.xdp = Some(Attached {
-            maps,
-            slot: 0,
-            service: Service::FREE,
-            interfaces: Vec::new(),
-            ebpf,
-            claim: Some(Claim { source, servers }),
-        });
+        self.xdp =
+            Some(Attached { maps, slot: 0, service: Service::FREE, interfaces: Vec::new(), ebpf, source });
         Ok(())
     }
 }

@@ -20,15 +20,21 @@ const PROGRAM: &str = "balancer";
 /// What a driver without multi-buffer support takes (veth on 4 KiB pages; most network cards are close to it).
 const NATIVE_MTU_LIMIT: u32 = 3506;
 
+/// The program of a loaded object.
+///
+/// # Errors
+/// An object of another build.
+pub fn of(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    let program = ebpf.program_mut(PROGRAM).context("the object holds no program: it is of another build")?;
+    Ok(program.try_into()?)
+}
+
 /// Passes the program through the verifier.
 ///
 /// # Errors
 /// The verifier's last words.
 pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    let program: &mut Xdp = ebpf
-        .program_mut(PROGRAM)
-        .context("the object holds no program: it is of another build")?
-        .try_into()?;
+    let program = of(ebpf)?;
     program.load().map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();

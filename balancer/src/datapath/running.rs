@@ -1,6 +1,5 @@
 //! A service's hold on the kernel: attached, kept up, drained, left.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::net::SocketAddr;
@@ -27,12 +26,10 @@ use crate::log;
 use crate::server::Server;
 use crate::table::Store as _;
 
-/// How often the program is told that we live, and wildcards are looked at again.
+/// How often the program is told that we live, and wildcards and interfaces are looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two steps of the collector while there is something left to look at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
-/// Heartbeats between two looks at what interfaces can transmit.
-const TRANSMISSION_CHECK: u32 = 5;
 /// Servers whose source address is looked at again in one heartbeat.
 const SERVERS_A_BEAT: usize = 64;
 
@@ -64,16 +61,8 @@ pub(super) struct Attached {
     pub(super) interfaces: Vec<InterfaceInfo>,
     /// The program itself; once its links are pinned it stays without us.
     pub(super) ebpf: Ebpf,
-    /// What is left to be done by [`Datapath::attach`].
-    pub(super) claim: Option<Claim>,
-}
-
-/// What a start that has got as far as listening enters into the maps.
-pub(super) struct Claim {
-    /// The `source` table, for the program to read.
+    /// The `source` table, until [`Datapath::attach`] gives it to the program.
     pub(super) source: Option<MapData>,
-    /// Names of the servers that the flags name.
-    pub(super) servers: Vec<String>,
 }
 
 impl Datapath {
@@ -86,21 +75,19 @@ impl Datapath {
         let Inner { pins, registry, rollback, xdp, .. } = &mut *inner;
         let _turn = pins.lock_shared()?;
         registry.commit()?;
-        let Some(Attached { maps, slot, service, interfaces, ebpf, claim }) = xdp else {
+        let Some(Attached { maps, slot, service, interfaces, ebpf, source }) = xdp else {
             rollback.commit();
             return Ok(Vec::new());
         };
         *slot = publish::slot(maps, &self.name)?;
-        if let Some(Claim { source, servers }) = claim.take() {
-            if let Some(source) = source {
-                let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
-                maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
-            }
-            retire(&self.name, &servers, registry, maps, pins);
+        if let Some(source) = source.take() {
+            let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
+            maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
+        let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
+        retire(&self.name, &keep, registry, maps, pins);
         publish::listens(maps, *slot, &self.listen)?;
-        let program = ebpf.program_mut("balancer").context("the object holds no program")?.try_into()?;
-        *interfaces = program::attach(program, &self.config.interfaces, pins, maps, rollback)?;
+        *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
         let mut notes = program::open_for_transmission(maps, interfaces);
         if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
             notes.push(format!(
@@ -147,28 +134,27 @@ impl Datapath {
     }
 
     async fn keep_alive(&self) {
-        let complaint = RefCell::new(String::new());
-        let mut beats = 0_u32;
+        let mut complaint = String::new();
+        let mut beats = 0_usize;
         loop {
             beats = beats.wrapping_add(1);
-            let turn = (beats as usize).wrapping_mul(SERVERS_A_BEAT) % self.servers.len().max(1);
-            let result = self.beat(turn, beats.is_multiple_of(TRANSMISSION_CHECK));
-            let message = match result {
+            let turn = beats.wrapping_mul(SERVERS_A_BEAT) % self.servers.len().max(1);
+            let message = match self.beat(turn) {
                 Ok(notes) => notes.join("; "),
                 Err(error) => format!("{error:#}"),
             };
-            // The same trouble is said once.
-            if *complaint.borrow() != message {
+            // The same trouble is said once, so every beat has to look at all that may be wrong.
+            if complaint != message {
                 if !message.is_empty() {
                     log::warn(format_args!("fast path: {message}"));
                 }
-                complaint.replace(message);
+                complaint = message;
             }
             tokio::time::sleep(HEARTBEAT).await;
         }
     }
 
-    fn beat(&self, turn: usize, check_transmission: bool) -> anyhow::Result<Vec<String>> {
+    fn beat(&self, turn: usize) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
         let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else {
             return Ok(Vec::new());
@@ -181,14 +167,14 @@ impl Datapath {
         {
             publish::source_address(maps, *id, *address)?;
         }
-        Ok(if check_transmission { program::open_for_transmission(maps, interfaces) } else { Vec::new() })
+        Ok(program::open_for_transmission(maps, interfaces))
     }
 
     async fn collect(&self) {
         let mut collector = Collector::default();
         loop {
             let at_end = match &mut self.lock().xdp {
-                Some(Attached { maps, .. }) => collector.step(maps).1,
+                Some(Attached { maps, .. }) => collector.step(maps),
                 None => true,
             };
             tokio::time::sleep(if at_end { HEARTBEAT } else { COLLECT_PAUSE }).await;
@@ -262,12 +248,11 @@ fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
 }
 
 /// Servers that the flags no longer name take nobody new; their ids are free once nothing names them.
-fn retire(service: &str, servers: &[String], registry: &mut Registry, maps: &mut Maps, pins: &Pins) {
-    let keep: Vec<&str> = servers.iter().map(String::as_str).collect();
+fn retire(service: &str, keep: &[&str], registry: &mut Registry, maps: &mut Maps, pins: &Pins) {
     // Also when this run has no such table: the next one may.
     let table = pins.service(service).join(pins::SOURCE);
     let table = table.exists().then(|| KernelTable::open_as_it_is(&table));
-    for (name, id) in registry.retired(service, &keep) {
+    for (name, id) in registry.retired(service, keep) {
         publish::remove_server(maps, id);
         let mut held = flows::names_server(maps, id);
         match &table {

@@ -3,24 +3,18 @@
 //!
 //! The limit is the process's, so the count is too: an atomic that a connection touches at its start and at its end.
 
-use std::fmt::Display;
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit};
 
 use crate::config::Config;
-use crate::log;
 
 /// Descriptors of a worker besides its listeners and connections: its runtime's and its table's.
 const PER_WORKER: u64 = 4;
 
 /// Descriptors of the process that are nobody's in particular: logs, the admin socket and its clients, maps.
 const OTHERS: u64 = 64;
-
-/// Time between two log lines about the same shortage.
-const COMPLAINT: Duration = Duration::from_secs(10);
 
 /// Client connections of this process.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
@@ -81,21 +75,6 @@ pub(super) fn is_shortage(error: &io::Error) -> bool {
 /// It is the process's own limit: what another worker gives back can be used by this one, not by another process.
 pub(super) fn is_own_limit(error: &io::Error) -> bool {
     error.raw_os_error() == Some(libc::EMFILE)
-}
-
-/// Says something once in a while.
-#[derive(Debug, Default)]
-pub(super) struct Complaint {
-    last: Option<Instant>,
-}
-
-impl Complaint {
-    pub(super) fn make(&mut self, message: impl Display) {
-        if self.last.is_none_or(|last| last.elapsed() >= COMPLAINT) {
-            self.last = Some(Instant::now());
-            log::warn(message);
-        }
-    }
 }
 
 #[cfg(test)]

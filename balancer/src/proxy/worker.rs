@@ -15,14 +15,14 @@ use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::buffer::Buffers;
-use super::descriptors::{self, Complaint, Seats};
+use super::descriptors::{self, Seats};
 use super::session;
 use super::stats::Stats;
 use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
 use crate::access_log;
 use crate::config::Config;
-use crate::log;
+use crate::log::{self, Complaint};
 use crate::service::Service;
 use crate::table::Table;
 
