@@ -9,6 +9,7 @@
 //! | [`upstream`] | connections to servers: kept, checked, made |
 //! | [`failure`] | how a request can fail, whose fault that is, and what the client is told |
 //! | [`connection`], [`buffer`] | a socket and what has been read from it; buffers that idle connections give back |
+//! | [`listener`], [`socket`] | a TCP socket that the reactor hears of only when it has to be waited for |
 //! | [`descriptors`] | how many clients there may be, and what is done when this host runs short |
 //! | [`timers`] | coarse deadlines: a store per request, one sweep per tick |
 //! | [`stats`] | counters of a worker |
@@ -19,8 +20,10 @@ pub mod buffer;
 pub mod connection;
 pub mod descriptors;
 pub mod failure;
+pub mod listener;
 pub mod relay;
 pub mod session;
+pub mod socket;
 pub mod stats;
 pub mod timers;
 pub mod upstream;

@@ -3,9 +3,8 @@
 use std::io;
 use std::task::{Context, Poll, ready};
 
-use tokio::net::TcpStream;
-
 use super::connection::{Connection, poll_write};
+use super::socket::Socket;
 use crate::http::body::{Body, Framing};
 use crate::http::fault::Fault;
 
@@ -107,7 +106,7 @@ impl Relay {
         &mut self,
         cx: &mut Context<'_>,
         source: &mut Connection,
-        sink: &mut TcpStream,
+        sink: &mut Socket,
     ) -> Poll<Result<(), Stop>> {
         loop {
             if self.sent < self.composed.len() {
@@ -134,7 +133,7 @@ impl Relay {
     pub(super) fn poll_composed(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut TcpStream,
+        sink: &mut Socket,
     ) -> Poll<Result<(), Stop>> {
         while self.sent < self.composed.len() {
             self.sent += ready!(self.poll_send(cx, sink, None))?;
@@ -145,7 +144,7 @@ impl Relay {
     fn poll_send(
         &mut self,
         cx: &mut Context<'_>,
-        sink: &mut TcpStream,
+        sink: &mut Socket,
         source: Option<&Connection>,
     ) -> Poll<Result<usize, Stop>> {
         let bytes = match source {

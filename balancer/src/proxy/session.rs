@@ -20,12 +20,10 @@ use std::rc::Rc;
 use std::task::{Poll, ready};
 use std::time::{Duration, Instant};
 
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-
 use super::connection::Connection;
 use super::failure::Failure;
 use super::relay::Relay;
+use super::socket::Socket;
 use super::timers::{Deadline, Ticks};
 use super::upstream::Reuse;
 use super::visit::Visit;
@@ -102,8 +100,8 @@ struct Session {
 }
 
 /// Serves a client until it or we have had enough.
-pub(super) async fn serve(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr) {
-    let mut session = Session::new(shared, stream, peer);
+pub(super) async fn serve(shared: Rc<Shared>, socket: Socket, peer: SocketAddr) {
+    let mut session = Session::new(shared, socket, peer);
     loop {
         match session.next_request().await {
             Next::Request => session.is_fresh = false,
@@ -114,9 +112,9 @@ pub(super) async fn serve(shared: Rc<Shared>, stream: TcpStream, peer: SocketAdd
 }
 
 impl Session {
-    fn new(shared: Rc<Shared>, stream: TcpStream, peer: SocketAddr) -> Self {
+    fn new(shared: Rc<Shared>, socket: Socket, peer: SocketAddr) -> Self {
         Self {
-            client: Connection::new(stream, &shared.buffers),
+            client: Connection::new(socket, &shared.buffers),
             peer,
             deadline: shared.timers.deadline(),
             notice: Vec::new(),
@@ -147,7 +145,7 @@ impl Session {
     /// Ends our side, and reads on for a while so that the client can read its answer.
     async fn linger(&mut self) {
         self.deadline.arm(Ticks::from_duration(LINGER));
-        if self.client.stream.shutdown().await.is_err() {
+        if self.client.socket.shut_down().is_err() {
             return;
         }
         let mut left = LINGER_BYTES;

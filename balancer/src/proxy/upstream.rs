@@ -9,7 +9,8 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::connection::{Connection, is_quiet, is_quiet_now};
+use super::connection::Connection;
+use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
 use crate::server::Server;
@@ -25,7 +26,7 @@ const IDLE_LIFE: Duration = Duration::from_secs(30);
 /// A connection that is not in use.
 #[derive(Debug)]
 struct Idle {
-    stream: TcpStream,
+    socket: Socket,
     since: u64,
 }
 
@@ -43,24 +44,24 @@ impl Pool {
     }
 
     /// A connection to `server` that was used before and seems to be good.
-    fn take(&self, server: usize, reuse: Reuse) -> Option<TcpStream> {
+    fn take(&self, server: usize, reuse: Reuse) -> Option<Socket> {
         let mut idle = self.idle[server].borrow_mut();
         if reuse == Reuse::Never {
             return None;
         }
-        while let Some(Idle { stream, .. }) = idle.pop() {
-            if is_quiet(&stream) && (reuse == Reuse::Freely || is_quiet_now(&stream)) {
-                return Some(stream);
+        while let Some(Idle { socket, .. }) = idle.pop() {
+            if socket.is_quiet() && (reuse == Reuse::Freely || socket.is_quiet_now()) {
+                return Some(socket);
             }
         }
         None
     }
 
     /// Keeps a connection on which everything has been said.
-    fn give(&self, server: usize, stream: TcpStream, timers: &Timers) {
+    fn give(&self, server: usize, socket: Socket, timers: &Timers) {
         let mut idle = self.idle[server].borrow_mut();
         if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { stream, since: timers.now() });
+            idle.push(Idle { socket, since: timers.now() });
         }
     }
 
@@ -75,7 +76,7 @@ impl Pool {
     pub(super) fn sweep(&self, timers: &Timers) {
         for idle in &self.idle {
             idle.borrow_mut()
-                .retain(|idle| !timers.is_older(idle.since, self.life) && is_quiet(&idle.stream));
+                .retain(|idle| !timers.is_older(idle.since, self.life) && idle.socket.is_quiet());
         }
     }
 }
@@ -105,16 +106,16 @@ impl Upstream {
     pub(super) async fn get(shared: &Rc<Shared>, server: usize, reuse: Reuse) -> io::Result<Self> {
         let kept = shared.pool.take(server, reuse);
         let is_reused = kept.is_some();
-        let stream = if let Some(stream) = kept {
+        let socket = if let Some(socket) = kept {
             shared.stats.reused();
-            stream
+            socket
         } else {
             let config = &shared.service.config;
-            let stream = connect(&shared.service.servers[server], config.timeouts.connect).await?;
+            let socket = connect(&shared.service.servers[server], config.timeouts.connect).await?;
             shared.stats.connected();
-            stream
+            socket
         };
-        let connection = Connection::new(stream, &shared.buffers);
+        let connection = Connection::new(socket, &shared.buffers);
         Ok(Self { connection, is_reused, server, _in_flight: InFlight::new(&shared.service, server) })
     }
 
@@ -122,16 +123,16 @@ impl Upstream {
     /// has sent bytes that nobody asked for.
     pub(super) fn put_back(self, shared: &Shared, reusable: bool) {
         if reusable && self.connection.input.is_empty() {
-            shared.pool.give(self.server, self.connection.stream, &shared.timers);
+            shared.pool.give(self.server, self.connection.socket, &shared.timers);
         }
     }
 }
 
-async fn connect(server: &Server, patience: Duration) -> io::Result<TcpStream> {
+async fn connect(server: &Server, patience: Duration) -> io::Result<Socket> {
     let stream = tokio::time::timeout(patience, TcpStream::connect(server.address)).await??;
     // A request is written at once; waiting for more of it would only delay its tail.
     stream.set_nodelay(true)?;
-    Ok(stream)
+    Ok(stream.into())
 }
 
 /// Counts a request as being served by its server, until dropped.

@@ -8,15 +8,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use socket2::SockRef;
-use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Notify, watch};
 use tokio::task::{LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use super::buffer::Buffers;
 use super::descriptors::{self, Seats};
+use super::listener::Listener;
 use super::session;
+use super::socket::Socket;
 use super::stats::Stats;
 use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
@@ -65,7 +65,7 @@ impl Worker {
         let shared = Rc::new(Shared::new(service, table, log, stats));
         let mut accepting = Vec::new();
         for listener in listeners {
-            let listener = prepare(&listener).and_then(|()| TcpListener::from_std(listener))?;
+            let listener = Listener::new(listener)?;
             accepting.push(spawn_local(accept(Rc::clone(&shared), listener, shutdown.clone())));
         }
         spawn_local(tick(Rc::clone(&shared)));
@@ -206,12 +206,6 @@ impl Shared {
     }
 }
 
-fn prepare(listener: &std::net::TcpListener) -> io::Result<()> {
-    listener.set_nonblocking(true)?;
-    // Linux hands this down to accepted connections, which saves a system call for each.
-    SockRef::from(listener).set_tcp_nodelay(true)
-}
-
 async fn tick(shared: Rc<Shared>) {
     let mut interval = tokio::time::interval(TICK);
     interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -229,31 +223,29 @@ async fn tick(shared: Rc<Shared>) {
 }
 
 /// Accepts until told to drain; then takes what is still in the queue, since its clients believe to be connected.
-async fn accept(shared: Rc<Shared>, listener: TcpListener, mut shutdown: watch::Receiver<bool>) {
+async fn accept(shared: Rc<Shared>, listener: Listener, mut shutdown: watch::Receiver<bool>) {
     let mut complaint = Complaint::default();
     let mut told = pin!(async {
         let _ = shutdown.wait_for(|drain| *drain).await;
     });
     loop {
-        let (stream, peer) = tokio::select! {
+        let (socket, peer) = tokio::select! {
             // In this order: in a shortage or a flood the queue always has something to say.
             biased;
             () = &mut told => break,
             accepted = next_client(&shared, &listener, &mut complaint) => accepted,
         };
-        serve(&shared, stream, peer);
+        serve(&shared, socket, peer);
     }
-    if let Ok(listener) = listener.into_std() {
-        empty_queue(&shared, &listener, &mut complaint).await;
-    }
+    empty_queue(&shared, &listener, &mut complaint).await;
 }
 
 /// Waits for a client, and before that for what it takes to have one more.
 async fn next_client(
     shared: &Shared,
-    listener: &TcpListener,
+    listener: &Listener,
     complaint: &mut Complaint,
-) -> (TcpStream, SocketAddr) {
+) -> (Socket, SocketAddr) {
     loop {
         shared.free_seat(complaint).await;
         match listener.accept().await {
@@ -270,16 +262,11 @@ async fn next_client(
 
 /// Takes the clients that came before the drain. In a shortage they wait for others to leave, which a drain makes them
 /// do.
-async fn empty_queue(shared: &Rc<Shared>, listener: &std::net::TcpListener, complaint: &mut Complaint) {
+async fn empty_queue(shared: &Rc<Shared>, listener: &Listener, complaint: &mut Complaint) {
     loop {
         shared.free_seat(complaint).await;
-        match listener.accept() {
-            Ok((stream, peer)) => {
-                let registered = stream.set_nonblocking(true).and_then(|()| TcpStream::from_std(stream));
-                if let Ok(stream) = registered {
-                    serve(shared, stream, peer);
-                }
-            }
+        match listener.accept_now() {
+            Ok((socket, peer)) => serve(shared, socket, peer),
             Err(error) if descriptors::is_shortage(&error) && shared.stats.active() > 0 => {
                 complain(complaint, &error);
                 shared.pool.clear();
@@ -298,23 +285,8 @@ fn complain(complaint: &mut Complaint, error: &io::Error) {
     ));
 }
 
-fn serve(shared: &Rc<Shared>, stream: TcpStream, peer: SocketAddr) {
+fn serve(shared: &Rc<Shared>, socket: Socket, peer: SocketAddr) {
     shared.stats.accepted();
     descriptors::client_came();
-    spawn_local(session::serve(Rc::clone(shared), stream, peer));
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn accepted_connections_send_without_delay() {
-        let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
-        prepare(&listener).expect("prepare");
-        let client = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-        let (accepted, _) = listener.accept().expect("loopback connections are in the queue at once");
-        assert!(accepted.nodelay().expect("option"));
-        drop(client);
-    }
+    spawn_local(session::serve(Rc::clone(shared), socket, peer));
 }

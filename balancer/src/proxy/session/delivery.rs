@@ -2,7 +2,6 @@
 
 use std::future::poll_fn;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::{Incoming, Next, Outcome, Outgoing, Session};
 use crate::proxy::connection::Connection;
@@ -55,7 +54,7 @@ impl Session {
 
     fn poll_flush(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing) -> Poll<Result<(), Failure>> {
         let passed = outgoing.relay.passed;
-        match outgoing.relay.poll_composed(cx, &mut self.client.stream) {
+        match outgoing.relay.poll_composed(cx, &mut self.client.socket) {
             Poll::Ready(outcome) => return Poll::Ready(outcome.map_err(|_| Failure::ClientGone)),
             Poll::Pending if outgoing.relay.passed != passed => {
                 self.deadline.arm(self.shared.patience.client);
@@ -77,7 +76,7 @@ impl Session {
             // The answer is on its way; all that can be done about the request is to leave it unfinished.
             incoming.upload.break_off();
         }
-        match outgoing.relay.poll(cx, server, &mut self.client.stream) {
+        match outgoing.relay.poll(cx, server, &mut self.client.socket) {
             Poll::Ready(Ok(())) => return Poll::Ready(Ok(())),
             Poll::Ready(Err(Stop::Source)) => return Poll::Ready(Err(Failure::ServerCut)),
             Poll::Ready(Err(Stop::Sink)) => return Poll::Ready(Err(Failure::ClientGone)),
@@ -100,6 +99,6 @@ impl Session {
     /// A response that broke off must not look like one that ended with the connection.
     fn reset_on_close(&self) {
         // On failure the client sees an ordinary end, which a length or the chunks still give away.
-        let _ = socket2::SockRef::from(&self.client.stream).set_linger(Some(Duration::ZERO));
+        let _ = self.client.socket.reset_on_close();
     }
 }

@@ -152,7 +152,7 @@ impl Session {
         if incoming.upload.is_over() {
             return Ok(());
         }
-        match incoming.upload.poll(cx, &mut self.client, &mut server.stream) {
+        match incoming.upload.poll(cx, &mut self.client, &mut server.socket) {
             Poll::Pending | Poll::Ready(Ok(())) => Ok(()),
             Poll::Ready(Err(Stop::Source)) => Err(Failure::ClientGone),
             Poll::Ready(Err(Stop::Malformed(fault))) => Err(Failure::Refused(fault)),

@@ -106,6 +106,6 @@ impl Session {
 
     /// What a client that names no host has connected to.
     fn local_address(&self) -> String {
-        self.client.stream.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+        self.client.socket.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
     }
 }

@@ -47,7 +47,7 @@ impl Session {
         let mut sent = 0;
         let outcome = poll_fn(|cx| {
             while sent < self.notice.len() {
-                let Poll::Ready(outcome) = poll_write(&mut self.client.stream, cx, &self.notice[sent..])
+                let Poll::Ready(outcome) = poll_write(&mut self.client.socket, cx, &self.notice[sent..])
                 else {
                     return self.deadline.poll(cx).map(|()| Err(Failure::ClientGone));
                 };
