@@ -47,6 +47,15 @@ impl Body {
         }
     }
 
+    /// At least as many bytes are to come, as far as can be told.
+    pub fn announced(&self) -> u64 {
+        match self {
+            Self::Length(remaining) => *remaining,
+            Self::Chunked(decoder) => decoder.announced(),
+            Self::UntilClose => u64::MAX,
+        }
+    }
+
     /// How many bytes of `input` belong to the body; they may be passed on as they are.
     ///
     /// # Errors

@@ -54,6 +54,11 @@ impl Decoder {
         self.state == State::Done
     }
 
+    /// The bytes that are missing from the chunk at hand.
+    pub fn announced(&self) -> u64 {
+        if self.state == State::Data { self.remaining } else { 0 }
+    }
+
     /// How many bytes of `input` belong to the message: all of them, unless it ends within. `data` is given the
     /// content without the coding, in pieces.
     ///

@@ -26,9 +26,15 @@ impl Connection {
     ///
     /// Waits without holding storage.
     pub(super) fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        self.poll_fill_with(cx, 0)
+    }
+
+    /// The same, when `expected` bytes are to come.
+    pub(super) fn poll_fill_with(&mut self, cx: &mut Context<'_>, expected: u64) -> Poll<io::Result<usize>> {
         if !self.input.has_storage() && !self.socket.is_loose() {
             ready!(self.socket.poll_read_ready(cx))?;
         }
+        self.input.expect(expected);
         let mut space = ReadBuf::new(self.input.spare());
         let Poll::Ready(outcome) = self.socket.poll_read(cx, &mut space) else {
             self.input.release();

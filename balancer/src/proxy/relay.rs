@@ -119,7 +119,7 @@ impl Relay {
                 return Poll::Ready(Ok(()));
             } else {
                 if source.input.is_empty() {
-                    let outcome = ready!(source.poll_fill(cx));
+                    let outcome = ready!(source.poll_fill_with(cx, self.body.announced()));
                     if !self.continues(&outcome)? {
                         continue;
                     }
