@@ -1,7 +1,8 @@
 //! The chunked coding (RFC 9112 §7.1), decoded strictly and incrementally.
 //!
 //! A relay passes the bytes on as they came, but only after this machine has seen that they mean the same to
-//! everyone: sizes are plain hexadecimal, lines end in CR LF, extensions and trailers hold no control bytes.
+//! everyone: sizes are plain hexadecimal, lines end in CR LF, extensions and trailers hold no control bytes, and no
+//! trailer is a field that a recipient who merges trailers into the head (RFC 9110 §6.5.1) would be misled by.
 
 use super::fault::Fault;
 
@@ -10,6 +11,43 @@ pub const EXTENSION_LIMIT: u32 = 16 * 1024;
 
 /// Bytes of the trailer section of one message, line ends not counted.
 pub const TRAILER_LIMIT: u32 = 16 * 1024;
+
+/// Bytes of a trailer's name that are looked at: the longest of [`FORBIDDEN`].
+const NAME_LENGTH: usize = 19;
+
+/// Fields that say how a message is framed, routed, authenticated or processed, and by whom it was sent: all of them
+/// were acted on when the head was read (RFC 9110 §6.5.1). Besides these everything that starts with
+/// [`FORBIDDEN_PREFIXES`].
+const FORBIDDEN: [&str; 25] = [
+    "authorization",
+    "cache-control",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "content-range",
+    "content-type",
+    "cookie",
+    "expect",
+    "forwarded",
+    "host",
+    "keep-alive",
+    "max-forwards",
+    "pragma",
+    "proxy-authenticate",
+    "proxy-authorization",
+    "proxy-connection",
+    "range",
+    "set-cookie",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "www-authenticate",
+    "x-real-ip",
+];
+
+/// Conditions, and what proxies say about the client.
+const FORBIDDEN_PREFIXES: [&str; 2] = ["if-", "x-forwarded-"];
 
 /// Where in the coding the next byte stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,11 +78,12 @@ pub struct Decoder {
     remaining: u64,
     extensions: u32,
     trailers: u32,
+    name: TrailerName,
 }
 
 impl Default for Decoder {
     fn default() -> Self {
-        Self { state: State::Size(0), remaining: 0, extensions: 0, trailers: 0 }
+        Self { state: State::Size(0), remaining: 0, extensions: 0, trailers: 0, name: TrailerName::default() }
     }
 }
 
@@ -95,9 +134,12 @@ impl Decoder {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size(0),
             (State::Trailer, b'\r') => State::EndLf,
-            (State::Trailer | State::TrailerName, _) if is_token(byte) => {
-                self.trailer_byte(State::TrailerName)?
+            (State::Trailer, _) if is_token(byte) => {
+                self.name = TrailerName::default();
+                self.name_byte(byte)?
             }
+            (State::TrailerName, _) if is_token(byte) => self.name_byte(byte)?,
+            (State::TrailerName, b':') if self.name.is_forbidden() => return Err(Fault::Trailer),
             (State::TrailerName, b':') => self.trailer_byte(State::TrailerValue)?,
             (State::TrailerValue, b'\r') => State::TrailerLf,
             (State::TrailerValue, _) if is_text(byte) => self.trailer_byte(State::TrailerValue)?,
@@ -122,9 +164,36 @@ impl Decoder {
         if self.extensions > EXTENSION_LIMIT { Err(Fault::ChunkOverhead) } else { Ok(next) }
     }
 
+    fn name_byte(&mut self, byte: u8) -> Result<State, Fault> {
+        self.name.push(byte);
+        self.trailer_byte(State::TrailerName)
+    }
+
     fn trailer_byte(&mut self, next: State) -> Result<State, Fault> {
         self.trailers += 1;
         if self.trailers > TRAILER_LIMIT { Err(Fault::ChunkOverhead) } else { Ok(next) }
+    }
+}
+
+/// The name of the trailer at hand, lower case, as far as it matters.
+#[derive(Clone, Copy, Debug, Default)]
+struct TrailerName {
+    bytes: [u8; NAME_LENGTH],
+    length: usize,
+}
+
+impl TrailerName {
+    fn push(&mut self, byte: u8) {
+        if let Some(place) = self.bytes.get_mut(self.length) {
+            *place = byte.to_ascii_lowercase();
+        }
+        self.length += 1;
+    }
+
+    fn is_forbidden(&self) -> bool {
+        let known = &self.bytes[..self.length.min(NAME_LENGTH)];
+        FORBIDDEN_PREFIXES.iter().any(|prefix| known.starts_with(prefix.as_bytes()))
+            || self.length <= NAME_LENGTH && FORBIDDEN.iter().any(|name| name.as_bytes() == known)
     }
 }
 
@@ -192,6 +261,21 @@ mod tests {
         ];
         for message in refused {
             assert_eq!(decode(message), Err(Fault::Chunk), "{:?}", String::from_utf8_lossy(message));
+        }
+    }
+
+    #[test]
+    fn trailers_that_belong_into_a_head_are_refused() {
+        assert!(FORBIDDEN.iter().all(|name| name.len() <= NAME_LENGTH));
+        let of = |name: &str| decode(format!("1\r\na\r\n0\r\nA: b\r\n{name}: x\r\n\r\n").as_bytes());
+        for name in FORBIDDEN.into_iter().chain(["If-Match", "X-Forwarded-For", "CONTENT-Length"]) {
+            assert_eq!(of(name), Err(Fault::Trailer), "{name}");
+            assert_eq!(of(&name.to_uppercase()), Err(Fault::Trailer), "{name}");
+        }
+        for name in
+            ["Content-Digest", "grpc-status", "ETag", "Hosts", "Proxy-Authorization2", "X-Forwarded", "If"]
+        {
+            assert!(of(name).is_ok_and(|(_, _, done)| done), "{name}");
         }
     }
 

@@ -35,7 +35,9 @@ pub enum Fault {
     Chunk,
     /// Extensions or trailers beyond their limit.
     ChunkOverhead,
-    /// A status outside 100–999, or 101 to a request that asked for no upgrade.
+    /// A trailer that would change what has been read already: framing, routing, credentials.
+    Trailer,
+    /// A status outside 100–999, or 101 to a request that did not ask for what it grants.
     Status,
 }
 
@@ -70,6 +72,7 @@ impl Fault {
             Self::UnknownCoding => "transfer coding not implemented",
             Self::Chunk => "malformed chunk",
             Self::ChunkOverhead => "too many bytes around chunks",
+            Self::Trailer => "a field that must not stand in trailers",
             Self::Status => "bad status",
         }
     }

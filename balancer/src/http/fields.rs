@@ -26,6 +26,9 @@ impl<'b> Slots<'b> {
     }
 }
 
+/// What asks for a WebSocket, and what grants one.
+pub(super) const UPGRADE: &[u8] = b"Connection: Upgrade\r\nUpgrade: websocket\r\n";
+
 /// The fields that the proxy itself has to understand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Name {
@@ -33,12 +36,17 @@ pub(super) enum Name {
     ContentLength,
     TransferEncoding,
     Connection,
-    /// Hop-by-hop whether `Connection` names it or not: Keep-Alive, Proxy-Connection, TE, and Upgrade, which nothing
-    /// here can tunnel yet.
+    Upgrade,
+    Te,
+    /// Hop-by-hop whether `Connection` names it or not, and of no use here: Keep-Alive, Proxy-Connection.
     HopByHop,
     Cookie,
     SetCookie,
     Expect,
+    /// Authorization, Proxy-Authorization.
+    Credentials,
+    /// WWW-Authenticate, Proxy-Authenticate.
+    Challenge,
     /// Left by a proxy before us: Via, Forwarded, X-Forwarded-For.
     Proxied,
     Other,
@@ -49,23 +57,51 @@ impl Name {
     pub(super) fn of(name: &str) -> Self {
         let is = |known: &str| name.eq_ignore_ascii_case(known);
         match name.len() {
-            2 if is("te") => Self::HopByHop,
+            2 if is("te") => Self::Te,
             3 if is("via") => Self::Proxied,
             4 if is("host") => Self::Host,
             6 if is("cookie") => Self::Cookie,
             6 if is("expect") => Self::Expect,
-            7 if is("upgrade") => Self::HopByHop,
+            7 if is("upgrade") => Self::Upgrade,
             9 if is("forwarded") => Self::Proxied,
             10 if is("connection") => Self::Connection,
             10 if is("keep-alive") => Self::HopByHop,
             10 if is("set-cookie") => Self::SetCookie,
+            13 if is("authorization") => Self::Credentials,
             14 if is("content-length") => Self::ContentLength,
             15 if is("x-forwarded-for") => Self::Proxied,
             16 if is("proxy-connection") => Self::HopByHop,
+            16 if is("www-authenticate") => Self::Challenge,
             17 if is("transfer-encoding") => Self::TransferEncoding,
+            18 if is("proxy-authenticate") => Self::Challenge,
+            19 if is("proxy-authorization") => Self::Credentials,
             _ => Self::Other,
         }
     }
+
+    /// Never passed on as it came: what is said about framing and this hop is said anew.
+    pub(super) fn is_rewritten(self) -> bool {
+        matches!(
+            self,
+            Self::Connection
+                | Self::Upgrade
+                | Self::Te
+                | Self::HopByHop
+                | Self::ContentLength
+                | Self::TransferEncoding
+        )
+    }
+}
+
+/// What `Upgrade` asks for, over all of its lines.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) enum Upgrade {
+    #[default]
+    Nothing,
+    /// `websocket`, and nothing beside it.
+    WebSocket,
+    /// Something that is not tunnelled: h2c, TLS, a choice of several.
+    Other,
 }
 
 /// What the framing and connection fields of a head say together.
@@ -77,6 +113,13 @@ pub(super) struct Survey {
     pub(super) close: bool,
     /// `Connection: keep-alive`
     pub(super) keep_alive: bool,
+    /// `Connection: upgrade`, without which `Upgrade` means nothing (RFC 9110 §7.8).
+    pub(super) wants_upgrade: bool,
+    pub(super) upgrade: Upgrade,
+    /// `TE: trailers`
+    pub(super) takes_trailers: bool,
+    /// NTLM or Negotiate: these authenticate a connection, not a request.
+    pub(super) binds_connection: bool,
     /// `Connection` names fields that are for this hop only.
     pub(super) names_fields: bool,
 }
@@ -94,6 +137,16 @@ impl Survey {
                 self.chunked = true;
             }
             Name::Connection => self.note_connection(value),
+            Name::Upgrade => {
+                let is_first = self.upgrade == Upgrade::Nothing;
+                let is_websocket = is_first && value.eq_ignore_ascii_case(b"websocket");
+                self.upgrade = if is_websocket { Upgrade::WebSocket } else { Upgrade::Other };
+            }
+            Name::Te => {
+                self.takes_trailers |= options(value).any(|coding| coding.eq_ignore_ascii_case(b"trailers"));
+            }
+            Name::Credentials => self.binds_connection |= binds_connection(value),
+            Name::Challenge => self.binds_connection |= options(value).any(binds_connection),
             _ => {}
         }
         Ok(())
@@ -110,7 +163,9 @@ impl Survey {
                 self.close = true;
             } else if option.eq_ignore_ascii_case(b"keep-alive") {
                 self.keep_alive = true;
-            } else if !option.is_empty() {
+            } else if option.eq_ignore_ascii_case(b"upgrade") {
+                self.wants_upgrade = true;
+            } else if !option.is_empty() && !option.eq_ignore_ascii_case(b"te") {
                 self.names_fields = true;
             }
         }
@@ -151,6 +206,12 @@ pub(super) fn write_framing(out: &mut Vec<u8>, content_length: Option<u64>, chun
 /// The parts of a comma-separated list (RFC 9110 §5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)
+}
+
+/// The scheme of a challenge or of credentials is one that authenticates the connection it is sent on.
+fn binds_connection(value: &[u8]) -> bool {
+    let scheme = value.split(|&byte| byte == b' ').next().unwrap_or_default();
+    scheme.eq_ignore_ascii_case(b"ntlm") || scheme.eq_ignore_ascii_case(b"negotiate")
 }
 
 /// Digits and nothing else: no sign, no spaces, no list, at most what an `i64` holds (others would overflow).
@@ -234,7 +295,37 @@ mod tests {
         let found =
             survey(&[("Connection", "x-a, Close"), ("Connection", "Keep-Alive")]).expect("well-formed");
         assert!(found.close && found.keep_alive && found.names_fields);
-        let plain = survey(&[("Connection", "keep-alive")]).expect("well-formed");
-        assert!(!plain.names_fields);
+        for of_ours in ["keep-alive", "Upgrade", "TE, close"] {
+            let plain = survey(&[("Connection", of_ours)]).expect("well-formed");
+            assert!(!plain.names_fields, "{of_ours}");
+        }
+    }
+
+    #[test]
+    fn an_upgrade_is_to_websocket_alone_or_to_something_else() {
+        let upgrade = |fields: &[(&str, &str)]| survey(fields).expect("well-formed").upgrade;
+        assert_eq!(upgrade(&[]), Upgrade::Nothing);
+        assert_eq!(upgrade(&[("upgrade", "WebSocket")]), Upgrade::WebSocket);
+        for other in ["h2c", "TLS/1.0", "websocket, h2c", "websocket/13", ""] {
+            assert_eq!(upgrade(&[("Upgrade", other)]), Upgrade::Other, "{other}");
+        }
+        let websocket = ("Upgrade", "websocket");
+        for twice in [("Upgrade", "h2c"), websocket] {
+            assert_eq!(upgrade(&[websocket, twice]), Upgrade::Other);
+            assert_eq!(upgrade(&[twice, websocket]), Upgrade::Other);
+        }
+    }
+
+    #[test]
+    fn schemes_that_authenticate_connections_are_known_in_any_list() {
+        let binds = |name, value| survey(&[(name, value)]).expect("well-formed").binds_connection;
+        for value in ["NTLM", "negotiate", "Basic realm=\"a b\", Negotiate", "NTLM TlRMTVNTUAAC"] {
+            assert!(binds("WWW-Authenticate", value), "{value}");
+            assert!(binds("Proxy-Authenticate", value), "{value}");
+        }
+        assert!(binds("Authorization", "Negotiate YII") && binds("proxy-authorization", "NTLM TlRM"));
+        for value in ["Basic realm=NTLM", "NTLMv9", "Bearer negotiate", ""] {
+            assert!(!binds("WWW-Authenticate", value) && !binds("Authorization", value), "{value}");
+        }
     }
 }

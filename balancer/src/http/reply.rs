@@ -33,11 +33,8 @@ impl Reply {
             // CONNECT is the one method that is refused, so every other would be right (RFC 9110 §15.5.6).
             out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
         }
-        out.extend_from_slice(match connection {
-            Connection::Implicit => b"\r\n",
-            Connection::KeepAlive => b"Connection: keep-alive\r\n\r\n",
-            Connection::Close => b"Connection: close\r\n\r\n",
-        });
+        out.extend_from_slice(connection.lines());
+        out.extend_from_slice(b"\r\n");
         if !to_head {
             for part in [status, " ", self.text, "\n"] {
                 out.extend_from_slice(part.as_bytes());

@@ -5,7 +5,7 @@ use httparse::Header;
 use super::Version;
 use super::body::Framing;
 use super::fault::Fault;
-use super::fields::{self, Name, Slots, Survey};
+use super::fields::{self, Name, Slots, Survey, Upgrade};
 use crate::config::Limits;
 use crate::persist::cookie;
 
@@ -31,6 +31,10 @@ pub struct Request<'b, 'h> {
     pub proxied: bool,
     /// It may hold its body back until it is told to go on: `Expect: 100-continue`, which 1.0 does not have.
     pub awaits_continue: bool,
+    /// It asks to become a WebSocket, in the one form that is passed on: GET, HTTP/1.1, no body, no other protocol.
+    pub websocket: bool,
+    /// Its credentials, NTLM or Negotiate, are for the connection that it is sent on.
+    pub binds_connection: bool,
     form: Form<'b>,
     has_host: bool,
     survey: Survey,
@@ -106,6 +110,12 @@ pub fn parse<'b, 'h>(
         Some(length) => Framing::Length(length),
         None => Framing::None,
     };
+    let has_body = !matches!(framing, Framing::None | Framing::Length(0));
+    let websocket = survey.wants_upgrade
+        && survey.upgrade == Upgrade::WebSocket
+        && version == Version::Http11
+        && method == "GET"
+        && !has_body;
     Ok(Some(Request {
         method,
         target,
@@ -115,6 +125,8 @@ pub fn parse<'b, 'h>(
         keep_alive,
         proxied,
         awaits_continue: expects && version == Version::Http11,
+        websocket,
+        binds_connection: survey.binds_connection,
         form,
         has_host,
         survey,
@@ -158,7 +170,20 @@ impl<'b> Request<'b, '_> {
             self.write_header(out, header, rewrite);
         }
         fields::write_framing(out, self.survey.content_length, self.survey.chunked);
+        out.extend_from_slice(self.hop());
         out.extend_from_slice(b"\r\n");
+    }
+
+    /// What is said to the server about this hop: ours to say, whatever the client wrote (RFC 9110 §7.6.1).
+    fn hop(&self) -> &'static [u8] {
+        if self.websocket {
+            fields::UPGRADE
+        } else if self.survey.takes_trailers && self.version == Version::Http11 {
+            // Trailers reach a 1.1 client, and some servers send none unless asked.
+            b"TE: trailers\r\nConnection: TE\r\n"
+        } else {
+            b""
+        }
     }
 
     fn write_target(&self, out: &mut Vec<u8>) {
@@ -177,7 +202,7 @@ impl<'b> Request<'b, '_> {
     fn write_header(&self, out: &mut Vec<u8>, header: &Header<'_>, rewrite: &Rewrite<'_>) {
         let name = Name::of(header.name);
         match name {
-            Name::Connection | Name::HopByHop | Name::ContentLength | Name::TransferEncoding => return,
+            _ if name.is_rewritten() => return,
             Name::Host if matches!(self.form, Form::Absolute { .. }) => return,
             // A client cannot have Host taken away on the way.
             Name::Host => {}
@@ -344,8 +369,54 @@ mod tests {
     #[test]
     fn fields_for_this_hop_stay_here_and_host_cannot_be_named_away() {
         let head = "GET / HTTP/1.1\r\nHost: x\r\nConnection: close, X-Hop, Host, Upgrade\r\nX-Hop: 1\r\nX-End: 2\r\n\
-                    Upgrade: h2c\r\nTE: trailers\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\n\r\n";
+                    Upgrade: h2c\r\nTE: gzip\r\nKeep-Alive: 5\r\nProxy-Connection: close\r\n\r\n";
         assert_eq!(sent_on(head), "GET / HTTP/1.1\r\nHost: x\r\nX-End: 2\r\n\r\n");
+    }
+
+    #[test]
+    fn a_client_that_takes_trailers_may_be_sent_some() {
+        assert_eq!(
+            sent_on(
+                "GET / HTTP/1.1\r\nHost: x\r\nConnection: te\r\nTE: deflate, Trailers\r\nTrailer: A\r\n\r\n"
+            ),
+            "GET / HTTP/1.1\r\nHost: x\r\nTrailer: A\r\nTE: trailers\r\nConnection: TE\r\n\r\n"
+        );
+        let old = "GET / HTTP/1.0\r\nHost: x\r\nTE: trailers\r\n\r\n";
+        assert_eq!(sent_on(old), "GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    }
+
+    #[test]
+    fn only_a_plain_request_for_a_websocket_asks_the_server_for_one() {
+        let fields = "Sec-WebSocket-Key: a\r\nSec-WebSocket-Version: 13\r\n";
+        let asked = "Connection: Upgrade\r\nUpgrade: websocket\r\n";
+        for (good, length) in [
+            ("Connection: keep-alive, Upgrade\r\nUpgrade: WebSocket\r\n", ""),
+            ("Upgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 0\r\n", "Content-Length: 0\r\n"),
+        ] {
+            let head = format!("GET /chat HTTP/1.1\r\nHost: x\r\n{good}{fields}\r\n");
+            let expected = format!("GET /chat HTTP/1.1\r\nHost: x\r\n{fields}{length}{asked}\r\n");
+            assert_eq!(sent_on(&head), expected);
+        }
+        for (line, fields) in [
+            ("GET / HTTP/1.1", "Upgrade: websocket\r\n"),
+            ("GET / HTTP/1.1", "Connection: Upgrade\r\n"),
+            (
+                "GET / HTTP/1.1",
+                "Connection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: AA\r\n",
+            ),
+            ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n"),
+            ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n"),
+            ("GET / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n"),
+            ("GET / HTTP/1.0", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+            ("HEAD / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+            ("POST / HTTP/1.1", "Connection: Upgrade\r\nUpgrade: websocket\r\n"),
+        ] {
+            let method = line.split(' ').next().expect("a method");
+            let sent = sent_on(&format!("{line}\r\nHost: x\r\n{fields}\r\n"));
+            assert_eq!(sent, format!("{method} / HTTP/1.1\r\nHost: x\r\n\r\n"), "{fields}");
+        }
+        let with_body = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n";
+        assert_eq!(sent_on(with_body), "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use httparse::Header;
 use super::Version;
 use super::body::Framing;
 use super::fault::Fault;
-use super::fields::{self, Name, Slots, Survey};
+use super::fields::{self, Name, Slots, Survey, Upgrade};
 use crate::config::Limits;
 use crate::persist::cookie;
 
@@ -34,6 +34,20 @@ pub enum Connection {
     KeepAlive,
     /// It ends with this response.
     Close,
+    /// It is a WebSocket from here on.
+    Upgrade,
+}
+
+impl Connection {
+    /// The header lines that say so.
+    pub fn lines(self) -> &'static [u8] {
+        match self {
+            Self::Implicit => b"",
+            Self::KeepAlive => b"Connection: keep-alive\r\n",
+            Self::Close => b"Connection: close\r\n",
+            Self::Upgrade => fields::UPGRADE,
+        }
+    }
 }
 
 /// Our own cookie in the response.
@@ -141,6 +155,16 @@ impl Response<'_, '_> {
         self.status < 200
     }
 
+    /// The server agrees to speak WebSocket, and nothing else, after this 101.
+    pub fn is_websocket(&self) -> bool {
+        self.status == 101 && self.survey.upgrade == Upgrade::WebSocket
+    }
+
+    /// The server wants NTLM or Negotiate: whoever answers authenticates the connection (RFC 4559 §6).
+    pub fn binds_connection(&self) -> bool {
+        matches!(self.status, 401 | 407) && self.survey.binds_connection
+    }
+
     /// The server sets a cookie of that name itself.
     pub fn sets_cookie(&self, name: &str) -> bool {
         self.headers.iter().any(|header| is_set_cookie(header, name))
@@ -160,17 +184,13 @@ impl Response<'_, '_> {
         }
         self.write_framing(out, rewrite.unchunked);
         write_set_cookie(out, rewrite.set_cookie);
-        match rewrite.connection {
-            Connection::Implicit => {}
-            Connection::KeepAlive => out.extend_from_slice(b"Connection: keep-alive\r\n"),
-            Connection::Close => out.extend_from_slice(b"Connection: close\r\n"),
-        }
+        out.extend_from_slice(rewrite.connection.lines());
         out.extend_from_slice(b"\r\n");
     }
 
     fn passes(&self, header: &Header<'_>, rewrite: &Rewrite<'_>) -> bool {
         match Name::of(header.name) {
-            Name::Connection | Name::HopByHop | Name::ContentLength | Name::TransferEncoding => false,
+            name if name.is_rewritten() => false,
             Name::SetCookie if rewrite.without_cookie.is_some_and(|ours| is_set_cookie(header, ours)) => {
                 false
             }
@@ -275,6 +295,42 @@ mod tests {
             sent_on(head, &close),
             "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
         );
+    }
+
+    #[test]
+    fn a_websocket_is_granted_in_our_words_and_nothing_else_is() {
+        let granted = "HTTP/1.1 101 Switching Protocols\r\nupgrade: WebSocket\r\nconnection: upgrade\r\n\
+                       Sec-WebSocket-Accept: b\r\nContent-Length: 0\r\n\r\n";
+        assert_eq!(with(granted, false, |response| response.is_websocket()), Ok(true));
+        assert_eq!(
+            sent_on(granted, &Rewrite { connection: Connection::Upgrade, ..PLAIN }),
+            "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: b\r\nConnection: Upgrade\r\n\
+             Upgrade: websocket\r\n\r\n"
+        );
+        for other in [
+            "101 S\r\nUpgrade: h2c\r\nConnection: upgrade",
+            "101 S\r\nUpgrade: websocket\r\nUpgrade: h2c",
+            "101 S\r\nConnection: upgrade",
+            "426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade",
+        ] {
+            let head = format!("HTTP/1.1 {other}\r\n\r\n");
+            assert_eq!(with(&head, false, |response| response.is_websocket()), Ok(false), "{other}");
+            assert!(!sent_on(&head, &PLAIN).contains("pgrade:"), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_a_challenge_binds_a_connection() {
+        for (head, binds) in [
+            ("401 U\r\nWWW-Authenticate: Basic realm=\"a\", NTLM", true),
+            ("401 U\r\nWWW-Authenticate: Basic\r\nWWW-Authenticate: Negotiate", true),
+            ("407 P\r\nProxy-Authenticate: NTLM", true),
+            ("401 U\r\nWWW-Authenticate: Basic", false),
+            ("200 O\r\nWWW-Authenticate: NTLM", false),
+        ] {
+            let head = format!("HTTP/1.1 {head}\r\n\r\n");
+            assert_eq!(with(&head, false, |response| response.binds_connection()), Ok(binds), "{head}");
+        }
     }
 
     #[test]
