@@ -82,6 +82,50 @@ fn a_connection_that_closes_under_a_request_is_retried_if_the_method_allows() {
 }
 
 #[test]
+fn a_body_that_was_kept_is_sent_again_whole_and_one_that_was_not_is_not() {
+    let (origin, connections) = Origin::by_hand();
+    let balancer = in_front_of(&origin);
+    let ok = "HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let chunk = |size: usize| format!("{size:x}\r\n{}\r\n", "x".repeat(size));
+    let bodies = [
+        (format!("Content-Length: 64000\r\n\r\n{}", "y".repeat(64_000)), 64_000, 200),
+        (
+            format!("Transfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunk(30_000), chunk(20_000)),
+            50_021,
+            200,
+        ),
+        (format!("Content-Length: 100000\r\n\r\n{}", "z".repeat(100_000)), 100_000, 502),
+        (
+            format!("Transfer-Encoding: chunked\r\n\r\n{}{}0\r\n\r\n", chunk(60_000), chunk(60_000)),
+            120_021,
+            502,
+        ),
+    ];
+    for (sent, length, expected) in bodies {
+        let mut client = balancer.client();
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut first = connections.recv_timeout(super::PATIENCE).expect("connection");
+        first.head().expect("read").expect("head");
+        first.stream.write_all(ok.as_bytes()).expect("write");
+        assert_eq!(client.response().status(), 200);
+        client.send(format!("PUT / HTTP/1.1\r\nHost: a\r\n{sent}"));
+        first.head().expect("read").expect("the same connection");
+        let body = first.exactly(length).expect("read");
+        drop(first);
+        if expected == 200 {
+            let mut second = connections.recv_timeout(super::PATIENCE).expect("connection");
+            second.head().expect("read").expect("head");
+            assert!(second.exactly(length).expect("read") == body, "the body is another the second time");
+            second
+                .stream
+                .write_all(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                .expect("write");
+        }
+        assert_eq!(client.response().status(), expected);
+    }
+}
+
+#[test]
 fn what_is_not_http_is_a_bad_gateway() {
     for garbage in [
         "SSH-2.0-OpenSSH_9.2\r\n",

@@ -247,6 +247,35 @@ fn a_body_that_turns_malformed_stops_before_the_fault() {
 }
 
 #[test]
+fn trailers_pass_unless_they_belong_into_a_head() {
+    let (origin, connections) = Origin::by_hand();
+    let balancer = in_front_of(&origin);
+    let head = "POST / HTTP/1.1\r\nHost: a\r\nTE: trailers\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let good = "3\r\nabc\r\n0\r\ngrpc-status: 0\r\n\r\n";
+    let mut client = balancer.client();
+    client.send(format!("{head}{good}"));
+    let mut server = connections.recv_timeout(super::PATIENCE).expect("connection");
+    let seen = server.head().expect("read").expect("head");
+    assert_eq!((seen.header("te"), seen.header("connection")), (Some("trailers"), Some("TE")));
+    assert_eq!(server.exactly(good.len()).expect("read"), good.as_bytes());
+    let answer = format!("HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n{good}");
+    server.stream.write_all(answer.as_bytes()).expect("write");
+    assert_eq!(client.0.head().expect("read").expect("head").status(), 200);
+    assert_eq!(client.0.exactly(good.len()).expect("read"), good.as_bytes());
+
+    client
+        .send("POST / HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nCookie: SRV=s1\r\n\r\n");
+    assert_eq!(client.response().status(), 400);
+    client.expect_end();
+    let bad = "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nset-Cookie: a=b\r\n\r\n";
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    server.head().expect("read").expect("the same connection: it has seen nothing of what was refused");
+    server.stream.write_all(bad.as_bytes()).expect("write");
+    assert_eq!(client.response().status(), 502);
+}
+
+#[test]
 fn a_hostile_target_cannot_forge_a_log_line() {
     let origin = Origin::named("s1");
     let balancer = in_front_of(&origin);

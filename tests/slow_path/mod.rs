@@ -8,6 +8,9 @@ mod failures;
 mod messages;
 pub mod origin;
 mod persistence;
+mod private;
+mod tunnel;
+mod waiting;
 
 use std::io::{self, Read};
 use std::net::TcpStream;
@@ -110,6 +113,19 @@ impl Reader {
             message.body = self.take(length);
         }
         Ok(Some(message))
+    }
+
+    /// The next `count` bytes, whatever they are.
+    pub fn exactly(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.held.len() < count {
+            assert!(self.more()?, "the bytes are cut after {}", self.held.len());
+        }
+        Ok(self.take(count))
+    }
+
+    /// Closing it will be a failure for the peer, not an end.
+    pub fn reset(self) {
+        socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("option");
     }
 
     /// Everything until the peer ends its side; an error if it resets the connection.

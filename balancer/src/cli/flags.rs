@@ -152,6 +152,9 @@ pub(crate) struct LimitArgs {
     /// A client connection between two requests
     #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
     pub(crate) timeout_keepalive: Duration,
+    /// Silence of both sides of a WebSocket
+    #[arg(long, value_name = "T", default_value = "1h", value_parser = duration)]
+    pub(crate) timeout_tunnel: Duration,
     /// Largest head of a request or an answer
     #[arg(long, value_name = "SIZE", default_value = "16k", value_parser = size(1024..=1024 * 1024))]
     pub(crate) max_head: usize,

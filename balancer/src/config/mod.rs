@@ -116,6 +116,8 @@ pub struct Timeouts {
     pub request: Duration,
     /// A client connection without a request.
     pub keepalive: Duration,
+    /// Silence of both sides of a tunnel.
+    pub tunnel: Duration,
 }
 
 impl Default for Timeouts {
@@ -126,6 +128,7 @@ impl Default for Timeouts {
             connect: Duration::from_secs(5),
             request: Duration::from_secs(10),
             keepalive: Duration::from_secs(60),
+            tunnel: Duration::from_secs(3600),
         }
     }
 }

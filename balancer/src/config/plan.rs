@@ -69,6 +69,7 @@ impl Plan {
                 connect: limits.timeout_connect,
                 request: limits.timeout_request,
                 keepalive: limits.timeout_keepalive,
+                tunnel: limits.timeout_tunnel,
             },
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
             drain_timeout: process.drain_timeout,

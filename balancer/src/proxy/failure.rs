@@ -30,6 +30,8 @@ pub(super) enum Failure {
     ServerCut,
     /// The server's message is malformed.
     ServerMalformed(Fault),
+    /// Neither side of a tunnel has said anything for `--timeout-tunnel`.
+    TunnelSilent,
 }
 
 impl Failure {
@@ -40,7 +42,7 @@ impl Failure {
             Self::SlowHead => (408, "the request head took too long"),
             Self::CutHead => (400, "the request head is incomplete"),
             Self::SlowBody => (408, "the request body took too long"),
-            Self::ClientGone => return None,
+            Self::ClientGone | Self::TunnelSilent => return None,
             Self::NoServer => (503, "no server is available"),
             Self::Unreachable => (503, "the server cannot be reached"),
             Self::Shortage => (503, "the balancer is short of resources"),
@@ -71,6 +73,7 @@ impl Failure {
             Self::ServerClosed => "server-closed",
             Self::ServerCut => "server-cut",
             Self::ServerMalformed(_) => "bad-response",
+            Self::TunnelSilent => "tunnel-silent",
         }
     }
 }

@@ -8,6 +8,10 @@ use super::socket::Socket;
 use crate::http::body::{Body, Framing};
 use crate::http::fault::Fault;
 
+/// Bytes of a request's body that are kept so that it can be sent a second time; up to one buffer more where only its
+/// chunks tell how large it is.
+const KEPT: usize = 64 * 1024;
+
 /// Why a relay cannot go on.
 #[derive(Debug)]
 pub(super) enum Stop {
@@ -19,13 +23,17 @@ pub(super) enum Stop {
     Malformed(Fault),
 }
 
-/// A message under way. Never holds more than its head and one buffer of the source: what the sink does not take,
-/// the source is not asked for.
+/// A message under way. Never holds more than its head and one buffer of the source, and of a request that may be
+/// repeated some of its body: what the sink does not take, the source is not asked for.
 #[derive(Debug)]
 pub(super) struct Relay {
     /// The head, and as much of the body as came with it, so that both go out in one write.
     composed: Vec<u8>,
     sent: usize,
+    /// While less than this is composed, what follows of the body is kept behind it.
+    keep_until: usize,
+    /// The source has been heard after what came with the head.
+    was_continued: bool,
     /// Bytes of the source's buffer that are checked and belong to the message.
     pending: usize,
     body: Body,
@@ -39,9 +47,33 @@ pub(super) struct Relay {
 
 impl Relay {
     /// A message whose head is `composed`.
-    pub(super) fn new(composed: Vec<u8>, framing: Framing, unchunked: bool) -> Self {
-        let body = Body::new(framing);
-        Self { composed, sent: 0, pending: 0, body, unchunked, passed: 0, broken: false }
+    pub(super) fn new(composed: Vec<u8>, framing: Framing) -> Self {
+        Self {
+            composed,
+            sent: 0,
+            keep_until: 0,
+            was_continued: false,
+            pending: 0,
+            body: Body::new(framing),
+            unchunked: false,
+            passed: 0,
+            broken: false,
+        }
+    }
+
+    /// Takes the chunked coding off, if `unchunked`.
+    pub(super) fn unchunked(self, unchunked: bool) -> Self {
+        Self { unchunked, ..self }
+    }
+
+    /// Keeps the body for a second time, if `kept` and as long as it is not too large for that.
+    pub(super) fn kept(self, kept: bool) -> Self {
+        let fits = match self.body {
+            Body::Length(length) => length <= KEPT as u64,
+            Body::Chunked(_) => true,
+            Body::UntilClose => false,
+        };
+        Self { keep_until: if kept && fits { self.composed.len() + KEPT } else { 0 }, ..self }
     }
 
     /// Takes what has come of the body along with the head; returns how many bytes of `input` that are.
@@ -55,14 +87,20 @@ impl Relay {
         Ok(used)
     }
 
-    /// The whole message is here: nothing more has to be read from the source.
+    /// The whole message is here, and what the source has sent beyond it is the next one: nothing of it has to be
+    /// read from the source, and nothing of it stands in the source's buffer.
     pub(super) fn is_whole(&self) -> bool {
-        self.body.is_done()
+        self.body.is_done() && self.pending == 0
     }
 
     /// The whole message has been given to the sink.
     pub(super) fn is_complete(&self) -> bool {
-        self.is_whole() && self.pending == 0 && self.sent == self.composed.len() && !self.broken
+        self.is_whole() && self.sent == self.composed.len() && !self.broken
+    }
+
+    /// All that was read of it is still here: it can be sent from the start.
+    pub(super) fn is_repeatable(&self) -> bool {
+        !self.was_continued || self.keep_until > 0
     }
 
     /// Nothing is left to do, though the message may not be complete.
@@ -77,7 +115,7 @@ impl Relay {
 
     /// The source has been heard after what was composed.
     pub(super) fn has_continued(&self) -> bool {
-        self.passed > self.composed.len() as u64
+        self.was_continued
     }
 
     /// It is the source that is waited for, not the sink.
@@ -90,8 +128,7 @@ impl Relay {
         self.broken = true;
     }
 
-    /// Starts again from the head, towards another sink; only for a message that is whole and was never continued
-    /// from the source's buffer.
+    /// Starts again from the head, towards another sink; only for a message that [can be](Self::is_repeatable).
     pub(super) fn rewind(&mut self) {
         (self.sent, self.passed, self.broken) = (0, 0, false);
     }
@@ -170,16 +207,57 @@ impl Relay {
     }
 
     fn check(&mut self, source: &mut Connection) -> Result<(), Fault> {
+        self.was_continued = true;
+        let input = source.input.filled();
+        if self.composed.len() < self.keep_until {
+            let used = self.take(input)?;
+            source.input.consume(used);
+            return Ok(());
+        }
         if self.unchunked {
             self.composed.clear();
             self.sent = 0;
-            let composed = &mut self.composed;
-            let used =
-                self.body.accept_content(source.input.filled(), |data| composed.extend_from_slice(data))?;
+            let used = self.take(input)?;
             source.input.consume(used);
         } else {
-            self.pending = self.body.accept(source.input.filled())?;
+            if std::mem::take(&mut self.keep_until) > 0 {
+                // Too large to be kept, and sent.
+                (self.composed, self.sent) = (Vec::new(), 0);
+            }
+            self.pending = self.body.accept(input)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::io::Write;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::proxy::buffer::Buffers;
+
+    /// A connection, and its other end.
+    fn pair() -> (Connection, std::net::TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        let peer = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+        let (stream, _) = listener.accept().expect("loopback connections are in the queue at once");
+        stream.set_nonblocking(true).expect("option");
+        (Connection::new(Socket::accepted(stream), &Buffers::new(1024)), peer)
+    }
+
+    #[tokio::test]
+    async fn bytes_that_the_sink_did_not_take_are_not_taken_for_the_next_message() {
+        let ((mut source, mut sender), (mut sink, _receiver)) = (pair(), pair());
+        sink.socket.shut_down().expect("shutdown");
+        sender.write_all(b"hello").expect("send");
+        let mut relay = Relay::new(Vec::new(), Framing::Length(5));
+        let outcome = poll_fn(|cx| relay.poll(cx, &mut source, &mut sink.socket)).await;
+        assert!(matches!(outcome, Err(Stop::Sink)), "{outcome:?}");
+        relay.break_off();
+        assert_eq!(source.input.filled(), b"hello");
+        assert!(!relay.is_whole(), "what follows is not the next message");
     }
 }

@@ -5,6 +5,7 @@
 //! | `read_head` | waits for a request, checks it, composes what the server will get |
 //! | `exchange` | chooses a server (look up, decide, reserve), connects or reuses, forwards, reads the response head, learns |
 //! | `relay` | passes the body on |
+//! | `tunnel` | or bytes both ways, once both sides have agreed on a WebSocket |
 //! | `reply` | or answers itself, when no server did |
 //! | `account` | counts, logs |
 
@@ -13,6 +14,8 @@ mod delivery;
 mod exchange;
 mod intake;
 mod reply;
+mod tunnel;
+mod watch;
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -25,7 +28,7 @@ use super::failure::Failure;
 use super::relay::Relay;
 use super::socket::Socket;
 use super::timers::{Deadline, Ticks};
-use super::upstream::Reuse;
+use super::upstream::{Private, Reuse};
 use super::visit::Visit;
 use super::worker::Shared;
 use crate::http::Version;
@@ -58,6 +61,14 @@ struct Incoming {
     idempotent: bool,
     /// The client may hold its body back until it hears a 100.
     awaits_continue: bool,
+    /// It asks for a WebSocket.
+    websocket: bool,
+    /// Its credentials are for the connection that it is sent on.
+    binds_connection: bool,
+    /// The client is looked at while its server takes its time.
+    is_watched: bool,
+    /// The client has ended its side. It may be gone, or be waiting for its answer.
+    has_ended: bool,
     /// Interim responses so far.
     interims: u32,
 }
@@ -71,6 +82,8 @@ struct Outgoing {
     keep_alive: bool,
     /// The server will take another request after it.
     reusable: bool,
+    /// The server's connection is the client's own from here on.
+    binds_connection: bool,
     /// Only the end of the connection tells the client where it ends.
     ends_by_close: bool,
     issued: learn::SetCookie,
@@ -90,6 +103,8 @@ struct Session {
     client: Connection,
     peer: SocketAddr,
     deadline: Deadline,
+    /// Its own connection to a server, should it have one.
+    private: Option<Private>,
     /// Composed for the client besides responses: interim ones, and replies of our own.
     notice: Vec<u8>,
     /// Method and target of the request at hand, as the log shows them; empty without a log.
@@ -117,6 +132,7 @@ impl Session {
             client: Connection::new(socket, &shared.buffers),
             peer,
             deadline: shared.timers.deadline(),
+            private: None,
             notice: Vec::new(),
             line: Vec::new(),
             started: None,
@@ -134,6 +150,10 @@ impl Session {
             Err(failure) => return self.refuse(failure).await,
         };
         let (next, outcome) = match self.exchange(&mut incoming).await {
+            // Only one that was asked for comes as far as this.
+            Ok((upstream, outgoing)) if outgoing.status == 101 => {
+                self.tunnel(&mut incoming, upstream, outgoing).await
+            }
             Ok((upstream, outgoing)) => self.relay(&mut incoming, upstream, outgoing).await,
             Err(failure) => self.reply(&incoming, failure).await,
         };
@@ -183,10 +203,10 @@ impl Incoming {
         self.upload.awaits_source() && (!self.awaits_continue || self.upload.has_continued())
     }
 
-    /// Sending it a second time can do no harm: nothing was answered, all of it is still here, and either nothing
-    /// was sent or its method allows it (RFC 9110 §9.2.2).
+    /// Sending it a second time can do no harm: nothing was answered, all that came of it is still here, and either
+    /// nothing was sent or its method allows it (RFC 9110 §9.2.2).
     fn may_be_repeated(&self) -> bool {
-        self.interims == 0 && self.upload.is_whole() && (self.idempotent || self.upload.is_untouched())
+        self.interims == 0 && self.upload.is_repeatable() && (self.idempotent || self.upload.is_untouched())
     }
 }
 

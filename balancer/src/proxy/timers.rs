@@ -13,10 +13,15 @@ pub(super) const TICK: Duration = Duration::from_millis(100);
 const NEVER: u64 = u64::MAX;
 
 /// A number of ticks: computed once per time-out, not once per request.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub(super) struct Ticks(u64);
 
 impl Ticks {
+    /// What is left of it after `ticks`.
+    pub(super) fn after(self, ticks: Self) -> Self {
+        Self(self.0.saturating_sub(ticks.0))
+    }
+
     pub(super) fn from_duration(duration: Duration) -> Self {
         let ticks = duration.as_millis().div_ceil(TICK.as_millis());
         Self(u64::try_from(ticks).unwrap_or(NEVER))

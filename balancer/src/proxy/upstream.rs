@@ -50,7 +50,7 @@ impl Pool {
             return None;
         }
         while let Some(Idle { socket, .. }) = idle.pop() {
-            if socket.is_quiet() && (reuse == Reuse::Freely || socket.is_quiet_now()) {
+            if reuse.suits(&socket) {
                 return Some(socket);
             }
         }
@@ -92,19 +92,46 @@ pub(super) enum Reuse {
     Never,
 }
 
+impl Reuse {
+    fn suits(self, socket: &Socket) -> bool {
+        match self {
+            Self::Freely => socket.is_quiet(),
+            Self::Carefully => socket.is_quiet() && socket.is_quiet_now(),
+            Self::Never => false,
+        }
+    }
+}
+
+/// A connection that only one client may use, between two of its requests. It is closed with the client's.
+#[derive(Debug)]
+pub(super) struct Private {
+    server: usize,
+    socket: Socket,
+}
+
 /// A connection to a server, in use.
 #[derive(Debug)]
 pub(super) struct Upstream {
     pub(super) connection: Connection,
     pub(super) is_reused: bool,
+    /// The server may know by it who the client is (NTLM, Negotiate): nobody else gets it.
+    pub(super) is_private: bool,
     server: usize,
     _in_flight: InFlight,
 }
 
 impl Upstream {
-    /// A connection to `server`, kept or new.
-    pub(super) async fn get(shared: &Rc<Shared>, server: usize, reuse: Reuse) -> io::Result<Self> {
-        let kept = shared.pool.take(server, reuse);
+    /// A connection to `server`: the client's own, a kept one, or a new one.
+    pub(super) async fn get(
+        shared: &Rc<Shared>,
+        server: usize,
+        reuse: Reuse,
+        private: &mut Option<Private>,
+    ) -> io::Result<Self> {
+        let own = private.take_if(|private| private.server == server).map(|private| private.socket);
+        let own = own.filter(|socket| reuse.suits(socket));
+        let is_private = own.is_some();
+        let kept = own.or_else(|| shared.pool.take(server, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
             shared.stats.reused();
@@ -116,14 +143,18 @@ impl Upstream {
             socket
         };
         let connection = Connection::new(socket, &shared.buffers);
-        Ok(Self { connection, is_reused, server, _in_flight: InFlight::new(&shared.service, server) })
+        let in_flight = InFlight::new(&shared.service, server);
+        Ok(Self { connection, is_reused, is_private, server, _in_flight: in_flight })
     }
 
     /// Everything has been said. Keeps the connection for another request, unless the server wants to close it or
-    /// has sent bytes that nobody asked for.
-    pub(super) fn put_back(self, shared: &Shared, reusable: bool) {
-        if reusable && self.connection.input.is_empty() {
-            shared.pool.give(self.server, self.connection.socket, &shared.timers);
+    /// has sent bytes that nobody asked for. The client's own goes to `private`.
+    pub(super) fn put_back(self, shared: &Shared, reusable: bool, private: &mut Option<Private>) {
+        let (server, socket) = (self.server, self.connection.socket);
+        match reusable && self.connection.input.is_empty() {
+            true if self.is_private => *private = Some(Private { server, socket }),
+            true => shared.pool.give(server, socket, &shared.timers),
+            false => {}
         }
     }
 }

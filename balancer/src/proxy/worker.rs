@@ -111,6 +111,7 @@ pub(super) struct Patience {
     pub(super) server: Ticks,
     pub(super) request: Ticks,
     pub(super) keepalive: Ticks,
+    pub(super) tunnel: Ticks,
 }
 
 impl Patience {
@@ -121,6 +122,7 @@ impl Patience {
             server: Ticks::from_duration(timeouts.server),
             request: Ticks::from_duration(timeouts.request),
             keepalive: Ticks::from_duration(timeouts.keepalive),
+            tunnel: Ticks::from_duration(timeouts.tunnel),
         }
     }
 }

@@ -17,18 +17,18 @@ impl Session {
         mut upstream: Upstream,
         mut outgoing: Outgoing,
     ) -> (Next, Outcome) {
-        self.deadline.arm(self.shared.patience.client);
         let failure = if outgoing.relay.is_whole() && incoming.upload.is_complete() {
             // All there is has been read: the next request may have the server's connection already.
-            upstream.put_back(&self.shared, outgoing.reusable);
-            poll_fn(|cx| self.poll_flush(cx, &mut outgoing)).await.err()
+            upstream.put_back(&self.shared, outgoing.reusable, &mut self.private);
+            self.flush(&mut outgoing).await.err()
         } else {
+            self.wait_for(incoming, self.shared.patience.client);
             let failure =
                 poll_fn(|cx| self.poll_relay(cx, incoming, &mut upstream.connection, &mut outgoing))
                     .await
                     .err();
             if failure.is_none() && incoming.upload.is_complete() {
-                upstream.put_back(&self.shared, outgoing.reusable);
+                upstream.put_back(&self.shared, outgoing.reusable, &mut self.private);
             }
             failure
         };
@@ -50,6 +50,12 @@ impl Session {
             None => Next::Linger,
         };
         (next, Outcome { status: Some(outgoing.status), bytes, failure, issued: Some(outgoing.issued) })
+    }
+
+    /// Sends what is composed of a response.
+    pub(super) async fn flush(&mut self, outgoing: &mut Outgoing) -> Result<(), Failure> {
+        self.deadline.arm(self.shared.patience.client);
+        poll_fn(|cx| self.poll_flush(cx, outgoing)).await
     }
 
     fn poll_flush(&mut self, cx: &mut Context<'_>, outgoing: &mut Outgoing) -> Poll<Result<(), Failure>> {
@@ -85,19 +91,19 @@ impl Session {
             }
             Poll::Pending => {}
         }
-        let (patience, failure) = if outgoing.relay.awaits_source() {
+        let awaited = if outgoing.relay.awaits_source() {
             (self.shared.patience.server, Failure::ServerSilent)
         } else {
             (self.shared.patience.client, Failure::ClientGone)
         };
         if outgoing.relay.passed + incoming.upload.passed != passed {
-            self.deadline.arm(patience);
+            self.wait_for(incoming, awaited.0);
         }
-        self.deadline.poll(cx).map(|()| Err(failure))
+        self.poll_patience(cx, incoming, awaited).map(Err)
     }
 
     /// A response that broke off must not look like one that ended with the connection.
-    fn reset_on_close(&self) {
+    pub(super) fn reset_on_close(&self) {
         // On failure the client sees an ordinary end, which a length or the chunks still give away.
         let _ = self.client.socket.reset_on_close();
     }

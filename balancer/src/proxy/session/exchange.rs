@@ -11,7 +11,7 @@ use crate::http::Version;
 use crate::http::body::Framing;
 use crate::http::fault::Fault;
 use crate::http::fields::Slots;
-use crate::http::response::{self, Connection as Announce, SetCookie};
+use crate::http::response::{self, Connection as Announce, Response, Rewrite, SetCookie};
 use crate::http::scan::Scan;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
@@ -42,7 +42,10 @@ impl Session {
         loop {
             let mut upstream = self.reach(incoming, reuse).await?;
             match self.forward(incoming, &mut upstream.connection).await {
-                Ok(outgoing) => return Ok((upstream, outgoing)),
+                Ok(outgoing) => {
+                    upstream.is_private |= incoming.binds_connection || outgoing.binds_connection;
+                    return Ok((upstream, outgoing));
+                }
                 // The server closed an idle connection while we took it for use (RFC 9112 §9.3.1).
                 Err(Failure::ServerClosed) if upstream.is_reused && incoming.may_be_repeated() => {
                     incoming.upload.rewind();
@@ -63,7 +66,7 @@ impl Session {
         let mut has_made_room = false;
         loop {
             let server = incoming.visit.choose().ok_or(Failure::NoServer)?;
-            let error = match Upstream::get(&shared, server, reuse).await {
+            let error = match Upstream::get(&shared, server, reuse, &mut self.private).await {
                 Ok(upstream) => return Ok(upstream),
                 Err(error) => error,
             };
@@ -92,7 +95,7 @@ impl Session {
         server: &mut Connection,
     ) -> Result<Outgoing, Failure> {
         let mut scan = Scan::default();
-        self.deadline.arm(self.shared.patience.server);
+        self.wait_for(incoming, self.shared.patience.server);
         loop {
             poll_fn(|cx| self.poll_answer(cx, incoming, server)).await?;
             while scan.worth_parsing(server.input.filled()) || server.input.is_full() {
@@ -100,7 +103,7 @@ impl Session {
                     Answer::Partial => break,
                     Answer::Interim => {
                         self.send_notice().await?;
-                        self.deadline.arm(self.awaited(incoming).0);
+                        self.wait_for(incoming, self.awaited(incoming).0);
                         scan = Scan::default();
                     }
                     Answer::Final(outgoing) => return Ok(outgoing),
@@ -126,11 +129,11 @@ impl Session {
         }
         // The request is on its way: now there is time for the rest of the list.
         incoming.visit.hear_the_rest();
-        let (patience, failure) = self.awaited(incoming);
+        let awaited = self.awaited(incoming);
         if incoming.upload.passed != passed {
-            self.deadline.arm(patience);
+            self.wait_for(incoming, awaited.0);
         }
-        self.deadline.poll(cx).map(|()| Err(failure))
+        self.poll_patience(cx, incoming, awaited).map(Err)
     }
 
     /// How long is waited for whoever has the next word, and what it is when nothing comes.
@@ -172,51 +175,84 @@ impl Session {
         let mut slots = Slots::default();
         let parsed = response::parse(bytes, &mut slots, &config.limits, incoming.to_head);
         let Some(response) = parsed.map_err(Failure::ServerMalformed)? else { return Ok(Answer::Partial) };
-        let ours = config.persist.cookie().map(|cookie| &*cookie.name);
-        let mut rewrite = response::Rewrite {
-            connection: Announce::Implicit,
-            without_cookie: ours,
-            set_cookie: SetCookie::None,
-            unchunked: false,
-        };
-        if response.is_interim() {
-            incoming.interims += 1;
-            incoming.awaits_continue &= response.status != 100;
-            // Nobody has asked for an upgrade: the header that asks is taken out.
-            if response.status == 101 || incoming.interims > INTERIM_LIMIT {
+        let (used, answer) = if response.status == 101 {
+            // Whoever asks for another protocol than WebSocket is not heard by the server.
+            let is_asked = incoming.websocket && incoming.upload.is_complete() && response.is_websocket();
+            if !is_asked {
                 return Err(Failure::ServerMalformed(Fault::Status));
             }
-            if incoming.version == Version::Http11 {
-                response.write(&mut self.notice, &rewrite);
-            }
-            let used = response.head_length;
-            server.input.consume(used);
-            return Ok(Answer::Interim);
+            self.compose(incoming, &response, &[])?
+        } else if response.is_interim() {
+            self.compose_interim(incoming, &response)?
+        } else {
+            self.compose(incoming, &response, &bytes[response.head_length..])?
+        };
+        server.input.consume(used);
+        Ok(answer)
+    }
+
+    /// An interim response, for a client that knows such.
+    fn compose_interim(
+        &mut self,
+        incoming: &mut Incoming,
+        response: &Response<'_, '_>,
+    ) -> Result<(usize, Answer), Failure> {
+        incoming.interims += 1;
+        incoming.awaits_continue &= response.status != 100;
+        if incoming.interims > INTERIM_LIMIT {
+            return Err(Failure::ServerMalformed(Fault::Status));
         }
+        if incoming.version == Version::Http11 {
+            let config = &self.shared.service.config;
+            let rewrite = Rewrite {
+                connection: Announce::Implicit,
+                without_cookie: config.persist.cookie().map(|cookie| &*cookie.name),
+                set_cookie: SetCookie::None,
+                unchunked: false,
+            };
+            response.write(&mut self.notice, &rewrite);
+        }
+        Ok((response.head_length, Answer::Interim))
+    }
+
+    /// A final response, or the 101 that makes a tunnel, and what has come of its body in `rest`.
+    fn compose(
+        &self,
+        incoming: &mut Incoming,
+        response: &Response<'_, '_>,
+        rest: &[u8],
+    ) -> Result<(usize, Answer), Failure> {
+        let ours = self.shared.service.config.persist.cookie().map(|cookie| &*cookie.name);
         let issued = incoming.visit.answered(ours.is_some_and(|name| response.sets_cookie(name)));
-        rewrite.set_cookie = incoming.visit.set_cookie(&self.shared, issued);
-        rewrite.unchunked = incoming.version == Version::Http10;
-        let unchunked = rewrite.unchunked && response.framing == Framing::Chunked;
-        let ends_by_close = response.framing == Framing::UntilClose || unchunked;
+        let unchunked = incoming.version == Version::Http10;
+        let ends_by_close =
+            response.framing == Framing::UntilClose || unchunked && response.framing == Framing::Chunked;
         let keep_alive =
             incoming.keep_alive && !ends_by_close && incoming.upload.is_whole() && !self.shared.is_draining();
-        rewrite.connection = announce(keep_alive, incoming.version);
+        let rewrite = Rewrite {
+            connection: match response.status {
+                101 => Announce::Upgrade,
+                _ => announce(keep_alive, incoming.version),
+            },
+            without_cookie: ours,
+            set_cookie: incoming.visit.set_cookie(&self.shared, issued),
+            unchunked,
+        };
         let mut head = self.shared.buffers.scratch();
         response.write(&mut head, &rewrite);
         let head_length = head.len() as u64;
-        let mut relay = Relay::new(head, response.framing, unchunked);
-        let body = relay.take(&bytes[response.head_length..]).map_err(Failure::ServerMalformed)?;
-        let reusable = response.keep_alive && response.framing != Framing::UntilClose;
-        let (status, used) = (response.status, response.head_length + body);
-        server.input.consume(used);
-        Ok(Answer::Final(Outgoing {
+        let mut relay = Relay::new(head, response.framing).unchunked(unchunked);
+        let used = response.head_length + relay.take(rest).map_err(Failure::ServerMalformed)?;
+        let outgoing = Outgoing {
             relay,
-            status,
+            status: response.status,
             head_length,
             keep_alive,
-            reusable,
+            reusable: response.keep_alive && response.framing != Framing::UntilClose,
+            binds_connection: response.binds_connection(),
             ends_by_close,
             issued,
-        }))
+        };
+        Ok((used, Answer::Final(outgoing)))
     }
 }

@@ -87,7 +87,8 @@ impl Session {
         };
         let mut head = self.shared.buffers.scratch();
         request.write(&mut head, &rewrite);
-        let mut upload = Relay::new(head, request.framing, false);
+        let idempotent = request.is_idempotent();
+        let mut upload = Relay::new(head, request.framing).kept(idempotent);
         let body = upload.take(&bytes[request.head_length..])?;
         let incoming = Incoming {
             upload,
@@ -95,8 +96,12 @@ impl Session {
             version: request.version,
             keep_alive: request.keep_alive,
             to_head: request.is_head(),
-            idempotent: request.is_idempotent(),
+            idempotent,
             awaits_continue: request.awaits_continue && body == 0,
+            websocket: request.websocket,
+            binds_connection: request.binds_connection,
+            is_watched: false,
+            has_ended: false,
             interims: 0,
         };
         let used = request.head_length + body;
