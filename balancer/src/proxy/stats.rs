@@ -48,7 +48,7 @@ pub struct Snapshot {
     pub connections_active: u64,
     /// Requests whose head was read, well-formed or not.
     pub requests: u64,
-    /// Final responses 200–299.
+    /// Final responses 200–299, and WebSockets, which are counted when they end.
     pub responses_2xx: u64,
     /// Final responses 300–399.
     pub responses_3xx: u64,

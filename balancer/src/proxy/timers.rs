@@ -17,6 +17,9 @@ const NEVER: u64 = u64::MAX;
 pub(super) struct Ticks(u64);
 
 impl Ticks {
+    /// The shortest wait.
+    pub(super) const ONE: Self = Self(1);
+
     /// What is left of it after `ticks`.
     pub(super) fn after(self, ticks: Self) -> Self {
         Self(self.0.saturating_sub(ticks.0))

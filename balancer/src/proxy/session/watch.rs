@@ -5,19 +5,18 @@
 //! An end alone says nothing: a client may end its side and wait for its answer (RFC 9112 §9.6).
 
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use super::{Incoming, Session};
 use crate::proxy::failure::Failure;
 use crate::proxy::timers::Ticks;
 
 /// How long nothing happens before the client is looked at.
-const GLANCE: Duration = Duration::from_millis(100);
+const GLANCE: Ticks = Ticks::ONE;
 
 impl Session {
     /// Starts to wait for whoever has the next word: `patience` from now.
     pub(super) fn wait_for(&self, incoming: &Incoming, patience: Ticks) {
-        self.deadline.arm(if incoming.is_watched { patience } else { patience.min(glance()) });
+        self.deadline.arm(if incoming.is_watched { patience } else { patience.min(GLANCE) });
     }
 
     /// Ready when the waiting is over, and why: the other side's `patience` has run out, or the client is gone.
@@ -32,7 +31,7 @@ impl Session {
                 return Poll::Pending;
             }
             incoming.is_watched = true;
-            self.deadline.arm(patience.after(glance()));
+            self.deadline.arm(patience.after(GLANCE));
         }
         if self.is_reset(cx, incoming) {
             return Poll::Ready(Failure::ClientGone);
@@ -52,8 +51,4 @@ impl Session {
         }
         false
     }
-}
-
-fn glance() -> Ticks {
-    Ticks::from_duration(GLANCE)
 }
