@@ -70,6 +70,19 @@ fn a_private_connection_is_not_used_for_another_server_and_waits_meanwhile() {
 }
 
 #[test]
+fn a_handshake_stays_at_its_server_where_nothing_else_decides() {
+    let (s1, first) = Origin::by_hand();
+    let s2 = Origin::named("s2");
+    let balancer = Builder::new([]).server(s1.address).server(s2.address).start();
+    let mut client = balancer.client();
+    let mut of_s1 = next(&mut client, "", &first, NTLM);
+    for _ in 0..3 {
+        exchange(&mut client, "Authorization: NTLM TlRMTVNTUAAB\r\n", &mut of_s1, OK);
+    }
+    assert_eq!(balancer.client().get("/").text(), "s2", "others are balanced");
+}
+
+#[test]
 fn a_private_connection_that_was_closed_is_replaced() {
     let (origin, connections) = Origin::by_hand();
     let balancer = Builder::new([]).server(origin.address).start();

@@ -109,6 +109,13 @@ pub(super) struct Private {
     socket: Socket,
 }
 
+impl Private {
+    /// Where it leads.
+    pub(super) fn server(&self) -> usize {
+        self.server
+    }
+}
+
 /// A connection to a server, in use.
 #[derive(Debug)]
 pub(super) struct Upstream {

@@ -26,6 +26,8 @@ pub(super) struct Visit {
     named: Named,
     /// `None` without a table.
     source: Option<Source>,
+    /// Where the client has a connection of its own, which balancing must not take it away from.
+    at_home: Option<usize>,
     proxied: bool,
     refused: Refused,
     decision: Decision,
@@ -41,11 +43,18 @@ impl Visit {
             shared: Rc::clone(shared),
             named: named.unwrap_or_default(),
             source: shared.table.as_ref().map(|_| Source::new(client)),
+            at_home: None,
             proxied: request.proxied,
             refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,
         }
+    }
+
+    /// The client has a connection of its own to `server`.
+    pub(super) fn at_home(mut self, server: Option<usize>) -> Self {
+        self.at_home = server;
+        self
     }
 
     /// The server that the request goes to, deciding on the first call and after [`Self::refuse`]. `None`: nobody is
@@ -135,7 +144,10 @@ impl Visit {
         }
         self.chosen = self.decision.server;
         if self.chosen.is_none() {
-            self.chosen = service.balance.pick(&service.servers, &self.refused);
+            let keeps =
+                |&home: &usize| service.servers[home].state().keeps_users() && !self.refused.contains(home);
+            let home = self.at_home.filter(keeps);
+            self.chosen = home.or_else(|| service.balance.pick(&service.servers, &self.refused));
             self.decision.trace.balanced = self.chosen.is_some();
         }
     }

@@ -13,6 +13,7 @@ use crate::http::scan::Scan;
 use crate::proxy::failure::Failure;
 use crate::proxy::relay::Relay;
 use crate::proxy::timers::Ticks;
+use crate::proxy::upstream::Private;
 use crate::proxy::visit::Visit;
 
 /// How long a connection that was accepted while draining may take to send what it came for.
@@ -92,7 +93,8 @@ impl Session {
         let body = upload.take(&bytes[request.head_length..])?;
         let incoming = Incoming {
             upload,
-            visit: Visit::new(&self.shared, &request, self.peer.ip()),
+            visit: Visit::new(&self.shared, &request, self.peer.ip())
+                .at_home(self.private.as_ref().map(Private::server)),
             version: request.version,
             keep_alive: request.keep_alive,
             to_head: request.is_head(),
