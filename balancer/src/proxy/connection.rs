@@ -60,3 +60,13 @@ pub(super) fn poll_write(socket: &mut Socket, cx: &mut Context<'_>, bytes: &[u8]
         outcome => Poll::Ready(outcome),
     }
 }
+
+/// A connection, and its other end.
+#[cfg(test)]
+pub(super) fn pair() -> (Connection, std::net::TcpStream) {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("bind");
+    let peer = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
+    let (stream, _) = listener.accept().expect("loopback connections are in the queue at once");
+    stream.set_nonblocking(true).expect("option");
+    (Connection::new(Socket::accepted(stream), &Buffers::new(1024)), peer)
+}

@@ -234,19 +234,9 @@ impl Relay {
 mod tests {
     use std::future::poll_fn;
     use std::io::Write;
-    use std::net::TcpListener;
 
     use super::*;
-    use crate::proxy::buffer::Buffers;
-
-    /// A connection, and its other end.
-    fn pair() -> (Connection, std::net::TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        let peer = std::net::TcpStream::connect(listener.local_addr().expect("address")).expect("connect");
-        let (stream, _) = listener.accept().expect("loopback connections are in the queue at once");
-        stream.set_nonblocking(true).expect("option");
-        (Connection::new(Socket::accepted(stream), &Buffers::new(1024)), peer)
-    }
+    use crate::proxy::connection::pair;
 
     #[tokio::test]
     async fn bytes_that_the_sink_did_not_take_are_not_taken_for_the_next_message() {

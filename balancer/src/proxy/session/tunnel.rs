@@ -17,7 +17,7 @@ use crate::proxy::upstream::Upstream;
 /// One direction.
 struct Way {
     relay: Relay,
-    /// Its source has ended and its sink has been told.
+    /// Its source has ended and its sink has been told, or one of them has failed.
     is_over: bool,
 }
 
@@ -26,6 +26,8 @@ struct Tunnel {
     down: Way,
     /// Who goes first takes what a task may do at a time, so they take turns.
     up_is_first: bool,
+    /// A side takes nothing any more.
+    failure: Option<Failure>,
 }
 
 impl Session {
@@ -43,7 +45,7 @@ impl Session {
         for said in [relay, upload] {
             self.shared.buffers.give_scratch(said.into_scratch());
         }
-        let mut tunnel = Tunnel { up: Way::new(), down: Way::new(), up_is_first: false };
+        let mut tunnel = Tunnel::new();
         if failure.is_none() {
             self.deadline.arm(self.shared.patience.tunnel);
             let server = &mut upstream.connection;
@@ -85,6 +87,10 @@ impl Session {
 }
 
 impl Tunnel {
+    fn new() -> Self {
+        Self { up: Way::new(), down: Way::new(), up_is_first: false, failure: None }
+    }
+
     /// Moves what can be moved; ready when both sides have ended.
     fn poll(
         &mut self,
@@ -94,25 +100,25 @@ impl Tunnel {
     ) -> Poll<Result<(), Failure>> {
         self.up_is_first = !self.up_is_first;
         for is_up in [self.up_is_first, !self.up_is_first] {
-            let moved = match is_up {
-                true => self.up.poll(cx, client, server),
-                false => self.down.poll(cx, server, client),
+            let (moved, back_is_over, from, to) = if is_up {
+                let moved = self.up.poll(cx, client, server);
+                (moved, self.down.is_over, Failure::ClientGone, Failure::ServerCut)
+            } else {
+                let moved = self.down.poll(cx, server, client);
+                (moved, self.up.is_over, Failure::ServerCut, Failure::ClientGone)
             };
-            if let Err(stop) = moved {
-                return Poll::Ready(self.stopped(is_up, &stop));
+            match moved {
+                Ok(()) => {}
+                // What it has said before still goes the other way. One that has ended its side has merely closed.
+                Err(Stop::Sink) if back_is_over => {}
+                Err(Stop::Sink) => self.failure = Some(to),
+                Err(Stop::Source | Stop::Malformed(_)) => return Poll::Ready(Err(from)),
             }
         }
-        if self.up.is_over && self.down.is_over { Poll::Ready(Ok(())) } else { Poll::Pending }
-    }
-
-    /// What it means that a way cannot go on. A side that has ended and then takes nothing has merely closed.
-    fn stopped(&self, is_up: bool, stop: &Stop) -> Result<(), Failure> {
-        let is_source = !matches!(stop, Stop::Sink);
-        match is_up == is_source {
-            true if is_source || !self.up.is_over => Err(Failure::ClientGone),
-            false if is_source || !self.down.is_over => Err(Failure::ServerCut),
-            _ => Ok(()),
+        if !(self.up.is_over && self.down.is_over) {
+            return Poll::Pending;
         }
+        Poll::Ready(self.failure.map_or(Ok(()), Err))
     }
 }
 
@@ -131,10 +137,37 @@ impl Way {
             return Ok(());
         }
         if let Poll::Ready(outcome) = self.relay.poll(cx, source, &mut sink.socket) {
-            outcome?;
             self.is_over = true;
+            outcome?;
             sink.socket.shut_down().map_err(|_| Stop::Sink)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read, Write};
+
+    use super::*;
+    use crate::proxy::connection::pair;
+
+    #[tokio::test]
+    async fn the_last_words_of_a_side_that_takes_nothing_any_more_arrive() {
+        for is_over in [false, true] {
+            let ((mut client, mut theirs), (mut server, mut last)) = (pair(), pair());
+            theirs.write_all(b"more").expect("send");
+            last.write_all(b"goodbye").expect("send");
+            drop(last);
+            server.socket.shut_down().expect("shutdown");
+            // The first to move is the one that fails, or the one that ends.
+            let mut tunnel = Tunnel { up_is_first: is_over, ..Tunnel::new() };
+            let outcome = poll_fn(|cx| tunnel.poll(cx, &mut client, &mut server)).await;
+            assert_eq!(outcome, if is_over { Ok(()) } else { Err(Failure::ServerCut) });
+            drop(client);
+            let mut heard = [0; 7];
+            theirs.read_exact(&mut heard).expect("read");
+            assert_eq!(&heard, b"goodbye");
+        }
     }
 }
