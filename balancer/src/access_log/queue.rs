@@ -1,0 +1,106 @@
+//! Lines on their way from the workers to the writer.
+
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+
+/// Bytes of lines that wait for the writer: a second of a very busy service.
+const BACKLOG: usize = 16 * 1024 * 1024;
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<u8>,
+    dropped: u64,
+    reopen: bool,
+    closed: bool,
+    /// The writer waits for [`Queue::filled`].
+    waiting: bool,
+}
+
+/// What workers and writer share.
+#[derive(Debug, Default)]
+pub(super) struct Queue {
+    state: Mutex<State>,
+    filled: Condvar,
+}
+
+/// What the writer is to do besides writing what it took.
+pub(super) struct Orders {
+    /// Open the file anew first.
+    pub(super) reopen: bool,
+    /// There will be no more.
+    pub(super) closed: bool,
+}
+
+impl Queue {
+    /// Waits for something to do; swaps the lines that are there for the empty `batch`.
+    pub(super) fn take(&self, batch: &mut Vec<u8>) -> Orders {
+        let mut state = self.lock();
+        while state.lines.is_empty() && !state.reopen && !state.closed {
+            state.waiting = true;
+            state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
+        }
+        std::mem::swap(batch, &mut state.lines);
+        Orders { reopen: std::mem::take(&mut state.reopen), closed: state.closed }
+    }
+
+    /// The file is to be opened anew before the next line.
+    pub(super) fn reopen(&self) {
+        self.change(|state| state.reopen = true);
+    }
+
+    /// What is there is the last.
+    pub(super) fn close(&self) {
+        self.change(|state| state.closed = true);
+    }
+
+    /// Lines that were dropped since start.
+    pub(super) fn dropped(&self) -> u64 {
+        self.lock().dropped
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn change(&self, change: impl FnOnce(&mut State)) {
+        let mut state = self.lock();
+        change(&mut state);
+        if std::mem::take(&mut state.waiting) {
+            self.filled.notify_one();
+        }
+    }
+}
+
+/// A worker's end of the log.
+#[derive(Clone, Debug)]
+pub struct Sender(Arc<Queue>);
+
+impl Sender {
+    pub(super) fn new(queue: Arc<Queue>) -> Self {
+        Self(queue)
+    }
+
+    /// Hands whole lines over, or drops them when the writer is too far behind.
+    pub fn send(&self, lines: &[u8]) {
+        self.0.change(|state| {
+            if state.lines.len() + lines.len() > BACKLOG {
+                state.dropped += 1;
+            } else {
+                state.lines.extend_from_slice(lines);
+            }
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_writer_that_is_too_far_behind_loses_lines_and_says_so() {
+        let sender = Sender::new(Arc::default());
+        let large = vec![b'x'; BACKLOG];
+        sender.send(&large);
+        sender.send(b"one too many\n");
+        assert_eq!(sender.0.dropped(), 1);
+    }
+}

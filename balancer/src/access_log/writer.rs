@@ -1,0 +1,166 @@
+//! The thread that takes the lines to their file.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use nix::fcntl::{FcntlArg, OFlag, fcntl};
+
+use super::queue::{Orders, Queue, Sender};
+use crate::config::LogTarget;
+use crate::log;
+
+/// Pause of the writer after a batch, so that a busy service is written in large pieces and a quiet one promptly.
+const BATCH_PAUSE: Duration = Duration::from_millis(5);
+
+/// The log and its thread. Dropping it writes what is left.
+#[derive(Debug)]
+pub struct AccessLog {
+    queue: Arc<Queue>,
+    writer: Option<JoinHandle<()>>,
+}
+
+impl AccessLog {
+    /// Opens the target and starts the thread.
+    ///
+    /// # Errors
+    /// When the file cannot be opened or the thread cannot be started.
+    pub fn open(target: &LogTarget) -> io::Result<Self> {
+        let sink = Sink::open(target)?;
+        let queue = Arc::<Queue>::default();
+        let theirs = Arc::clone(&queue);
+        let writer =
+            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
+        Ok(Self { queue, writer: Some(writer) })
+    }
+
+    /// An end for a worker.
+    pub fn sender(&self) -> Sender {
+        Sender::new(Arc::clone(&self.queue))
+    }
+
+    /// Opens the file anew before the next line: it has been rotated.
+    pub fn reopen(&self) {
+        self.queue.reopen();
+    }
+
+    /// Lines that were dropped since start.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+}
+
+impl Drop for AccessLog {
+    fn drop(&mut self) {
+        self.queue.close();
+        if let Some(writer) = self.writer.take() {
+            // It does not panic; and if it did, there would be nobody to tell.
+            let _ = writer.join();
+        }
+    }
+}
+
+enum Sink {
+    Stdout,
+    File { file: File, path: PathBuf },
+}
+
+impl Sink {
+    fn open(target: &LogTarget) -> io::Result<Self> {
+        Ok(match target {
+            LogTarget::Stdout => Self::Stdout,
+            LogTarget::File(path) => Self::File { file: append_to(path)?, path: path.clone() },
+        })
+    }
+
+    /// Keeps the old file when the new one cannot be opened: a line in the wrong place beats a lost one.
+    fn reopen(&mut self) {
+        if let Self::File { file, path } = self {
+            match append_to(path) {
+                Ok(opened) => *file = opened,
+                Err(error) => {
+                    let (path, reason) = (path.display(), log::reason(&error));
+                    log::warn(format_args!("access log {path}: {reason}; still writing to the old file"));
+                }
+            }
+        }
+    }
+
+    fn write(&mut self, lines: &[u8]) -> io::Result<()> {
+        match self {
+            Self::Stdout => {
+                let mut out = io::stdout().lock();
+                out.write_all(lines)?;
+                out.flush()
+            }
+            Self::File { file, .. } => file.write_all(lines),
+        }
+    }
+}
+
+fn append_to(path: &PathBuf) -> io::Result<File> {
+    // A FIFO that nobody reads is an error, instead of an open() that never returns.
+    let file = OpenOptions::new().append(true).create(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let flags = OFlag::from_bits_retain(fcntl(&file, FcntlArg::F_GETFL)?);
+    fcntl(&file, FcntlArg::F_SETFL(flags - OFlag::O_NONBLOCK))?;
+    Ok(file)
+}
+
+fn write_lines(queue: &Queue, mut sink: Sink) {
+    let mut batch = Vec::new();
+    let mut has_failed = false;
+    loop {
+        batch.clear();
+        let Orders { reopen, closed } = queue.take(&mut batch);
+        // Lines from before the rotation belong to either file; the new one is sure to be the one that is kept.
+        if reopen {
+            sink.reopen();
+        }
+        let outcome = sink.write(&batch);
+        if let (Err(error), false) = (&outcome, has_failed) {
+            let reason = log::reason(error);
+            log::warn(format_args!("access log: {reason}; lines are lost until it can be written again"));
+        }
+        has_failed = outcome.is_err();
+        if closed {
+            return;
+        }
+        thread::sleep(BATCH_PAUSE);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_are_in_the_file_when_the_log_is_closed_and_after_a_rotation_in_the_new_one() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("log");
+        let log = AccessLog::open(&LogTarget::File(path.clone())).expect("open");
+        log.sender().send(b"one\n");
+        while std::fs::read(&path).expect("read").is_empty() {
+            thread::yield_now();
+        }
+        std::fs::rename(&path, folder.path().join("log.1")).expect("rotate");
+        log.reopen();
+        log.sender().send(b"two\n");
+        assert_eq!(log.dropped(), 0);
+        drop(log);
+        assert_eq!(std::fs::read(&path).expect("read"), b"two\n");
+        assert_eq!(std::fs::read(folder.path().join("log.1")).expect("read"), b"one\n");
+    }
+
+    #[test]
+    fn a_fifo_that_nobody_reads_is_refused_instead_of_waited_for() {
+        let folder = tempfile::tempdir().expect("folder");
+        let path = folder.path().join("fifo");
+        nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
+        let error = AccessLog::open(&LogTarget::File(path)).expect_err("nobody reads");
+        assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
+    }
+}
