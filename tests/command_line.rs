@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 /// Long enough for a machine that is busy with other tests.
@@ -279,6 +279,34 @@ fn the_access_log_is_opened_anew_on_hup() {
     eventually("a new file", || log.exists());
     daemon.get();
     eventually("the second line", || lines(&log) == 1 && lines(&rotated) == 1);
+}
+
+#[test]
+fn the_access_log_can_be_json_whatever_clients_send() {
+    let directory = TempDir::new().expect("directory");
+    let log = directory.path().join("access.log");
+    let flags = format!("--check none --retries 0 --log-format json --access-log {}", log.display());
+    let daemon = Daemon::start(&format!("--server s1=127.0.0.1:1 --persist cookie=SRV {flags}"));
+    let send = |request: &[u8]| {
+        let mut client = TcpStream::connect(&daemon.address).expect("connected");
+        client.write_all(request).expect("sent");
+        client.read_to_end(&mut Vec::new()).expect("answered");
+    };
+    let lines = || -> Vec<Value> {
+        let text = fs::read_to_string(&log).unwrap_or_default();
+        text.lines().map(|line| serde_json::from_str(line).expect("an object a line")).collect()
+    };
+    send(b"GET /\",\"status\":200,\"\\ HTTP/1.1\r\nHost: a\r\nCookie: SRV=s1\r\nConnection: close\r\n\r\n");
+    eventually("the first line", || lines().len() == 1);
+    send(b"GET /\xff\x1b\"}\r\n\r\n");
+    eventually("the second line", || lines().len() == 2);
+    let [asked, nonsense] = &lines()[..] else { panic!("two requests") };
+    assert_eq!((&asked["method"], &asked["target"]), (&json!("GET"), &json!(r#"/","status":200,"\"#)));
+    assert_eq!((&asked["status"], &asked["server"]), (&json!(503), &json!("s1")));
+    assert_eq!((&asked["cookie"], &asked["persist"]), (&json!("VN"), &json!("cookie:hit>s1")));
+    assert_eq!((&asked["client"], &asked["fault"]), (&json!("127.0.0.1"), &json!("unreachable")));
+    assert_eq!((&nonsense["method"], &nonsense["target"]), (&Value::Null, &Value::Null));
+    assert_eq!((&nonsense["status"], &nonsense["fault"]), (&json!(400), &json!("bad-request")));
 }
 
 #[test]

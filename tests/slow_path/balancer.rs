@@ -8,7 +8,9 @@ use std::time::{Duration, Instant};
 
 use balancer::access_log::AccessLog;
 use balancer::balance::RoundRobin;
-use balancer::config::{Balance, Config, Limits, LogTarget, RetryConfig, ServerConfig, Timeouts};
+use balancer::config::{
+    AccessLogConfig, Balance, Config, Limits, LogFormat, LogTarget, RetryConfig, ServerConfig, Timeouts,
+};
 use balancer::persist::{CookieMethod, List, Method, SourceMethod};
 use balancer::proxy::{Snapshot, Stats, Worker};
 use balancer::server::{Identity, Server, Servers};
@@ -105,7 +107,7 @@ impl Builder {
             .persist
             .source()
             .map(|source| Table::new(Box::new(Memory::new(source.size)), source.timeout));
-        let log = AccessLog::open(&LogTarget::File(log_path.clone())).expect("log");
+        let log = AccessLog::open(service.config.access_log.as_ref().expect("a log")).expect("log");
         let (stop, shutdown) = watch::channel(false);
         let stats = Arc::<Stats>::default();
         let worker = Worker {
@@ -130,7 +132,10 @@ impl Builder {
             check: None,
             admin: folder.join("admin.sock"),
             workers: 1,
-            access_log: Some(LogTarget::File(log.to_owned())),
+            access_log: Some(AccessLogConfig {
+                target: LogTarget::File(log.to_owned()),
+                format: LogFormat::Text,
+            }),
             datapath: None,
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),

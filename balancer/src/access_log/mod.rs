@@ -2,14 +2,16 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`record`] | what is known of a request when it is over |
-//! | [`text`] | the line that people read |
-//! | [`time`] | the time as both people and programs write it |
+//! | [`record`] | what is known of a request when it is over, and which format writes it |
+//! | [`text`], [`json`] | the line that people read; the line that programs read |
+//! | [`pieces`], [`time`] | numbers, addresses and times as both write them |
 //! | [`queue`] | lines on their way from the workers |
 //! | [`writer`] | the thread that takes them to their file |
 //!
 //! Workers append to one bounded buffer and never wait for the disk; what does not fit is dropped and counted.
 
+mod json;
+mod pieces;
 mod queue;
 mod record;
 mod text;
@@ -17,5 +19,5 @@ mod time;
 mod writer;
 
 pub use queue::Sender;
-pub use record::{NO_REQUEST, Record, write_request};
+pub use record::{Record, write_no_request, write_request};
 pub use writer::AccessLog;

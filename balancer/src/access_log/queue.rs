@@ -2,6 +2,8 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::config::LogFormat;
+
 /// Bytes of lines that wait for the writer: a second of a very busy service.
 const BACKLOG: usize = 16 * 1024 * 1024;
 
@@ -72,16 +74,20 @@ impl Queue {
 
 /// A worker's end of the log.
 #[derive(Clone, Debug)]
-pub struct Sender(Arc<Queue>);
+pub struct Sender {
+    queue: Arc<Queue>,
+    /// What the lines are to look like.
+    pub format: LogFormat,
+}
 
 impl Sender {
-    pub(super) fn new(queue: Arc<Queue>) -> Self {
-        Self(queue)
+    pub(super) fn new(queue: Arc<Queue>, format: LogFormat) -> Self {
+        Self { queue, format }
     }
 
     /// Hands whole lines over, or drops them when the writer is too far behind.
     pub fn send(&self, lines: &[u8]) {
-        self.0.change(|state| {
+        self.queue.change(|state| {
             if state.lines.len() + lines.len() > BACKLOG {
                 state.dropped += 1;
             } else {
@@ -97,10 +103,10 @@ mod tests {
 
     #[test]
     fn a_writer_that_is_too_far_behind_loses_lines_and_says_so() {
-        let sender = Sender::new(Arc::default());
+        let sender = Sender::new(Arc::default(), LogFormat::Text);
         let large = vec![b'x'; BACKLOG];
         sender.send(&large);
         sender.send(b"one too many\n");
-        assert_eq!(sender.0.dropped(), 1);
+        assert_eq!(sender.queue.dropped(), 1);
     }
 }

@@ -4,11 +4,15 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::text;
+use super::{json, text};
+use crate::config::LogFormat;
 use crate::persist::learn::Letters;
 
-/// What stands for the request line when there was no well-formed one. No target starts like this.
-pub const NO_REQUEST: &[u8] = b"- <bad-request>";
+/// Bytes of a method or a target that are shown, escapes included: enough to recognise a request by.
+pub(super) const SHOWN: usize = 1024;
+
+/// What follows what was cut.
+pub(super) const CUT: &[u8] = b"...";
 
 /// A request and what became of it.
 pub struct Record<'a, T> {
@@ -16,7 +20,7 @@ pub struct Record<'a, T> {
     pub unix_millis: u64,
     /// The peer of the connection.
     pub client: SocketAddr,
-    /// From [`write_request`], or [`NO_REQUEST`].
+    /// From [`write_request`] or [`write_no_request`], in the format that the line is written in.
     pub request: &'a [u8],
     /// Of the response; `None`: there was nobody to send one to.
     pub status: Option<u16>,
@@ -36,12 +40,44 @@ pub struct Record<'a, T> {
 
 impl<T: Display> Record<'_, T> {
     /// Appends the line.
-    pub fn write(&self, line: &mut Vec<u8>) {
-        text::write(self, line);
+    pub fn write(&self, format: LogFormat, line: &mut Vec<u8>) {
+        match format {
+            LogFormat::Text => text::write(self, line),
+            LogFormat::Json => json::write(self, line),
+        }
     }
 }
 
-/// Appends method and target so that nothing a client sends can end the line or look like another field.
-pub fn write_request(line: &mut Vec<u8>, method: &str, target: &str) {
-    text::write_request(line, method, target);
+/// Appends method and target so that nothing a client sends can end the line or look like another field. They are
+/// written while the request is at hand; the rest of the line follows when its bytes are gone.
+pub fn write_request(format: LogFormat, line: &mut Vec<u8>, method: &str, target: &str) {
+    match format {
+        LogFormat::Text => text::write_request(line, method, target),
+        LogFormat::Json => json::write_request(line, method, target),
+    }
+}
+
+/// Appends what stands for method and target when there was no well-formed request.
+pub fn write_no_request(format: LogFormat, line: &mut Vec<u8>) {
+    line.extend_from_slice(match format {
+        LogFormat::Text => text::NO_REQUEST,
+        LogFormat::Json => json::NO_REQUEST,
+    });
+}
+
+/// For the tests of the formats.
+#[cfg(test)]
+pub(super) fn example(request: &[u8]) -> Record<'_, &'static str> {
+    Record {
+        unix_millis: 1_795_342_272_345,
+        client: "[::ffff:10.10.1.2]:40000".parse().expect("address"),
+        request,
+        status: Some(200),
+        bytes: 123,
+        elapsed: Duration::from_micros(1_234),
+        server: Some("s1"),
+        letters: Letters { request: 'N', response: 'I' },
+        trace: Some("cookie:miss,balance>s1"),
+        fault: None,
+    }
 }

@@ -8,60 +8,79 @@
 //! trace, and `fault=…` when the request did not end well.
 
 use std::fmt::{Display, Write as _};
-use std::net::SocketAddr;
 
-use super::record::Record;
+use super::pieces::{Text, address, number, show};
+use super::record::{CUT, Record, SHOWN};
 use super::time;
 
-/// Bytes of a target that are shown, escapes included: enough to recognise a request by.
-const TARGET_LIMIT: usize = 1024;
+/// What stands for the request when there was no well-formed one. No target starts like this.
+pub(super) const NO_REQUEST: &[u8] = b"- <bad-request>";
 
 /// Appends the line.
 pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
     time::write(line, record.unix_millis);
-    let client = SocketAddr::new(record.client.ip().to_canonical(), record.client.port());
-    let micros = record.elapsed.as_micros();
-    let mut text = Text(line);
-    // Writing to memory does not fail.
-    let _ = write!(text, " {client} ");
-    text.0.extend_from_slice(record.request);
-    let _ = match record.status {
-        Some(status) => write!(text, " {status}"),
-        None => write!(text, " -"),
-    };
-    let _ = write!(text, " {} {}.{}ms", record.bytes, micros / 1000, micros % 1000 / 100);
-    let _ = write!(
-        text,
-        " {} {}{} persist=",
-        record.server.unwrap_or("-"),
-        record.letters.request,
-        record.letters.response
-    );
-    let _ = match &record.trace {
-        Some(trace) => write!(text, "{trace}"),
-        None => write!(text, "-"),
-    };
+    line.push(b' ');
+    write_client(line, record);
+    line.push(b' ');
+    line.extend_from_slice(record.request);
+    line.push(b' ');
+    match record.status {
+        Some(status) => number(line, status),
+        None => line.push(b'-'),
+    }
+    line.push(b' ');
+    number(line, record.bytes);
+    line.push(b' ');
+    let micros = record.elapsed.as_micros() as u64;
+    number(line, micros / 1000);
+    line.push(b'.');
+    number(line, micros % 1000 / 100);
+    line.extend_from_slice(b"ms ");
+    line.extend_from_slice(record.server.unwrap_or("-").as_bytes());
+    line.extend_from_slice(&[b' ', record.letters.request as u8, record.letters.response as u8]);
+    line.extend_from_slice(b" persist=");
+    match &record.trace {
+        Some(trace) => show(line, trace),
+        None => line.push(b'-'),
+    }
     if let Some(fault) = record.fault {
-        let _ = write!(text, " fault={fault}");
+        line.extend_from_slice(b" fault=");
+        line.extend_from_slice(fault.as_bytes());
     }
     line.push(b'\n');
 }
 
-/// Appends method and target so that nothing a client sends can end the line or look like another field.
+fn write_client<T>(line: &mut Vec<u8>, record: &Record<'_, T>) {
+    // Brackets keep the port apart from the last group of an address with colons.
+    let brackets = record.client.ip().to_canonical().is_ipv6();
+    if brackets {
+        line.push(b'[');
+    }
+    address(line, record.client);
+    line.extend_from_slice(if brackets { b"]:" } else { b":" });
+    number(line, record.client.port());
+}
+
+/// Appends method and target.
 pub(super) fn write_request(line: &mut Vec<u8>, method: &str, target: &str) {
     escape(line, method.as_bytes());
     line.push(b' ');
     escape(line, target.as_bytes());
 }
 
+/// Keeps what is visible ASCII; the rest, and the backslash that would make the escapes ambiguous, becomes `\x5c`.
 fn escape(line: &mut Vec<u8>, text: &[u8]) {
+    let is_plain = |byte: u8| byte.is_ascii_graphic() && byte != b'\\';
+    // Without a way out in the middle the compiler looks at many bytes at a time.
+    if text.len() <= SHOWN && text.iter().fold(true, |plain, &byte| plain & is_plain(byte)) {
+        return line.extend_from_slice(text);
+    }
     let start = line.len();
     for &byte in text {
-        if line.len() - start >= TARGET_LIMIT {
-            line.extend_from_slice(b"...");
-            return;
+        if line.len() - start >= SHOWN {
+            return line.extend_from_slice(CUT);
         }
-        if byte.is_ascii_graphic() && byte != b'\\' {
+        if is_plain(byte) {
             line.push(byte);
         } else {
             let _ = write!(Text(line), "\\x{byte:02x}");
@@ -69,37 +88,17 @@ fn escape(line: &mut Vec<u8>, text: &[u8]) {
     }
 }
 
-pub(super) struct Text<'a>(pub(super) &'a mut Vec<u8>);
-
-impl std::fmt::Write for Text<'_> {
-    fn write_str(&mut self, text: &str) -> std::fmt::Result {
-        self.0.extend_from_slice(text.as_bytes());
-        Ok(())
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use proptest::prelude::*;
 
+    use super::super::record::example;
     use super::*;
     use crate::persist::learn::Letters;
 
-    fn line(request: &[u8]) -> String {
+    fn line<T: Display>(record: &Record<'_, T>) -> String {
         let mut line = Vec::new();
-        let record = Record {
-            unix_millis: 1_795_342_272_345,
-            client: "[::ffff:10.10.1.2]:40000".parse().expect("address"),
-            request,
-            status: Some(200),
-            bytes: 123,
-            elapsed: Duration::from_micros(1_234),
-            server: Some("s1"),
-            letters: Letters { request: 'N', response: 'I' },
-            trace: Some("cookie:miss,balance>s1"),
-            fault: None,
-        };
-        record.write(&mut line);
+        write(record, &mut line);
         String::from_utf8(line).expect("text")
     }
 
@@ -108,9 +107,21 @@ mod tests {
         let mut request = Vec::new();
         write_request(&mut request, "GET", "/path");
         assert_eq!(
-            line(&request),
+            line(&example(&request)),
             "2026-11-22T10:11:12.345Z 10.10.1.2:40000 GET /path 200 123 1.2ms s1 NI \
              persist=cookie:miss,balance>s1\n"
+        );
+    }
+
+    #[test]
+    fn what_is_not_there_is_a_dash() {
+        let mut record = example(NO_REQUEST);
+        (record.client, record.server) = ("[2001:db8::1]:7".parse().expect("address"), None);
+        (record.status, record.bytes, record.trace) = (None, 0, None);
+        (record.letters, record.fault) = (Letters::NO_COOKIE, Some("bad-request"));
+        assert_eq!(
+            line(&record),
+            "2026-11-22T10:11:12.345Z [2001:db8::1]:7 - <bad-request> - 0 1.2ms - -- persist=- fault=bad-request\n"
         );
     }
 
@@ -121,6 +132,18 @@ mod tests {
         assert_eq!(request, br"GET /a\x20b\x0a2026\x20\x1b[31m\x5c\xc3\xa9\x7f");
         let mut long = Vec::new();
         write_request(&mut long, "GET", &"x".repeat(100_000));
-        assert_eq!(long.len(), "GET ".len() + TARGET_LIMIT + "...".len());
+        assert_eq!(long.len(), "GET ".len() + SHOWN + CUT.len());
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_has_as_many_words_whatever_is_asked_for(method in any::<String>(), target in any::<String>()) {
+            prop_assume!(!method.is_empty() && !target.is_empty());
+            let mut request = Vec::new();
+            write_request(&mut request, &method, &target);
+            let line = line(&example(&request));
+            prop_assert_eq!(line.split_ascii_whitespace().count(), 10);
+            prop_assert_eq!(line.find('\n'), Some(line.len() - 1));
+        }
     }
 }

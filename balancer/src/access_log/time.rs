@@ -1,16 +1,26 @@
 //! RFC 3339.
 
-use std::fmt::Write as _;
+const MILLIS_OF_DAY: u64 = 86_400_000;
 
-use super::text::Text;
-
-/// RFC 3339 in UTC.
+/// Appends a time in UTC.
 pub(super) fn write(line: &mut Vec<u8>, unix_millis: u64) {
-    let (days, millis) = (unix_millis / 86_400_000, unix_millis % 86_400_000);
+    let (days, millis) = (unix_millis / MILLIS_OF_DAY, unix_millis % MILLIS_OF_DAY);
     let (year, month, day) = civil_date(days);
-    let (hour, minute) = (millis / 3_600_000, millis / 60_000 % 60);
-    let (second, milli) = (millis / 1000 % 60, millis % 1000);
-    let _ = write!(Text(line), "{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{milli:03}Z");
+    let mut text = *b"0000-00-00T00:00:00.000Z";
+    let mut put = |from: usize, to: usize, mut value: u64| {
+        for digit in text[from..to].iter_mut().rev() {
+            *digit = b'0' + (value % 10) as u8;
+            value /= 10;
+        }
+    };
+    put(0, 4, year);
+    put(5, 7, month);
+    put(8, 10, day);
+    put(11, 13, millis / 3_600_000);
+    put(14, 16, millis / 60_000 % 60);
+    put(17, 19, millis / 1000 % 60);
+    put(20, 23, millis % 1000);
+    line.extend_from_slice(&text);
 }
 
 /// Year, month and day of a count of days since 1970: the Gregorian calendar repeats every 146 097 days, and a year
@@ -37,5 +47,13 @@ mod tests {
         for (days, date) in dates {
             assert_eq!(civil_date(days), date);
         }
+    }
+
+    #[test]
+    fn every_digit_has_its_place() {
+        let mut line = Vec::new();
+        write(&mut line, 951_868_799_007);
+        write(&mut line, 0);
+        assert_eq!(line, b"2000-02-29T23:59:59.007Z1970-01-01T00:00:00.000Z");
     }
 }

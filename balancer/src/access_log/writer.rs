@@ -11,7 +11,7 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::queue::{Orders, Queue, Sender};
-use crate::config::LogTarget;
+use crate::config::{AccessLogConfig, LogFormat, LogTarget};
 use crate::log;
 
 /// Pause of the writer after a batch, so that a busy service is written in large pieces and a quiet one promptly.
@@ -21,6 +21,7 @@ const BATCH_PAUSE: Duration = Duration::from_millis(5);
 #[derive(Debug)]
 pub struct AccessLog {
     queue: Arc<Queue>,
+    format: LogFormat,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -29,18 +30,18 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the file cannot be opened or the thread cannot be started.
-    pub fn open(target: &LogTarget) -> io::Result<Self> {
-        let sink = Sink::open(target)?;
+    pub fn open(config: &AccessLogConfig) -> io::Result<Self> {
+        let sink = Sink::open(&config.target)?;
         let queue = Arc::<Queue>::default();
         let theirs = Arc::clone(&queue);
         let writer =
             thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
-        Ok(Self { queue, writer: Some(writer) })
+        Ok(Self { queue, format: config.format, writer: Some(writer) })
     }
 
     /// An end for a worker.
     pub fn sender(&self) -> Sender {
-        Sender::new(Arc::clone(&self.queue))
+        Sender::new(Arc::clone(&self.queue), self.format)
     }
 
     /// Opens the file anew before the next line: it has been rotated.
@@ -137,11 +138,15 @@ fn write_lines(queue: &Queue, mut sink: Sink) {
 mod tests {
     use super::*;
 
+    fn open(path: PathBuf) -> io::Result<AccessLog> {
+        AccessLog::open(&AccessLogConfig { target: LogTarget::File(path), format: LogFormat::Text })
+    }
+
     #[test]
     fn lines_are_in_the_file_when_the_log_is_closed_and_after_a_rotation_in_the_new_one() {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("log");
-        let log = AccessLog::open(&LogTarget::File(path.clone())).expect("open");
+        let log = open(path.clone()).expect("open");
         log.sender().send(b"one\n");
         while std::fs::read(&path).expect("read").is_empty() {
             thread::yield_now();
@@ -160,7 +165,7 @@ mod tests {
         let folder = tempfile::tempdir().expect("folder");
         let path = folder.path().join("fifo");
         nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).expect("mkfifo");
-        let error = AccessLog::open(&LogTarget::File(path)).expect_err("nobody reads");
+        let error = open(path).expect_err("nobody reads");
         assert_eq!(error.raw_os_error(), Some(libc::ENXIO));
     }
 }

@@ -175,6 +175,9 @@ pub(crate) struct ProcessArgs {
     /// One line a request, to stdout (-) or appended to a file
     #[arg(long, value_name = "-|PATH")]
     pub(crate) access_log: Option<PathBuf>,
+    /// What such a line looks like: text, json
+    #[arg(long, value_name = "text|json", default_value = "text")]
+    pub(crate) log_format: String,
     /// How long requests may take to finish after TERM or INT; a second signal ends it at once
     #[arg(long, value_name = "T", default_value = "30s", value_parser = duration_or_zero)]
     pub(crate) drain_timeout: Duration,

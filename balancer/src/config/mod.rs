@@ -39,8 +39,8 @@ pub struct Config {
     pub admin: PathBuf,
     /// `--workers`, at least 1.
     pub workers: usize,
-    /// `--access-log`.
-    pub access_log: Option<LogTarget>,
+    /// `--access-log`, `--log-format`.
+    pub access_log: Option<AccessLogConfig>,
     /// `--xdp` and what belongs to it; `None`: no fast path.
     pub datapath: Option<DatapathConfig>,
     /// `--redispatch`, `--retries`.
@@ -83,6 +83,25 @@ pub struct CheckConfig {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+}
+
+/// `--access-log` and its format.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct AccessLogConfig {
+    /// Where it goes.
+    pub target: LogTarget,
+    /// What a line looks like.
+    pub format: LogFormat,
+}
+
+/// `--log-format`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LogFormat {
+    /// Words, for people.
+    #[default]
+    Text,
+    /// An object a line, for programs.
+    Json,
 }
 
 /// Where the access log goes.

@@ -1,15 +1,14 @@
 //! Flags → [`Config`]: the one place where a command line becomes a service.
 
 use std::net::SocketAddr;
-use std::path::Path;
 
 use super::options::Value;
 use super::{
-    Balance, CheckConfig, Config, Host, Limits, LogTarget, RetryConfig, Timeouts, address, fast_path,
-    persistence, servers,
+    AccessLogConfig, Balance, CheckConfig, Config, Host, Limits, LogFormat, LogTarget, RetryConfig, Timeouts,
+    address, fast_path, persistence, servers,
 };
 use crate::cli::Stop;
-use crate::cli::flags::{CheckArgs, RunArgs};
+use crate::cli::flags::{CheckArgs, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
 
 /// Each of them costs a descriptor per worker.
@@ -48,7 +47,7 @@ impl Plan {
         let persist = persistence::list(&service.persist)?;
         let balance = balance(&service.balance)?;
         let check = check(&args.check)?;
-        let access_log = access_log(process.access_log.as_deref())?;
+        let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, host)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
         let config = Config {
@@ -148,14 +147,29 @@ fn check(args: &CheckArgs) -> Result<Option<CheckConfig>, Stop> {
     }
 }
 
-fn access_log(path: Option<&Path>) -> Result<Option<LogTarget>, Stop> {
-    match path {
-        None => Ok(None),
-        Some(path) if path.as_os_str() == "-" => Ok(Some(LogTarget::Stdout)),
+fn access_log(args: &ProcessArgs) -> Result<Option<AccessLogConfig>, Stop> {
+    // The format is read even when there is nothing to write: what is wrong is wrong.
+    let format = log_format(&args.log_format)?;
+    let target = match &args.access_log {
+        None => return Ok(None),
+        Some(path) if path.as_os_str() == "-" => LogTarget::Stdout,
         Some(path) if path.file_name().is_none() => {
-            Err(Stop::Usage(format!("--access-log {path:?} does not name a file; write a path or -")))
+            return Err(Stop::Usage(format!(
+                "--access-log {path:?} does not name a file; write a path or -"
+            )));
         }
-        Some(path) => Ok(Some(LogTarget::File(path.to_owned()))),
+        Some(path) => LogTarget::File(path.clone()),
+    };
+    Ok(Some(AccessLogConfig { target, format }))
+}
+
+fn log_format(text: &str) -> Result<LogFormat, Stop> {
+    let value = Value { flag: "--log-format", text };
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        "haproxy" => Err(value.wrong("is not supported yet; write text or json")),
+        _ => Err(value.wrong("is not known; write text or json")),
     }
 }
 
@@ -173,6 +187,9 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
         let flags =
             ["verify-share", "snat-ip", "snat-ports", "flow-table", "datapath-hold", "detach-on-stop"];
         warnings.extend(idle("out --xdp", &flags));
+    }
+    if config.access_log.is_none() {
+        warnings.extend(idle("out --access-log", &["log-format"]));
     }
     if config.check.is_none() {
         let flags = ["check-interval", "check-timeout", "check-rise", "check-fall"];

@@ -182,6 +182,8 @@ fn other_wrong_flags() {
         ("--check http=/x", "--check \"http=/x\" is not supported yet; write tcp or none"),
         ("--check ping", "--check \"ping\" is not known; write tcp or none"),
         ("--access-log /", "--access-log \"/\" does not name a file"),
+        ("--log-format haproxy", "--log-format \"haproxy\" is not supported yet; write text or json"),
+        ("--log-format JSON", "--log-format \"JSON\" is not known; write text or json"),
         ("--admin ..", "--admin \"..\" does not name a file"),
         ("--xdp auto", "--xdp \"auto\" is not supported yet"),
         ("--xdp eth0,mode=fast", "has an unknown mode"),
@@ -252,11 +254,29 @@ fn misrouting_is_warned_of_in_the_agreed_words() {
 
 #[test]
 fn flags_without_effect_are_warned_of() {
-    let warnings = plan("--check none --check-rise 3 --snat-ports 10000-20000").warnings;
+    let warnings = plan("--check none --check-rise 3 --snat-ports 10000-20000 --log-format json").warnings;
     assert_eq!(
         warnings,
-        ["--snat-ports has no effect without --xdp", "--check-rise has no effect with --check none"]
+        [
+            "--snat-ports has no effect without --xdp",
+            "--log-format has no effect without --access-log",
+            "--check-rise has no effect with --check none"
+        ]
     );
+}
+
+#[test]
+fn the_access_log_has_a_target_and_a_format() {
+    let table = [
+        ("--access-log -", LogTarget::Stdout, LogFormat::Text),
+        ("--access-log /a --log-format text", LogTarget::File("/a".into()), LogFormat::Text),
+        ("--access-log /a --log-format json", LogTarget::File("/a".into()), LogFormat::Json),
+    ];
+    for (line, target, format) in table {
+        let Plan { config, warnings, .. } = plan(line);
+        assert_eq!(config.access_log, Some(AccessLogConfig { target, format }), "{line}");
+        assert!(warnings.is_empty(), "{line}: {warnings:?}");
+    }
 }
 
 #[test]

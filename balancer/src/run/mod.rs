@@ -21,7 +21,7 @@ use tokio::time::{sleep, timeout};
 use crate::access_log::AccessLog;
 use crate::admin::{self, Desk};
 use crate::balance::RoundRobin;
-use crate::config::{Config, LogTarget, Plan};
+use crate::config::{AccessLogConfig, Config, LogTarget, Plan};
 use crate::datapath::{self, Datapath, Opened};
 use crate::instance::Instance;
 use crate::listen::{self, Bound};
@@ -191,8 +191,8 @@ impl Daemon {
     }
 }
 
-fn open_log(target: &LogTarget) -> anyhow::Result<AccessLog> {
-    AccessLog::open(target).map_err(|error| match target {
+fn open_log(config: &AccessLogConfig) -> anyhow::Result<AccessLog> {
+    AccessLog::open(config).map_err(|error| match &config.target {
         LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
         LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
     })

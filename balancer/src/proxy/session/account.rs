@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Incoming, Outcome, Session};
-use crate::access_log::{NO_REQUEST, Record};
+use crate::access_log::{self, Record};
 use crate::clock;
 use crate::persist::learn::Letters;
 use crate::proxy::failure::Failure;
@@ -24,8 +24,10 @@ impl Session {
     /// Counts and logs what was not a request.
     pub(super) fn account_refusal(&mut self, outcome: &Outcome) {
         self.count(outcome);
-        self.line.clear();
-        self.line.extend_from_slice(NO_REQUEST);
+        if let Some(log) = &self.shared.log {
+            self.line.clear();
+            access_log::write_no_request(log.format, &mut self.line);
+        }
         self.log::<&str>(outcome, None, Letters::NO_COOKIE, None);
     }
 
@@ -58,7 +60,7 @@ impl Session {
             fault: outcome.failure.map(Failure::as_str),
         };
         let mut line = self.shared.buffers.scratch();
-        record.write(&mut line);
+        record.write(log.format, &mut line);
         log.send(&line);
         self.shared.buffers.give_scratch(line);
     }

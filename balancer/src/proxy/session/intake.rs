@@ -73,9 +73,9 @@ impl Session {
         let bytes = self.client.input.filled();
         let mut slots = Slots::default();
         let Some(request) = request::parse(bytes, &mut slots, &config.limits)? else { return Ok(None) };
-        if self.shared.log.is_some() {
+        if let Some(log) = &self.shared.log {
             self.line.clear();
-            access_log::write_request(&mut self.line, request.method, request.target);
+            access_log::write_request(log.format, &mut self.line, request.method, request.target);
         }
         let default_host = if request.needs_host() { self.local_address() } else { String::new() };
         let rewrite = request::Rewrite {
