@@ -10,9 +10,9 @@
 //! the letters without a cookie method. Lines are ASCII, so that no client can put a terminal's codes, or an order of
 //! writing other than left to right, into the file; a string means what was sent, up to the length that is shown.
 
-use std::fmt::{self, Display, Write as _};
+use std::fmt::{Display, Write as _};
 
-use super::pieces::{Text, address, number};
+use super::pieces::{Text, address, number, show};
 use super::record::{CUT, Record, SHOWN};
 use super::time;
 use crate::persist::learn::Letters;
@@ -47,7 +47,7 @@ pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
     match &record.trace {
         Some(trace) => {
             line.push(b'"');
-            let _ = write!(Inside(line), "{trace}");
+            write_shown(line, trace);
             line.push(b'"');
         }
         None => line.extend_from_slice(b"null"),
@@ -91,8 +91,7 @@ fn string_or_null(line: &mut Vec<u8>, text: Option<&str>) {
 
 /// The inside of a string (RFC 8259 §7), in ASCII; cut once it has come to `limit` bytes, never within an escape.
 fn escape(line: &mut Vec<u8>, text: &str, limit: usize) {
-    // Without a way out in the middle the compiler looks at many bytes at a time.
-    if text.len() <= limit && text.bytes().fold(true, |plain, byte| plain & is_plain(byte)) {
+    if text.len() <= limit && is_all_plain(text.as_bytes()) {
         return line.extend_from_slice(text.as_bytes());
     }
     let start = line.len();
@@ -113,17 +112,19 @@ fn escape(line: &mut Vec<u8>, text: &str, limit: usize) {
     }
 }
 
-fn is_plain(byte: u8) -> bool {
-    matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\')
+/// Nothing has to be escaped. Without a way out in the middle the compiler looks at many bytes at a time.
+fn is_all_plain(text: &[u8]) -> bool {
+    let is_plain = |byte: u8| matches!(byte, b' '..=b'~') & (byte != b'"') & (byte != b'\\');
+    text.iter().fold(true, |plain, &byte| plain & is_plain(byte))
 }
 
-/// The inside of a string, for what is shown in pieces.
-struct Inside<'a>(&'a mut Vec<u8>);
-
-impl fmt::Write for Inside<'_> {
-    fn write_str(&mut self, text: &str) -> fmt::Result {
-        escape(self.0, text, usize::MAX);
-        Ok(())
+/// The inside of a string, for what is shown in pieces: looked at as a whole, and written anew should it need escapes.
+fn write_shown(line: &mut Vec<u8>, what: impl Display) {
+    let start = line.len();
+    show(line, what);
+    if !is_all_plain(&line[start..]) {
+        let shown = line.split_off(start);
+        escape(line, &String::from_utf8_lossy(&shown), usize::MAX);
     }
 }
 
