@@ -13,7 +13,7 @@ use crate::{build, privilege, setup};
 /// # Errors
 /// When something is missing, the build fails or the daemon cannot be started.
 pub fn command(flags: &[String]) -> Result<ExitCode> {
-    setup::ensure(Needs { ebpf: true, lab: false, lints: false })?;
+    setup::ensure(Needs { ebpf: true, ..Needs::NOTHING })?;
     let daemon = build::release_daemon()?;
     let mut balancer = privilege::as_root(&daemon)?;
     // Flags alone are flags of the daemon; any other command of the binary is named first.

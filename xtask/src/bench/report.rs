@@ -1,12 +1,14 @@
-//! What was measured, as Markdown, with everything it takes to do it again.
+//! Figures as people read them.
 
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use super::contender::{Contender, Field};
-use super::{CONNECTIONS, Options, Series, WARM_UP_SECONDS, Workload};
+use super::Options;
+use super::contender::Contender;
+use super::measure::{CONNECTIONS, WARM_UP_SECONDS, Workload};
+use crate::lab::Lab;
 use crate::lab::wrk::Figures;
 use crate::privilege::find_program;
 
@@ -14,94 +16,56 @@ use crate::privilege::find_program;
 const OFFLOADS: &[&str] =
     &["tx-checksumming", "tx-tcp-segmentation", "generic-segmentation-offload", "generic-receive-offload"];
 
-/// Where and how, before the figures.
-pub(super) fn conditions(field: &Field, options: &Options) -> Result<()> {
+/// The kernel and the processor it runs on.
+pub(super) fn machine() -> String {
     let kernel = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    let cores = std::thread::available_parallelism()?;
-    println!("- kernel {}, {cores} cores shared by client, balancer and server in every row", kernel.trim());
-    println!("- {}; {}", version("haproxy", "-v"), version("nginx", "-v"));
-    println!(
-        "- wrk, {CONNECTIONS} connections, 1 thread on core 0; 13-byte body; {} rounds of {} s, interleaved, after a \
-         warm-up of {WARM_UP_SECONDS} s; medians",
-        options.rounds, options.seconds
-    );
-    for (lab, what) in field.labs.iter().zip(["all rows but the fast path", "the fast path"]) {
-        println!(
-            "- offloads, {what}: hosts {}",
-            offloads(&lab.client().ns.output("ethtool", &["-k", "eth0"])?)
-        );
-        let own = lab.balancer.output("ethtool", &["-k", &lab.client().interface])?;
-        println!("- offloads, {what}: balancer {}", offloads(&own));
-    }
-    println!();
-    Ok(())
+    let about = std::fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = about.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let model = model.map_or("unknown", |(_, model)| model);
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    format!("kernel {}, {cores} cores, {model}", kernel.trim())
 }
 
-/// One table for each workload.
-pub(super) fn tables(field: &Field, all: &[Series]) {
-    for workload in Workload::ALL {
-        let rows: Vec<&Series> = all.iter().filter(|series| series.workload == workload).collect();
-        let row_of =
-            |name: &str| rows.iter().copied().find(|row| field.contenders[row.contender].name == name);
-        let (direct, haproxy) = (row_of("direct"), row_of("HAProxy"));
-        println!("\n### {}\n", workload.name());
-        println!("| path | req/s | / direct | / HAProxy | p50 | p99 | errors | rounds |");
-        println!("|---|---:|---:|---:|---:|---:|---:|---|");
-        for row in &rows {
-            println!("{}", line(&field.contenders[row.contender], row, direct, haproxy));
-        }
-        if workload == Workload::NewConnections {
-            println!(
-                "\nThe proxies keep their connections to the server, so the server accepts less; on the direct and the \
-                 fast path it pays for every accept."
-            );
-        }
-    }
-}
-
-fn line(contender: &Contender, row: &Series, direct: Option<&Series>, haproxy: Option<&Series>) -> String {
-    let rate = median(&row.figures, |figures| figures.rate);
-    let ratio = |to: Option<&Series>| to.map_or("–".to_owned(), |to| format!("{:.2}", ratio(row, to)));
-    let p50 = median(&row.figures, |figures| figures.p50.as_secs_f64());
-    let p99 = median(&row.figures, |figures| figures.p99.as_secs_f64());
-    let errors: u64 = row.figures.iter().map(|figures| figures.refused + figures.broken).sum();
-    let rounds: Vec<String> = row.figures.iter().map(|figures| format!("{:.0}", figures.rate)).collect();
-    let forwarded = if contender.is_fast_path() {
-        format!("; {} connections by XDP", row.forwarded)
-    } else {
-        String::new()
-    };
+/// The load, in a line.
+pub(super) fn load(options: &Options) -> String {
     format!(
-        "| {} | {rate:.0} | {} | {} | {} | {} | {errors} | {}{forwarded} |",
-        contender.name,
-        ratio(direct),
-        ratio(haproxy),
-        time(p50),
-        time(p99),
-        rounds.join(", ")
+        "wrk, {CONNECTIONS} connections, 1 thread on core 0; {} rounds of {} s, interleaved, after a warm-up of \
+         {WARM_UP_SECONDS} s; medians",
+        options.rounds, options.seconds
     )
 }
 
+/// What the links of a network do by themselves.
+pub(super) fn offloads(lab: &Lab) -> Result<String> {
+    let hosts = states(&lab.client().ns.output("ethtool", &["-k", "eth0"])?);
+    let own = states(&lab.balancer.output("ethtool", &["-k", &lab.client().interface])?);
+    Ok(if hosts == own { hosts } else { format!("hosts {hosts}; balancer {own}") })
+}
+
 /// What was run, word by word.
-pub(super) fn commands(field: &Field, options: &Options) -> Result<()> {
-    println!("\n### Commands\n\n```text");
-    for contender in &field.contenders {
-        println!("# {}\n{}", contender.name, contender.line);
-        for workload in Workload::ALL {
-            println!("{}", workload.load(contender, options.seconds).command(contender.client())?.line());
+pub(super) fn commands(
+    contenders: &[Contender],
+    workloads: &[Workload],
+    options: &Options,
+) -> Result<Vec<String>> {
+    let mut lines = Vec::new();
+    for contender in contenders {
+        lines.push(format!("# {}", contender.name));
+        lines.extend(contender.lines.iter().cloned());
+        for workload in workloads {
+            lines.push(workload.load(contender, options.seconds).command(contender.client())?.line());
         }
     }
-    println!("```");
-    Ok(())
+    Ok(lines)
+}
+
+pub(super) fn median(figures: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
+    middle(figures.iter().map(of).collect())
 }
 
 /// Round by round, since what slows a round down slows its neighbours down too; then the median.
-fn ratio(row: &Series, to: &Series) -> f64 {
-    middle(row.figures.iter().zip(&to.figures).map(|(one, other)| one.rate / other.rate).collect())
-}
-
-fn median(figures: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
-    middle(figures.iter().map(of).collect())
+pub(super) fn ratio(one: &[Figures], other: &[Figures], of: impl Fn(&Figures) -> f64) -> f64 {
+    middle(one.iter().zip(other).map(|(one, other)| of(one) / of(other)).collect())
 }
 
 fn middle(mut values: Vec<f64>) -> f64 {
@@ -113,7 +77,7 @@ fn middle(mut values: Vec<f64>) -> f64 {
     }
 }
 
-fn time(seconds: f64) -> String {
+pub(super) fn time(seconds: f64) -> String {
     let time = Duration::from_secs_f64(seconds);
     if time < Duration::from_millis(1) {
         format!("{} µs", time.as_micros())
@@ -122,7 +86,7 @@ fn time(seconds: f64) -> String {
     }
 }
 
-fn offloads(features: &str) -> String {
+fn states(features: &str) -> String {
     let told = features.lines().filter_map(|line| line.trim().split_once(": "));
     let wanted = told.filter(|(name, _)| OFFLOADS.contains(name));
     let states = wanted.map(|(name, state)| format!("{name} {}", state.split(' ').next().unwrap_or(state)));
@@ -130,7 +94,7 @@ fn offloads(features: &str) -> String {
 }
 
 /// The first line of what a program says of itself, wherever it says it.
-fn version(program: &str, flag: &str) -> String {
+pub(super) fn version(program: &str, flag: &str) -> String {
     let said = find_program(program).and_then(|path| Command::new(path).arg(flag).output().ok());
     let text = said.map(|said| [said.stdout, said.stderr].concat()).unwrap_or_default();
     String::from_utf8_lossy(&text).lines().next().unwrap_or(program).to_owned()
@@ -145,5 +109,12 @@ mod tests {
         assert!((middle(vec![3.0, 1.0, 2.0]) - 2.0).abs() < 1e-9);
         assert!((middle(vec![3.0, 1.0]) - 2.0).abs() < 1e-9);
         assert!(middle(Vec::new()).abs() < 1e-9);
+    }
+
+    #[test]
+    fn a_ratio_compares_rounds_and_not_their_medians() {
+        let rounds = |rates: [f64; 3]| rates.map(|rate| Figures { rate, ..Figures::default() });
+        let (one, other) = (rounds([10.0, 100.0, 20.0]), rounds([5.0, 200.0, 10.0]));
+        assert!((ratio(&one, &other, |figures| figures.rate) - 2.0).abs() < 1e-9);
     }
 }

@@ -32,7 +32,7 @@ pub fn command(options: &Options) -> Result<ExitCode> {
     let balancer = match &options.balancer {
         Some(balancer) => balancer.clone(),
         None => {
-            setup::ensure(Needs { ebpf: true, lab: true, lints: false })?;
+            setup::ensure(Needs { ebpf: true, lab: true, ..Needs::NOTHING })?;
             build::release_daemon()?
         }
     };

@@ -60,6 +60,9 @@ pub(super) fn take(needs: Needs) -> Vec<Item> {
     if needs.lab {
         items.extend(LAB.iter().map(|&(name, package, why)| program(name, package, why)));
     }
+    if needs.valgrind {
+        items.push(program("valgrind", "valgrind", "counts the instructions of a request"));
+    }
     if needs.lints {
         items.push(component("rustfmt", "cargo-fmt", "checks the formatting"));
         items.push(component("clippy", "cargo-clippy", "checks the code"));

@@ -24,10 +24,17 @@ pub struct Needs {
     pub lab: bool,
     /// Check formatting and lints.
     pub lints: bool,
+    /// Count instructions.
+    pub valgrind: bool,
+}
+
+impl Needs {
+    /// To be added to.
+    pub const NOTHING: Self = Self { ebpf: false, lab: false, lints: false, valgrind: false };
 }
 
 /// Everything that any command needs.
-const ALL: Needs = Needs { ebpf: true, lab: true, lints: true };
+const ALL: Needs = Needs { ebpf: true, lab: true, lints: true, valgrind: true };
 
 /// `cargo xtask setup`: reports each part, and installs the missing ones unless only asked to check.
 ///

@@ -31,7 +31,7 @@ pub struct Options {
 /// When something is missing or the build fails.
 pub fn command(options: &Options) -> Result<ExitCode> {
     interrupt::install()?;
-    setup::ensure(Needs { ebpf: true, lab: !options.unprivileged, lints: false })?;
+    setup::ensure(Needs { ebpf: true, lab: !options.unprivileged, ..Needs::NOTHING })?;
     println!("test: cargo test --workspace --no-run");
     let mut built = build::artifacts(&["test", "--workspace", "--no-run"])?;
     // A test target may use programs of the workspace, which cargo then builds and announces as well.

@@ -1,0 +1,211 @@
+//! The rows. "Whole" ones are what a request costs; the others are parts of them, or bodies.
+
+use std::hint::black_box;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use balancer::access_log::{Record, write_request};
+use balancer::config::{Limits, LogFormat};
+use balancer::http::chunked::Decoder;
+use balancer::http::fields::Slots;
+use balancer::http::request::{self, Request};
+use balancer::http::response::{self, Connection};
+use balancer::http::scan::Scan;
+use balancer::persist::decide::{Decision, Finding, Refused};
+use balancer::persist::learn::{self, CookieFacts, SetCookie};
+use balancer::persist::{CookieMethod, List, Method, cookie};
+use balancer::server::{Identity, Server, Servers};
+
+use super::Case;
+use super::messages::{self, APPLICATION_RESPONSE, SMALL_REQUEST, SMALL_RESPONSE};
+
+/// The name of the persistence cookie.
+const OURS: &str = "SRV";
+
+pub(super) const ALL: &[Case] = &[
+    Case { name: "whole, small", run: |times| whole(times, SMALL_REQUEST, SMALL_RESPONSE) },
+    Case {
+        name: "whole, browser",
+        run: |times| whole(times, &messages::browser_request(), APPLICATION_RESPONSE),
+    },
+    Case { name: "request head, small", run: |times| request_head(times, SMALL_REQUEST) },
+    Case { name: "request head, browser", run: |times| request_head(times, &messages::browser_request()) },
+    Case { name: "parse a request, small", run: |times| parse_request(times, SMALL_REQUEST) },
+    Case {
+        name: "parse a request, browser",
+        run: |times| parse_request(times, &messages::browser_request()),
+    },
+    Case { name: "response head, small", run: |times| response_head(times, SMALL_RESPONSE) },
+    Case { name: "response head, application", run: |times| response_head(times, APPLICATION_RESPONSE) },
+    Case { name: "cookie scan, 600 bytes", run: cookie_scan },
+    Case { name: "cookie removal, 600 bytes", run: cookie_removal },
+    Case { name: "chunked 16 KiB, one chunk", run: |times| chunked(times, 16 * 1024) },
+    Case { name: "chunked 16 KiB, 512 bytes each", run: |times| chunked(times, 512) },
+    Case { name: "log line, text", run: |times| log_line(times, LogFormat::Text) },
+    Case { name: "log line, JSON", run: |times| log_line(times, LogFormat::Json) },
+];
+
+/// What a worker has while it serves: everything in its place, buffers grown.
+struct Worker {
+    servers: Servers,
+    list: List,
+    limits: Limits,
+    out: Vec<u8>,
+}
+
+impl Worker {
+    fn new() -> Self {
+        let servers = (1..=2).map(|n| {
+            let address = SocketAddr::from(([127, 0, 0, 1], 8000 + n));
+            Server::new(format!("s{n}"), Some(format!("s{n}")), address, Identity { id: n, generation: 1 })
+        });
+        let cookie = Method::Cookie(CookieMethod { name: OURS.into(), indirect: true });
+        Self {
+            servers: Servers::new(servers.collect()),
+            list: List::new(vec![cookie]),
+            limits: Limits::default(),
+            out: Vec::with_capacity(16 * 1024),
+        }
+    }
+
+    /// Parse, look the cookie up, decide, write.
+    fn request(&mut self, bytes: &[u8]) -> (Decision, CookieFacts) {
+        let mut slots = Slots::default();
+        assert!(Scan::default().worth_parsing(bytes), "the first piece always is");
+        let request = parsed(bytes, &mut slots, &self.limits);
+        let (present, finding) = self.cookie(&request);
+        let mut decision = Decision::default();
+        decision.weigh(finding, &self.servers, &Refused::default());
+        self.out.clear();
+        let rewrite = request::Rewrite { without_cookie: Some(OURS), default_host: "" };
+        request.write(&mut self.out, &rewrite);
+        black_box(&self.out);
+        let verdict = decision.trace.steps()[0].verdict;
+        (decision, CookieFacts { finding, verdict, present })
+    }
+
+    fn cookie(&self, request: &Request<'_, '_>) -> (bool, Finding) {
+        let mut found = (false, Finding::Missing);
+        for value in request.cookie_headers().flat_map(|header| cookie::values(header, OURS)) {
+            let server = self.servers.by_cookie(value);
+            found = (true, server.map_or(Finding::Invalid, Finding::server));
+        }
+        found
+    }
+
+    /// Parse, learn, write.
+    fn response(&mut self, bytes: &[u8], facts: &CookieFacts) {
+        let mut slots = Slots::default();
+        assert!(Scan::default().worth_parsing(bytes), "the first piece always is");
+        let response = response::parse(bytes, &mut slots, &self.limits, false)
+            .expect("a good response")
+            .expect("a whole head");
+        let action = learn::set_cookie(facts, 0, &self.servers, response.sets_cookie(OURS));
+        let set_cookie = match action {
+            SetCookie::Insert => response::SetCookie::Issue { name: OURS, value: "s1" },
+            SetCookie::Delete => response::SetCookie::Delete { name: OURS },
+            SetCookie::Nothing => response::SetCookie::None,
+        };
+        let connection = Connection::Implicit;
+        let rewrite =
+            response::Rewrite { connection, without_cookie: Some(OURS), set_cookie, unchunked: false };
+        self.out.clear();
+        response.write(&mut self.out, &rewrite);
+        black_box(&self.out);
+    }
+}
+
+fn parsed<'b, 'h>(bytes: &'b [u8], slots: &'h mut Slots<'b>, limits: &Limits) -> Request<'b, 'h> {
+    request::parse(bytes, slots, limits).expect("a good request").expect("a whole head")
+}
+
+fn whole(times: u32, request: &[u8], response: &[u8]) {
+    let mut worker = Worker::new();
+    for _ in 0..times {
+        let (decision, facts) = worker.request(black_box(request));
+        assert_eq!(decision.server, Some(0), "the cookie names s1");
+        worker.response(black_box(response), &facts);
+    }
+}
+
+fn request_head(times: u32, request: &[u8]) {
+    let mut worker = Worker::new();
+    for _ in 0..times {
+        black_box(worker.request(black_box(request)));
+    }
+}
+
+fn parse_request(times: u32, request: &[u8]) {
+    let limits = Limits::default();
+    for _ in 0..times {
+        let mut slots = Slots::default();
+        black_box(&parsed(black_box(request), &mut slots, &limits));
+    }
+}
+
+fn response_head(times: u32, response: &[u8]) {
+    let mut worker = Worker::new();
+    let (_, facts) = worker.request(SMALL_REQUEST);
+    for _ in 0..times {
+        worker.response(black_box(response), &facts);
+    }
+}
+
+fn cookie_scan(times: u32) {
+    let header = messages::cookies().into_bytes();
+    for _ in 0..times {
+        let count = cookie::values(black_box(&header), black_box(OURS)).count();
+        assert_eq!(black_box(count), 1);
+    }
+}
+
+fn cookie_removal(times: u32) {
+    let header = messages::cookies().into_bytes();
+    let mut out = Vec::with_capacity(1024);
+    for _ in 0..times {
+        out.clear();
+        assert!(cookie::write_without(black_box(&header), black_box(OURS), &mut out), "others are left");
+        black_box(&out);
+    }
+}
+
+fn chunked(times: u32, size: usize) {
+    let body = messages::chunks(size);
+    for _ in 0..times {
+        let mut decoder = Decoder::default();
+        let used = decoder.accept(black_box(&body), |data| {
+            black_box(data);
+        });
+        assert_eq!(black_box(used), Ok(body.len()));
+    }
+}
+
+fn log_line(times: u32, format: LogFormat) {
+    let mut worker = Worker::new();
+    let (decision, _) = worker.request(SMALL_REQUEST);
+    let (mut request, mut line) = (Vec::with_capacity(1024), Vec::with_capacity(1024));
+    for _ in 0..times {
+        request.clear();
+        line.clear();
+        write_request(
+            format,
+            &mut request,
+            black_box("GET"),
+            black_box("/catalogue/items?page=3&sort=price"),
+        );
+        let record = Record {
+            unix_millis: black_box(1_795_342_272_345),
+            client: black_box(SocketAddr::from(([10, 20, 0, 1], 40_000))),
+            request: &request,
+            status: Some(200),
+            bytes: 13,
+            elapsed: black_box(Duration::from_micros(1_234)),
+            server: Some("s1"),
+            letters: learn::Letters { request: 'V', response: 'N' },
+            trace: Some(decision.trace.display(&worker.list, &worker.servers, Some(0))),
+            fault: None,
+        };
+        record.write(format, &mut line);
+        black_box(&line);
+    }
+}
