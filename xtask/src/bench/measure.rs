@@ -4,7 +4,7 @@ use anyhow::Result;
 
 use super::Options;
 use super::contender::Contender;
-use super::pin::OTHERS;
+use super::pin::{OTHERS, Work};
 use crate::lab::interrupt;
 use crate::lab::wrk::{Figures, Load};
 
@@ -93,6 +93,8 @@ pub(super) struct Series {
     pub(super) contender: usize,
     pub(super) workload: Workload,
     pub(super) figures: Vec<Figures>,
+    /// How busy the core for who is measured was in each round.
+    pub(super) busy: Vec<f64>,
     /// Connections that XDP forwarded, where the contender counts them.
     pub(super) forwarded: u64,
 }
@@ -114,7 +116,7 @@ pub(super) fn measure(
     let mut all: Vec<Series> = Vec::new();
     for &workload in workloads {
         for contender in 0..contenders.len() {
-            all.push(Series { contender, workload, figures: Vec::new(), forwarded: 0 });
+            all.push(Series { contender, workload, figures: Vec::new(), busy: Vec::new(), forwarded: 0 });
         }
     }
     for round in 0..=options.rounds {
@@ -122,8 +124,9 @@ pub(super) fn measure(
             interrupt::check()?;
             let contender = &contenders[series.contender];
             let seconds = if round == 0 { WARM_UP_SECONDS } else { options.seconds };
-            let before = contender.forwarded()?;
+            let (before, work) = (contender.forwarded()?, Work::read()?);
             let figures = series.workload.load(contender, seconds).run(contender.client())?;
+            let busy = Work::read()?.share_since(work);
             contender.empty_log()?;
             let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round}") };
             println!(
@@ -135,6 +138,7 @@ pub(super) fn measure(
             if round > 0 {
                 series.forwarded += contender.forwarded()? - before;
                 series.figures.push(figures);
+                series.busy.push(busy);
             }
         }
     }

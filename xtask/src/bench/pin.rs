@@ -39,7 +39,53 @@ pub(super) fn pin(child: &Child, core: u32) -> Result<()> {
     Ok(())
 }
 
+/// What the measured core has done since start, in the kernel's ticks.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Work {
+    busy: u64,
+    all: u64,
+}
+
+impl Work {
+    /// Until now.
+    pub(super) fn read() -> Result<Self> {
+        let told = fs::read_to_string("/proc/stat")?;
+        of_core(&told, MEASURED).with_context(|| format!("/proc/stat does not tell of core {MEASURED}"))
+    }
+
+    /// The share of the time since `earlier` that it was busy. A proxy that does not fill its core has been waiting for
+    /// wrk or the origin, and its rate is theirs.
+    pub(super) fn share_since(self, earlier: Self) -> f64 {
+        let (busy, all) = (self.busy.saturating_sub(earlier.busy), self.all.saturating_sub(earlier.all));
+        if all == 0 { 0.0 } else { busy as f64 / all as f64 }
+    }
+}
+
+/// `cpu1 user nice system idle iowait irq softirq steal …`; guests are counted in `user` already.
+fn of_core(stat: &str, core: u32) -> Option<Work> {
+    let name = format!("cpu{core} ");
+    let ticks = stat.lines().find_map(|line| line.strip_prefix(&name))?;
+    let ticks: Vec<u64> = ticks.split_whitespace().take(8).map_while(|tick| tick.parse().ok()).collect();
+    let all = ticks.iter().sum();
+    let idle = ticks.get(3)? + ticks.get(4)?;
+    Some(Work { busy: all - idle, all })
+}
+
 /// A command line as it would be typed to the same effect.
 pub(super) fn line(core: u32, line: &str) -> String {
     format!("taskset -c {core} {line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_core_is_busy_when_it_is_not_idle() {
+        let stat = "cpu  9 9 9 9 9 9 9 9\ncpu1 10 0 20 60 5 0 5 0 0 0\ncpu10 1 1 1 1 1 1 1 1 0 0\n";
+        let work = of_core(stat, 1).unwrap();
+        assert_eq!((work.busy, work.all), (35, 100));
+        assert!((work.share_since(Work { busy: 5, all: 50 }) - 0.6).abs() < 1e-9);
+        assert!(of_core(stat, 2).is_none());
+    }
 }

@@ -123,10 +123,10 @@ fn tables(rows: &[Row<'_>]) {
         let rows: Vec<&Row<'_>> = rows.iter().filter(|row| row.series.workload == workload).collect();
         let better = rows.first().map_or(("", ""), |row| (row.rate.better, row.p99.better));
         println!(
-            "| proxy | req/s | / better ({}) | p50 | p99 | / better ({}) | / without log | errors | rounds |",
+            "| proxy | req/s | / better ({}) | p50 | p99 | / better ({}) | / without log | its core busy | errors | rounds |",
             better.0, better.1
         );
-        println!("|---|---:|---:|---:|---:|---:|---:|---|---|");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---|---|");
         rows.iter().for_each(|row| println!("{}", row.line()));
     }
 }
@@ -136,7 +136,7 @@ impl Row<'_> {
         let figures = &self.series.figures;
         let rounds: Vec<String> = figures.iter().map(|figures| format!("{:.0}", figures.rate)).collect();
         format!(
-            "| {} | {:.0} | {:.2} | {} | {} | {:.2} | {} | {} | {} |",
+            "| {} | {:.0} | {:.2} | {} | {} | {:.2} | {} | {:.0} % | {} | {} |",
             self.name,
             self.rate.median,
             self.rate.to_better,
@@ -144,6 +144,7 @@ impl Row<'_> {
             report::time(self.p99.median),
             self.p99.to_better,
             self.without_log.map_or("–".to_owned(), |ratio| format!("{ratio:.2}")),
+            100.0 * report::middle(self.series.busy.clone()),
             self.errors(),
             rounds.join(", ")
         )
@@ -172,6 +173,7 @@ impl Row<'_> {
             "p99_to_better": self.p99.to_better,
             "better_by_p99": self.p99.better,
             "rate_to_without_log": self.without_log,
+            "core_busy": report::middle(self.series.busy.clone()),
             "errors": self.series.errors(),
             "rounds": figures.iter().map(|one| json!({
                 "requests_per_second": one.rate, "p50_us": micros(p50(one)), "p99_us": micros(p99(one)),
@@ -206,8 +208,13 @@ mod tests {
     #[test]
     fn a_row_with_errors_says_so() {
         let workload = Workload { reuse: Reuse::KeepAlive, body: Body::Small };
-        let mut series =
-            Series { contender: 0, workload, figures: figures([1.0, 2.0, 3.0], 1), forwarded: 0 };
+        let mut series = Series {
+            contender: 0,
+            workload,
+            figures: figures([1.0, 2.0, 3.0], 1),
+            busy: vec![1.0; 3],
+            forwarded: 0,
+        };
         let line = |series: &Series| {
             let compared = || Compared { median: 2.0, to_better: 1.0, better: NGINX };
             Row { name: BALANCER, series, rate: compared(), p99: compared(), without_log: None }.line()

@@ -68,7 +68,7 @@ pub(super) fn ratio(one: &[Figures], other: &[Figures], of: impl Fn(&Figures) ->
     middle(one.iter().zip(other).map(|(one, other)| of(one) / of(other)).collect())
 }
 
-fn middle(mut values: Vec<f64>) -> f64 {
+pub(super) fn middle(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     match values.len() {
         0 => 0.0,
