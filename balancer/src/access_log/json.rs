@@ -191,6 +191,14 @@ mod tests {
     }
 
     #[test]
+    fn one_byte_that_needs_an_escape_is_enough() {
+        for target in ["/\"", "/\\", "/\n", "/\u{7f}", "/é", "/0123456789abcdef0123456789abcdef0123456789\""]
+        {
+            assert_eq!(parsed(&asked("GET", target))["target"], target);
+        }
+    }
+
+    #[test]
     fn a_long_target_is_cut_between_two_characters() {
         let told = |target: &str| parsed(&asked("GET", target))["target"].as_str().map(str::len);
         assert_eq!(told(&"x".repeat(SHOWN)), Some(SHOWN));
