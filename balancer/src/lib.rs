@@ -18,6 +18,7 @@
 //! | [`table`] | learned tables, in the kernel or in memory |
 //! | [`http`] | HTTP/1 messages: heads, bodies, cookies (pure) |
 //! | [`proxy`] | sockets around them: accept, relay, pool |
+//! | [`proxy_protocol`], [`cidr`] | who the client is when another proxy is in front; sets of addresses (pure)
 //! | [`health`] | checks: hysteresis (pure), and the task that connects |
 //! | [`datapath`] | the XDP program: pins, registry, interfaces, flows |
 //! | [`admin`] | the operator's socket and its client |
@@ -31,6 +32,7 @@ pub mod access_log;
 pub mod admin;
 pub mod balance;
 pub mod check;
+pub mod cidr;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -42,6 +44,7 @@ pub mod listen;
 pub mod log;
 pub mod persist;
 pub mod proxy;
+pub mod proxy_protocol;
 pub mod run;
 pub mod server;
 pub mod service;

@@ -6,6 +6,7 @@
 //! | [`fields`] | what both have in common: line ends, framing fields, hop-by-hop fields |
 //! | [`body`], [`chunked`] | which of the bytes that follow belong to the message |
 //! | [`scan`] | when a head that arrives in pieces is worth parsing |
+//! | [`forwarded`] | who the client is, in headers for the server
 //! | [`reply`] | the short answers that the balancer makes itself |
 //! | [`fault`] | why a message is refused |
 //!
@@ -17,6 +18,7 @@ pub mod body;
 pub mod chunked;
 pub mod fault;
 pub mod fields;
+pub mod forwarded;
 pub mod reply;
 pub mod request;
 pub mod response;
