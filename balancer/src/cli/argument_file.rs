@@ -17,14 +17,14 @@ pub(crate) fn expand(
     for arg in args {
         let is_value = expanded.last().and_then(|before| before.to_str()).is_some_and(&takes_value);
         match arg.to_str().and_then(|text| text.strip_prefix('@')) {
-            Some(path) if !is_value => expanded.extend(read(Path::new(path))?),
+            Some(path) if !is_value => expanded.extend(read(Path::new(path), &takes_value)?),
             _ => expanded.push(arg),
         }
     }
     Ok(expanded)
 }
 
-fn read(path: &Path) -> Result<impl Iterator<Item = OsString>, String> {
+fn read(path: &Path, takes_value: impl Fn(&str) -> bool) -> Result<Vec<OsString>, String> {
     let shown = path.display();
     if path.as_os_str().is_empty() {
         return Err("@ is not followed by a file's name; write @FILE".into());
@@ -41,12 +41,14 @@ fn read(path: &Path) -> Result<impl Iterator<Item = OsString>, String> {
     // Editors on other systems put a byte order mark in front.
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     let words = words(text).map_err(|(line, what)| format!("@{shown} line {line}: {what}"))?;
-    if let Some((line, nested)) = words.iter().find(|(_, word)| word.starts_with('@')) {
+    let is_value = |at: usize| at.checked_sub(1).is_some_and(|before| takes_value(&words[before].1));
+    let nested = words.iter().enumerate().find(|(at, (_, word))| word.starts_with('@') && !is_value(*at));
+    if let Some((_, (line, nested))) = nested {
         return Err(format!(
             "@{shown} line {line}: {nested} inside another file; give it on the command line"
         ));
     }
-    Ok(words.into_iter().map(|(_, word)| OsString::from(word)))
+    Ok(words.into_iter().map(|(_, word)| OsString::from(word)).collect())
 }
 
 /// Splits as a shell does, without expanding anything: quotes, backslash, `#` where a word could begin.
@@ -138,11 +140,16 @@ mod tests {
     fn stands_where_the_argument_stood_and_leaves_values_alone() {
         let directory = tempfile::tempdir().expect("directory");
         let path = directory.path().join("flags");
-        std::fs::write(&path, "--listen b").expect("written");
+        std::fs::write(&path, "--listen b --deny @too").expect("written");
         let at = format!("@{}", path.display());
         let args = strings(&["--listen", "a", &at, "--listen", "c", "--deny", "@kept"]);
         let found = expand(args, |flag| flag.starts_with("--")).expect("read");
-        assert_eq!(found, strings(&["--listen", "a", "--listen", "b", "--listen", "c", "--deny", "@kept"]));
+        assert_eq!(
+            found,
+            strings(&[
+                "--listen", "a", "--listen", "b", "--deny", "@too", "--listen", "c", "--deny", "@kept",
+            ])
+        );
     }
 
     #[test]

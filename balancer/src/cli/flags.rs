@@ -15,6 +15,8 @@ use crate::http::fields::MAX_HEADERS;
 pub struct RunArgs {
     #[command(flatten, next_help_heading = "Service")]
     pub(crate) service: ServiceArgs,
+    #[command(flatten, next_help_heading = "Clients")]
+    pub(crate) identity: IdentityArgs,
     #[command(flatten, next_help_heading = "Health checks")]
     pub(crate) check: CheckArgs,
     #[command(flatten, next_help_heading = "Fast path")]
@@ -28,11 +30,13 @@ pub struct RunArgs {
 impl RunArgs {
     /// A repeatable flag has one value per line in the environment; blank lines there are no values.
     pub(super) fn drop_blank_lines(&mut self, settings: &Settings) {
-        let Self { service, datapath, .. } = self;
+        let Self { service, identity, datapath, .. } = self;
         let repeatable = [
             ("listen", &mut service.listen),
             ("server", &mut service.server),
             ("persist", &mut service.persist),
+            ("deny", &mut identity.deny),
+            ("accept-proxy", &mut identity.accept_proxy),
             ("xdp", &mut datapath.xdp),
             ("snat-ip", &mut datapath.snat_ip),
         ];
@@ -51,6 +55,9 @@ pub(crate) struct ServiceArgs {
     /// Name of the service: its pins, log lines and admin socket are called by it
     #[arg(long, value_name = "NAME", default_value = DEFAULT_NAME)]
     pub(crate) name: String,
+    /// What is balanced: requests, or connections whose bytes nobody reads
+    #[arg(long, value_name = "MODE", default_value = "http", value_enum)]
+    pub(crate) mode: ModeArg,
     /// Where clients connect, IPv4 or [IPv6]; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<String>,
@@ -70,6 +77,52 @@ pub(crate) struct ServiceArgs {
     /// Attempts to connect to a server after the first one
     #[arg(long, value_name = "N", default_value = "3", value_parser = number(0..=10))]
     pub(crate) retries: u32,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ModeArg {
+    /// HTTP/1
+    Http,
+    /// Bytes, both ways; persistence by the client's address only
+    Tcp,
+}
+
+/// Who the client is, and who may be one.
+#[derive(Args, Clone, Debug)]
+pub(crate) struct IdentityArgs {
+    /// Clients that are turned away, on both paths; repeatable. A file has one block or address per line, # comments
+    #[arg(long, value_name = "CIDR|@FILE")]
+    pub(crate) deny: Vec<String>,
+    /// Proxies in front of this one: they, and only they, must say by a PROXY header who their client is; repeatable
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) accept_proxy: Vec<String>,
+    /// Tell servers by a PROXY header who the client is
+    #[arg(long, value_name = "v1|v2", value_enum)]
+    pub(crate) send_proxy: Option<SendProxyArg>,
+    /// Tell servers by HTTP headers who the client is
+    #[arg(long, value_name = "HEADERS", default_value = "none", value_enum)]
+    pub(crate) forwarded: ForwardedArg,
+}
+
+/// `--send-proxy`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum SendProxyArg {
+    /// A line of text
+    V1,
+    /// Binary
+    V2,
+}
+
+/// `--forwarded`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ForwardedArg {
+    /// What the client sends in such headers passes as it is
+    None,
+    /// X-Forwarded-For gets another element; X-Forwarded-Proto, -Host and -Port are ours alone
+    XForwardedFor,
+    /// Forwarded (RFC 7239) gets another element
+    Forwarded,
 }
 
 /// `--check` and its timing.
@@ -152,9 +205,12 @@ pub(crate) struct LimitArgs {
     /// A client connection between two requests
     #[arg(long, value_name = "T", default_value = "60s", value_parser = duration)]
     pub(crate) timeout_keepalive: Duration,
-    /// Silence of both sides of a WebSocket
+    /// Silence of both sides of a WebSocket, or of a connection with --mode tcp
     #[arg(long, value_name = "T", default_value = "1h", value_parser = duration)]
     pub(crate) timeout_tunnel: Duration,
+    /// Most client connections at one time [default: what the descriptor limit allows]
+    #[arg(long, value_name = "N", value_parser = count(1..=16_000_000))]
+    pub(crate) max_connections: Option<u32>,
     /// Largest head of a request or an answer
     #[arg(long, value_name = "SIZE", default_value = "16k", value_parser = size(1024..=1024 * 1024))]
     pub(crate) max_head: usize,

@@ -4,7 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::options::Value;
-use super::{DatapathConfig, FastPath, Host, InterfaceConfig, XdpMode};
+use super::{DatapathConfig, FastPath, Host, IdentityConfig, InterfaceConfig, XdpMode};
 use crate::cli::Stop;
 use crate::cli::flags::{DatapathArgs, FastPathArg};
 use crate::persist::List;
@@ -27,13 +27,14 @@ const SHORTEST_HOLD: Duration = Duration::from_secs(2);
 pub(super) fn datapath(
     args: &DatapathArgs,
     list: &List,
+    identity: &IdentityConfig,
     host: &Host,
 ) -> Result<Option<DatapathConfig>, Stop> {
     // Everything is read even when there is nothing to attach to: what is wrong is wrong.
     let interfaces = interfaces(&args.xdp)?;
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
-    let (fast_path, fast_path_reason) = fast_path(args.fast_path, list)?;
+    let (fast_path, fast_path_reason) = fast_path(args.fast_path, list, needs_bytes(identity))?;
     if args.datapath_hold < SHORTEST_HOLD {
         return Err(Stop::Usage(
             "--datapath-hold is below 2s, so a process that is only busy would count as dead; give 2s or more".into(),
@@ -93,13 +94,39 @@ pub(crate) fn word(fast_path: FastPath) -> &'static str {
     }
 }
 
-fn fast_path(wish: FastPathArg, list: &List) -> Result<(FastPath, Option<String>), Stop> {
+/// A flag that asks for what only somebody can do who sees the bytes, and why.
+type Obstacle = (&'static str, &'static str);
+
+fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
+    if !identity.accept_proxy.is_empty() {
+        return Some(("--accept-proxy", "the client's address is in bytes that the fast path does not see"));
+    }
+    if identity.send_proxy.is_some() {
+        return Some(("--send-proxy", "the fast path sends no bytes of its own"));
+    }
+    identity.forwarded.is_some().then_some((
+        "--forwarded",
+        "servers would see the balancer's address and believe what the client itself wrote into such a header",
+    ))
+}
+
+fn fast_path(
+    wish: FastPathArg,
+    list: &List,
+    obstacle: Option<Obstacle>,
+) -> Result<(FastPath, Option<String>), Stop> {
     let explicit = match wish {
-        FastPathArg::Auto => return Ok(resolve_auto(list)),
+        FastPathArg::Auto => return Ok(resolve_auto(list, obstacle)),
         FastPathArg::Off => FastPath::Off,
         FastPathArg::Exclusive => FastPath::Exclusive,
         FastPathArg::Always => FastPath::Always,
     };
+    if let (FastPath::Exclusive | FastPath::Always, Some((flag, why))) = (explicit, obstacle) {
+        return Err(Stop::Usage(format!(
+            "--fast-path {} cannot go with {flag}: {why}; leave out one of them",
+            word(explicit)
+        )));
+    }
     if explicit != FastPath::Off && list.source().is_none() {
         return Err(Stop::Usage(format!(
             "--fast-path {} without --persist source has nothing to learn which client is whose; add --persist source",
@@ -109,7 +136,10 @@ fn fast_path(wish: FastPathArg, list: &List) -> Result<(FastPath, Option<String>
     Ok((explicit, None))
 }
 
-fn resolve_auto(list: &List) -> (FastPath, Option<String>) {
+fn resolve_auto(list: &List, obstacle: Option<Obstacle>) -> (FastPath, Option<String>) {
+    if let Some((flag, why)) = obstacle {
+        return (FastPath::Off, Some(format!("fast path off, because of {flag}: {why}")));
+    }
     let (resolved, reason) = if list.source_is_first() {
         (
             FastPath::Always,

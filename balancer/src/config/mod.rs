@@ -6,16 +6,21 @@ mod address;
 mod dump;
 pub mod fast_path;
 mod host;
+mod identity;
 mod options;
 mod persistence;
 mod plan;
 mod servers;
+mod tcp;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::cidr::AddressSet;
+use crate::http::forwarded;
 use crate::persist::List;
+use crate::proxy_protocol;
 
 pub use host::Host;
 pub use plan::Plan;
@@ -25,12 +30,16 @@ pub use plan::Plan;
 pub struct Config {
     /// `--name`: `[a-z0-9_-]{1,32}`; names pins, logs and the admin socket.
     pub name: String,
+    /// `--mode`.
+    pub mode: Mode,
     /// `--listen`, at least one, without duplicates.
     pub listen: Vec<SocketAddr>,
     /// `--server`, at least one; names and cookie values are unique.
     pub servers: Vec<ServerConfig>,
     /// `--persist`, in order.
     pub persist: List,
+    /// `--deny`, `--accept-proxy`, `--send-proxy`, `--forwarded`.
+    pub identity: IdentityConfig,
     /// `--balance`.
     pub balance: Balance,
     /// `--check` and its timing; `None`: servers are taken to be up.
@@ -49,8 +58,33 @@ pub struct Config {
     pub timeouts: Timeouts,
     /// `--max-head`, `--max-headers`.
     pub limits: Limits,
+    /// `--max-connections`; `None`: what the descriptor limit allows.
+    pub max_connections: Option<u32>,
     /// `--drain-timeout`.
     pub drain_timeout: Duration,
+}
+
+/// `--mode`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// Requests.
+    #[default]
+    Http,
+    /// Connections.
+    Tcp,
+}
+
+/// Who the client is, and who may be one.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct IdentityConfig {
+    /// `--deny`: closed at once, never forwarded.
+    pub deny: AddressSet,
+    /// `--accept-proxy`: peers whose connections start with a PROXY header.
+    pub accept_proxy: AddressSet,
+    /// `--send-proxy`: the header that connections to servers start with.
+    pub send_proxy: Option<proxy_protocol::Version>,
+    /// `--forwarded`: the headers that requests get.
+    pub forwarded: Option<forwarded::Style>,
 }
 
 /// One `--server`.

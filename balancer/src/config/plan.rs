@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use super::options::Value;
 use super::{
-    AccessLogConfig, Balance, CheckConfig, Config, Host, Limits, LogFormat, LogTarget, RetryConfig, Timeouts,
-    address, fast_path, persistence, servers,
+    AccessLogConfig, Balance, CheckConfig, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig,
+    Timeouts, address, fast_path, identity, persistence, servers, tcp,
 };
 use crate::cli::Stop;
-use crate::cli::flags::{CheckArgs, ProcessArgs, RunArgs};
+use crate::cli::flags::{CheckArgs, ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
 
 /// Each of them costs a descriptor per worker.
@@ -45,16 +45,23 @@ impl Plan {
             )));
         }
         let persist = persistence::list(&service.persist)?;
+        let identity = identity::identity(&args.identity)?;
+        let mode = match service.mode {
+            ModeArg::Http => Mode::Http,
+            ModeArg::Tcp => tcp::check(&service.persist, &persist, &identity).map(|()| Mode::Tcp)?,
+        };
         let balance = balance(&service.balance)?;
         let check = check(&args.check)?;
         let access_log = access_log(process)?;
-        let datapath = fast_path::datapath(&args.datapath, &persist, host)?;
+        let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
         let config = Config {
             name: service.name.clone(),
+            mode,
             listen,
             servers,
             persist,
+            identity,
             balance,
             check,
             admin,
@@ -71,6 +78,7 @@ impl Plan {
                 tunnel: limits.timeout_tunnel,
             },
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
+            max_connections: limits.max_connections,
             drain_timeout: process.drain_timeout,
         };
         let warnings = warnings(&config, &settings);
@@ -194,6 +202,12 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     if config.check.is_none() {
         let flags = ["check-interval", "check-timeout", "check-rise", "check-fall"];
         warnings.extend(idle(" --check none", &flags));
+    }
+    if config.mode == Mode::Tcp {
+        warnings.extend(idle(" --mode tcp", &tcp::IDLE));
+        if config.identity.accept_proxy.is_empty() {
+            warnings.extend(idle(" --mode tcp and without --accept-proxy", &["timeout-request"]));
+        }
     }
     warnings
 }

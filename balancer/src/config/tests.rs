@@ -217,6 +217,86 @@ fn a_fast_path_needs_an_interface_and_something_to_learn() {
 }
 
 #[test]
+fn who_is_denied_comes_from_flags_and_files() {
+    let directory = tempfile::tempdir().expect("directory");
+    let file = directory.path().join("deny");
+    std::fs::write(&file, "# bad\n192.0.2.0/24 # all of it\n\n  2001:db8::7\r\n").expect("written");
+    let at = format!("@{}", file.display());
+    let deny = plan(&format!("--deny 198.51.100.7 --deny {at}")).config.identity.deny;
+    let has = |address: &str| deny.contains(address.parse().expect(address));
+    assert!(has("198.51.100.7") && has("192.0.2.255") && has("2001:db8::7"));
+    assert!(!has("198.51.100.8") && !has("2001:db8::8"));
+
+    std::fs::write(&file, "192.0.2.1\n192.0.2.1/24\n").expect("written");
+    let found = refused_beside(&format!("--deny {at}"));
+    assert!(
+        found.starts_with(&format!("--deny \"{at}\" line 2: \"192.0.2.1/24\" has bits after")),
+        "{found}"
+    );
+    let table = [
+        ("--deny @", "--deny \"@\" does not name a file"),
+        ("--deny @/nowhere/at/all", "--deny \"@/nowhere/at/all\" cannot be read: no such file"),
+        ("--deny example.org", "--deny \"example.org\" is neither an address nor a block"),
+        ("--accept-proxy 10.0.0.1/8", "--accept-proxy \"10.0.0.1/8\" has bits after its prefix"),
+        ("--accept-proxy @x", "--accept-proxy \"@x\" is neither"),
+    ];
+    for (line, expected) in table {
+        let found = refused_beside(line);
+        assert!(found.starts_with(expected), "{line}: {found}");
+    }
+}
+
+#[test]
+fn what_needs_bytes_cannot_go_with_a_fast_path() {
+    let flags = [
+        "--accept-proxy 10.0.0.0/8",
+        "--send-proxy v2",
+        "--forwarded x-forwarded-for",
+        "--forwarded forwarded",
+    ];
+    for flag in flags {
+        let name = flag.split(' ').next().expect("a flag");
+        for word in ["exclusive", "always"] {
+            let found = refused_beside(&format!("--persist source --xdp eth0 --fast-path {word} {flag}"));
+            assert!(
+                found.starts_with(&format!("--fast-path {word} ")) && found.contains(name),
+                "{flag}: {found}"
+            );
+        }
+        let datapath =
+            plan(&format!("--persist source --xdp eth0 {flag}")).config.datapath.expect("datapath");
+        assert_eq!(datapath.fast_path, FastPath::Off, "{flag}");
+        assert!(datapath.fast_path_reason.expect("reason").contains(name), "{flag}");
+        assert!(
+            plan(&format!("--persist source --xdp eth0 --fast-path off {flag}")).config.datapath.is_some()
+        );
+    }
+}
+
+#[test]
+fn tcp_takes_nothing_that_needs_http() {
+    let table = [
+        ("--persist cookie=A", "--persist \"cookie=A\" is about HTTP, which --mode tcp does not read"),
+        ("--persist source --persist cookie=A,indirect", "--persist \"cookie=A,indirect\" is about HTTP"),
+        ("--forwarded forwarded", "--forwarded is about HTTP, which --mode tcp does not write"),
+    ];
+    for (line, expected) in table {
+        let found = refused_beside(&format!("--mode tcp {line}"));
+        assert!(found.starts_with(expected), "{line}: {found}");
+    }
+    let plan = plan("--mode tcp --persist source --xdp eth0 --max-head 8k --timeout-request 5s");
+    assert_eq!(plan.config.mode, Mode::Tcp);
+    assert_eq!(plan.config.datapath.expect("datapath").fast_path, FastPath::Always);
+    assert_eq!(
+        plan.warnings,
+        [
+            "--max-head has no effect with --mode tcp",
+            "--timeout-request has no effect with --mode tcp and without --accept-proxy"
+        ]
+    );
+}
+
+#[test]
 fn auto_is_resolved_with_a_reason() {
     let table = [
         ("--persist source", FastPath::Always, "source decides before everything else"),
