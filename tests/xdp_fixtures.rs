@@ -136,6 +136,22 @@ fn decision() -> Vec<Trial> {
             let id = u32::from(world.server_id());
             world.maps.not_fast.set(id, until, 0).expect("set");
         }),
+        doubt("a_denied_source_is_passed", Outcome::Denied, |world| world.deny(&["10.10.1.2"], false)),
+        doubt("a_source_in_a_denied_block_is_passed", Outcome::Denied, |world| {
+            world.deny(&["10.8.0.0/13", "192.0.2.0/24"], false);
+        }),
+        doubt("a_world_that_is_denied_is_passed", Outcome::Denied, |world| world.deny(&["0.0.0.0/0"], false)),
+        trial("what_others_deny_and_what_is_no_longer_denied_does_not_count", |world| {
+            world.deny(&["10.10.0.0/16"], true);
+            world.deny(&["10.10.1.0/31", "10.10.1.3", "10.10.1.4/30", "2001:db8::/32"], false);
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.deny(&["10.10.1.2"], false);
+            let other = || Frame::syn().source_port(20_001);
+            world.run(&other()).expect(Outcome::Denied);
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.deny(&[], false);
+            world.run(&other()).expect(Outcome::SynForwarded);
+        }),
         doubt("a_fast_path_that_is_off_passes", Outcome::FastPathOff, |world| {
             world.service(|service| service.fast_path = FAST_PATH_OFF);
         }),

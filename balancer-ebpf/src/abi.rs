@@ -14,6 +14,8 @@ pub const MAX_SERVICES: u32 = 64;
 pub const MAX_SERVERS: u32 = 4096;
 /// Addresses that services listen on.
 pub const MAX_LISTENS: u32 = 1024;
+/// Blocks of denied addresses, of all services. They take memory only as they are entered.
+pub const MAX_DENIED: u32 = 1_000_000;
 /// Interfaces with the program.
 pub const MAX_INTERFACES: u32 = 64;
 /// Sources whose half-open flows are counted; an LRU, so a flood from many sources forgets the oldest.
@@ -162,8 +164,8 @@ pub struct Service {
     pub snat_count: u32,
     /// `--snat-ip`.
     pub snat_ips: [[u8; 4]; MAX_SNAT_IPS],
-    /// Zero.
-    pub padding: u32,
+    /// Not 0: some sources are denied, and the table of those is asked about every SYN.
+    pub denies: u32,
 }
 
 impl Service {
@@ -179,8 +181,23 @@ impl Service {
         last_port: 0,
         snat_count: 0,
         snat_ips: [[0; 4]; MAX_SNAT_IPS],
-        padding: 0,
+        denies: 0,
     };
+}
+
+/// The data of a key in the table of denied sources, which is matched from its first bit: the service's slot, then the
+/// address.
+pub type DeniedKey = [u8; 8];
+
+/// The bits of a [`DeniedKey`] before the address.
+pub const DENIED_SLOT_BITS: u32 = 32;
+
+/// See [`DeniedKey`].
+#[inline(always)]
+pub const fn denied_key(slot: u32, address: [u8; 4]) -> DeniedKey {
+    let [a, b, c, d] = slot.to_be_bytes();
+    let [e, f, g, h] = address;
+    [a, b, c, d, e, f, g, h]
 }
 
 /// The id is not in use, or its address is being changed.

@@ -149,6 +149,10 @@ outcomes! {
     DropNoNeighbour => Drop, "drop_no_neighbour";
     /// A packet of a flow whose route leaves by an interface without the program.
     DropEgress => Drop, "drop_egress_foreign";
+
+    // Counters are pinned by number, so what is new comes last.
+    /// The service denies the source: the proxy turns it away.
+    Denied => Pass, "pass_denied";
 }
 
 /// Entries of the counter map; leaves room for outcomes of later versions with the same schema.

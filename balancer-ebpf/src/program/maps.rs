@@ -3,11 +3,12 @@
 //! Rule for hash maps: an element that was removed may be reused for another key while a pointer to it is held. What
 //! must not be mixed up is copied, looked up again, and only believed if both reads agree.
 
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
-    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, Flow, FlowKey, ListenKey, MAX_HALF_OPEN_SOURCES,
-    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
+    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Flow, FlowKey, ListenKey, MAX_DENIED,
+    MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
+    SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -28,6 +29,10 @@ pub(crate) static SERVICES: Array<Service, { MAX_SERVICES as usize }> = Array::n
 /// By slot of the service.
 #[btf_map]
 pub(crate) static SOURCES: ArrayOfMaps<Sources, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+
+/// Sources that a service denies; what stands beside a key says nothing.
+#[btf_map]
+pub(crate) static DENIED: LpmTrie<DeniedKey, u8, { MAX_DENIED as usize }> = LpmTrie::new();
 
 #[btf_map]
 pub(crate) static SERVERS: Array<Server, { MAX_SERVERS as usize }> = Array::new();

@@ -4,10 +4,11 @@
 //! the flow table, before everything needed to carry the whole connection is known.
 
 use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
+use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
-    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey, ListenKey, SERVER_DOWN,
-    SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service, Settings,
+    DENIED_SLOT_BITS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey, ListenKey,
+    SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service, Settings, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
@@ -17,7 +18,9 @@ use balancer_ebpf::phase::Side;
 use balancer_ebpf::siphash::siphash13;
 
 use crate::kernel::{self, NoRoute, Route};
-use crate::maps::{FLOWS, INTERFACES, LISTENS, NEW_FLOW, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES};
+use crate::maps::{
+    DENIED, FLOWS, INTERFACES, LISTENS, NEW_FLOW, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES,
+};
 use crate::{caps, flows, forward, ingress};
 
 /// Ports that are tried for one SYN before it goes to the proxy.
@@ -75,6 +78,9 @@ fn consider(
         return Err(Outcome::HeartbeatStale);
     }
     caps::admit_syn(settings, now)?;
+    if service.denies != 0 && is_denied(slot, key.source) {
+        return Err(Outcome::Denied);
+    }
     let affinity = affinity_of(slot, key.source, (boot / 1_000_000_000) as u32)?;
     let server = usable_server(affinity, boot)?;
     let hash = hash(settings, key, packet);
@@ -95,6 +101,11 @@ fn consider(
     }
     let to_server = both_ways(ctx, key, &server, ip.tos)?;
     Ok(Plan { slot, affinity, server, hash, to_server })
+}
+
+#[inline(always)]
+fn is_denied(slot: u32, source: [u8; 4]) -> bool {
+    DENIED.get(&Key::new(DENIED_SLOT_BITS + 32, denied_key(slot, source))).is_some()
 }
 
 /// The source's entry, if it counts here.

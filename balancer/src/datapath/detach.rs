@@ -10,6 +10,7 @@ use super::maps::{self, Maps};
 use super::pins::{Pins, REGISTRY, Rollback};
 use super::registry::Registry;
 use super::{flows, publish};
+use crate::cidr::AddressSet;
 
 /// `balancer detach`: removes a service's pins; the last one takes the program and the shared pins with it. `force`
 /// also removes what a live instance uses, and what cannot be read.
@@ -44,6 +45,7 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
         && let Some(slot) = publish::find_slot(maps, name)
     {
         let _ = publish::listens(maps, slot, &[]);
+        let _ = publish::deny(maps, slot, &AddressSet::default());
         let _ = maps.services.set(slot, Service::FREE, 0);
     }
     let registry = pins.shared(REGISTRY);

@@ -3,12 +3,13 @@
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
+use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
 use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    Flow, FlowKey, ListenKey, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES,
-    Server, Service, Settings, SynRate,
+    DeniedKey, Flow, FlowKey, ListenKey, MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS,
+    MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -31,11 +32,12 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 13] = [
+const SHAPES: [Shape; 14] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, u32>("SOURCES", MapType::ArrayOfMaps, Some(MAX_SERVICES)),
+    shape::<Prefix<DeniedKey>, u8>("DENIED", MapType::LpmTrie, Some(MAX_DENIED)),
     shape::<u32, Server>("SERVERS", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, u64>("NOT_FAST", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, [u32; 2]>("INTERFACES", MapType::DevMapHash, Some(MAX_INTERFACES)),
@@ -61,6 +63,8 @@ pub struct Maps {
     pub services: Array<MapData, Service>,
     /// The services' source tables, by slot.
     pub sources: ArrayOfMaps<MapData, HashMap<MapData, Key, u64>>,
+    /// The sources that services deny.
+    pub denied: LpmTrie<MapData, DeniedKey, u8>,
     /// By server id.
     pub servers: Array<MapData, Server>,
     /// By server id.
@@ -123,6 +127,7 @@ impl Maps {
             listens: take("LISTENS")?.try_into()?,
             services: take("SERVICES")?.try_into()?,
             sources: take("SOURCES")?.try_into()?,
+            denied: take("DENIED")?.try_into()?,
             servers: take("SERVERS")?.try_into()?,
             not_fast: take("NOT_FAST")?.try_into()?,
             interfaces: take("INTERFACES")?.try_into()?,

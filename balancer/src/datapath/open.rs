@@ -90,6 +90,7 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
             inner: Arc::new(Mutex::new(inner)),
             config: datapath,
             listen: config.listen.clone(),
+            deny: config.identity.deny.clone(),
             name: config.name.clone(),
             servers: known,
         }),

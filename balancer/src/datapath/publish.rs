@@ -4,14 +4,16 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
+use aya::maps::lpm_trie::Key as Prefix;
 use balancer_ebpf::abi::{
-    FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_SERVICES, MAX_SNAT_IPS,
-    SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta,
-    Service, Settings,
+    DENIED_SLOT_BITS, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_DENIED,
+    MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
+    Server as KernelServer, ServerMeta, Service, Settings, denied_key,
 };
 use nix::ifaddrs::getifaddrs;
 
 use super::maps::Maps;
+use crate::cidr::AddressSet;
 use crate::clock;
 use crate::config::{DatapathConfig, FastPath};
 use crate::server::{Identity, Server, State};
@@ -65,7 +67,13 @@ pub fn find_slot(maps: &Maps, name: &str) -> Option<u32> {
 }
 
 /// What the program is to do for the service. `enabled`: false while the process drains.
-pub fn service(name: &str, config: &DatapathConfig, maps: &Maps, enabled: bool) -> Service {
+pub fn service(
+    name: &str,
+    config: &DatapathConfig,
+    deny: &AddressSet,
+    maps: &Maps,
+    enabled: bool,
+) -> Service {
     let (first_port, last_port) = config.snat_ports;
     let ports = u32::from(last_port - first_port) + 1;
     let mut snat_ips = [[0; 4]; MAX_SNAT_IPS];
@@ -89,7 +97,7 @@ pub fn service(name: &str, config: &DatapathConfig, maps: &Maps, enabled: bool) 
         last_port,
         snat_count: config.snat_ips.len() as u32,
         snat_ips,
-        padding: 0,
+        denies: u32::from(deny.v4_blocks().next().is_some()),
     }
 }
 
@@ -108,6 +116,31 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
         if !known.contains(&(*key, slot)) {
             maps.listens.insert(key, slot, 0).context("the table of listen addresses is full")?;
         }
+    }
+    Ok(())
+}
+
+/// Makes `deny` the sources that the service in `slot` denies. What is new is entered before what is old is removed, so
+/// that nobody slips through meanwhile.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn deny(maps: &mut Maps, slot: u32, deny: &AddressSet) -> anyhow::Result<()> {
+    let key =
+        |(first, prefix): ([u8; 4], u8)| (DENIED_SLOT_BITS + u32::from(prefix), denied_key(slot, first));
+    let wanted: HashSet<_> = deny.v4_blocks().map(key).collect();
+    let of_slot = |data: &[u8; 8]| data[..4] == slot.to_be_bytes();
+    let known = maps.denied.keys().filter_map(Result::ok).map(|key| (key.prefix_len(), key.data()));
+    let known: HashSet<_> = known.filter(|(_, data)| of_slot(data)).collect();
+    for (length, data) in wanted.difference(&known) {
+        maps.denied.insert(&Prefix::new(*length, *data), 0, 0).with_context(|| {
+            format!(
+                "the kernel does not take --deny; all services here may have {MAX_DENIED} blocks together"
+            )
+        })?;
+    }
+    for (length, data) in known.difference(&wanted) {
+        let _ = maps.denied.remove(&Prefix::new(*length, *data));
     }
     Ok(())
 }

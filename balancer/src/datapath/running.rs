@@ -21,6 +21,7 @@ use super::pins::{self, Pins, Rollback};
 use super::registry::Registry;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, program, publish};
+use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
 use crate::server::Server;
@@ -38,6 +39,7 @@ pub struct Datapath {
     pub(super) inner: Arc<Mutex<Inner>>,
     pub(super) config: DatapathConfig,
     pub(super) listen: Vec<SocketAddr>,
+    pub(super) deny: AddressSet,
     pub(super) name: String,
     /// Ids, names and addresses of the servers.
     pub(super) servers: Vec<(u16, String, SocketAddr)>,
@@ -97,7 +99,8 @@ impl Datapath {
                 self.config.flow_table
             ));
         }
-        *service = publish::service(&self.name, &self.config, maps, true);
+        publish::deny(maps, *slot, &self.deny)?;
+        *service = publish::service(&self.name, &self.config, &self.deny, maps, true);
         maps.services.set(*slot, *service, 0)?;
         rollback.commit();
         Ok(notes)
@@ -184,7 +187,7 @@ impl Datapath {
     /// The process is going: new connections pass from now on, running ones are kept.
     pub fn drain(&self) {
         if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp {
-            *service = publish::service(&self.name, &self.config, maps, false);
+            *service = publish::service(&self.name, &self.config, &self.deny, maps, false);
             let _ = maps.services.set(*slot, *service, 0);
         }
     }
