@@ -77,7 +77,7 @@ impl Worker {
         let mut decision = Decision::default();
         decision.weigh(finding, &self.servers, &Refused::default());
         self.out.clear();
-        let rewrite = request::Rewrite { without_cookie: Some(OURS), default_host: "" };
+        let rewrite = request::Rewrite { without_cookie: Some(OURS), default_host: "", forwarded: None };
         request.write(&mut self.out, &rewrite);
         black_box(&self.out);
         let verdict = decision.trace.steps()[0].verdict;

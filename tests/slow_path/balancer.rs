@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use balancer::access_log::AccessLog;
 use balancer::balance::RoundRobin;
 use balancer::config::{
-    AccessLogConfig, Balance, Config, Limits, LogFormat, LogTarget, RetryConfig, ServerConfig, Timeouts,
+    AccessLogConfig, Balance, Config, IdentityConfig, Limits, LogFormat, LogTarget, Mode, RetryConfig,
+    ServerConfig, Timeouts,
 };
 use balancer::persist::{CookieMethod, List, Method, SourceMethod};
 use balancer::proxy::{Snapshot, Stats, Worker};
@@ -32,6 +33,9 @@ pub struct Builder {
     listen: SocketAddr,
     retry: RetryConfig,
     timeouts: Timeouts,
+    identity: IdentityConfig,
+    mode: Mode,
+    max_connections: Option<u32>,
 }
 
 /// `cookie=SRV,insert,indirect`
@@ -57,6 +61,9 @@ impl Builder {
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             retry: RetryConfig { retries: 2, redispatch: true },
             timeouts: Timeouts::default(),
+            identity: IdentityConfig::default(),
+            mode: Mode::Http,
+            max_connections: None,
         }
     }
 
@@ -85,6 +92,21 @@ impl Builder {
 
     pub fn timeouts(mut self, set: impl FnOnce(&mut Timeouts)) -> Self {
         set(&mut self.timeouts);
+        self
+    }
+
+    pub fn identity(mut self, set: impl FnOnce(&mut IdentityConfig)) -> Self {
+        set(&mut self.identity);
+        self
+    }
+
+    pub fn tcp(mut self) -> Self {
+        self.mode = Mode::Tcp;
+        self
+    }
+
+    pub fn max_connections(mut self, most: u32) -> Self {
+        self.max_connections = Some(most);
         self
     }
 
@@ -125,9 +147,11 @@ impl Builder {
     fn config(&self, address: SocketAddr, log: &std::path::Path, folder: &std::path::Path) -> Config {
         Config {
             name: "test".into(),
+            mode: self.mode,
             listen: vec![address],
             servers: self.servers.clone(),
             persist: List::new(self.methods.clone()),
+            identity: self.identity.clone(),
             balance: Balance::RoundRobin,
             check: None,
             admin: folder.join("admin.sock"),
@@ -140,6 +164,7 @@ impl Builder {
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),
             limits: Limits::default(),
+            max_connections: self.max_connections,
             drain_timeout: Duration::from_secs(5),
         }
     }

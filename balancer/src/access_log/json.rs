@@ -7,7 +7,7 @@
 //! ```
 //!
 //! What is absent is `null`: method and target of what was no request, the status when nobody was there to be told,
-//! the letters without a cookie method. Lines are ASCII, so that no client can put a terminal's codes, or an order of
+//! the letters without a cookie method. In `--mode tcp` the method is `TCP`. Lines are ASCII, so that no client can put a terminal's codes, or an order of
 //! writing other than left to right, into the file; a string means what was sent, up to the length that is shown.
 
 use std::fmt::{Display, Write as _};
@@ -19,6 +19,9 @@ use crate::persist::learn::Letters;
 
 /// What stands for the request when there was no well-formed one.
 pub(super) const NO_REQUEST: &[u8] = br#""method":null,"target":null"#;
+
+/// What stands for the request of a connection in `--mode tcp`.
+pub(super) const CONNECTION: &[u8] = br#""method":"TCP","target":null"#;
 
 /// Appends the line.
 pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
@@ -177,6 +180,12 @@ mod tests {
             "persist": null, "fault": "bad-request",
         });
         assert_eq!(parsed(&line(&record)), expected);
+    }
+
+    #[test]
+    fn a_connection_has_a_method_of_its_own() {
+        let line = parsed(&line(&example(CONNECTION)));
+        assert_eq!((&line["method"], &line["target"]), (&json!("TCP"), &Value::Null));
     }
 
     #[test]

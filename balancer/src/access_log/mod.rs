@@ -19,5 +19,5 @@ mod time;
 mod writer;
 
 pub use queue::Sender;
-pub use record::{Record, write_no_request, write_request};
+pub use record::{Record, write_connection, write_no_request, write_request};
 pub use writer::AccessLog;

@@ -18,9 +18,9 @@ pub(super) const CUT: &[u8] = b"...";
 pub struct Record<'a, T> {
     /// When it ended, milliseconds since 1970.
     pub unix_millis: u64,
-    /// The peer of the connection.
+    /// The client.
     pub client: SocketAddr,
-    /// From [`write_request`] or [`write_no_request`], in the format that the line is written in.
+    /// From [`write_request`], [`write_no_request`] or [`write_connection`], in the format that the line is written in.
     pub request: &'a [u8],
     /// Of the response; `None`: there was nobody to send one to.
     pub status: Option<u16>,
@@ -62,6 +62,14 @@ pub fn write_no_request(format: LogFormat, line: &mut Vec<u8>) {
     line.extend_from_slice(match format {
         LogFormat::Text => text::NO_REQUEST,
         LogFormat::Json => json::NO_REQUEST,
+    });
+}
+
+/// Appends what stands for method and target of a connection that is not taken apart, in `--mode tcp`.
+pub fn write_connection(format: LogFormat, line: &mut Vec<u8>) {
+    line.extend_from_slice(match format {
+        LogFormat::Text => text::CONNECTION,
+        LogFormat::Json => json::CONNECTION,
     });
 }
 

@@ -16,6 +16,9 @@ use super::time;
 /// What stands for the request when there was no well-formed one. No target starts like this.
 pub(super) const NO_REQUEST: &[u8] = b"- <bad-request>";
 
+/// What stands for the request of a connection in `--mode tcp`.
+pub(super) const CONNECTION: &[u8] = b"TCP -";
+
 /// Appends the line.
 pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
     time::write(line, record.unix_millis);

@@ -8,6 +8,7 @@ use super::text::Columns;
 use super::{Desk, SOURCE};
 use crate::clock;
 use crate::datapath::view::{DatapathInfo, FlowRow};
+use crate::proxy::descriptors::Seats;
 use crate::proxy::{Snapshot, Stats};
 use crate::server::Servers;
 use crate::table::{Table, source_address};
@@ -29,6 +30,8 @@ pub struct Info {
     pub uptime_seconds: u64,
     /// Threads that serve clients.
     pub workers: usize,
+    /// Client connections at one time, at most.
+    pub max_connections: u64,
     /// Addresses and ports that clients connect to.
     pub listen: Vec<String>,
     /// Where learned tables are: `kernel`, `memory`, or `none` when no method learns.
@@ -51,6 +54,7 @@ impl Info {
             pid: std::process::id(),
             uptime_seconds: desk.started.elapsed().as_secs(),
             workers: config.workers,
+            max_connections: Seats::new(config).limit,
             listen: desk.listen.iter().map(ToString::to_string).collect(),
             tables: desk.source.as_ref().map_or("none", Table::kind),
             proxy: desk.stats.iter().map(|stats| Stats::snapshot(stats)).sum(),
@@ -67,6 +71,7 @@ impl Info {
             ("pid", self.pid.to_string()),
             ("uptime_seconds", self.uptime_seconds.to_string()),
             ("workers", self.workers.to_string()),
+            ("max_connections", self.max_connections.to_string()),
             ("listen", self.listen.join(" ")),
             ("tables", self.tables.to_owned()),
         ];

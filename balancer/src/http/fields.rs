@@ -47,6 +47,7 @@ pub(super) enum Name {
     Credentials,
     /// WWW-Authenticate, Proxy-Authenticate.
     Challenge,
+    Accept,
     /// Left by a proxy before us: Via, Forwarded, X-Forwarded-For.
     Proxied,
     Other,
@@ -62,6 +63,7 @@ impl Name {
             4 if is("host") => Self::Host,
             6 if is("cookie") => Self::Cookie,
             6 if is("expect") => Self::Expect,
+            6 if is("accept") => Self::Accept,
             7 if is("upgrade") => Self::Upgrade,
             9 if is("forwarded") => Self::Proxied,
             10 if is("connection") => Self::Connection,

@@ -6,6 +6,8 @@ use super::Version;
 use super::body::Framing;
 use super::fault::Fault;
 use super::fields::{self, Name, Slots, Survey, Upgrade};
+use super::forwarded::Hop;
+use super::reply;
 use crate::config::Limits;
 use crate::persist::cookie;
 
@@ -29,6 +31,8 @@ pub struct Request<'b, 'h> {
     pub keep_alive: bool,
     /// It came through another proxy: `Via`, `Forwarded` or `X-Forwarded-For`.
     pub proxied: bool,
+    /// Should there be an error to tell it of, its `Accept` wants that as JSON.
+    pub prefers_json: bool,
     /// It may hold its body back until it is told to go on: `Expect: 100-continue`, which 1.0 does not have.
     pub awaits_continue: bool,
     /// It asks to become a WebSocket, in the one form that is passed on: GET, HTTP/1.1, no body, no other protocol.
@@ -48,6 +52,8 @@ pub struct Rewrite<'a> {
     pub without_cookie: Option<&'a str>,
     /// The Host for a client that sent none, which only HTTP/1.0 may.
     pub default_host: &'a str,
+    /// Who the client is, for the server to know.
+    pub forwarded: Option<Hop>,
 }
 
 /// The forms of a target (RFC 9112 §3.2) that are not CONNECT's.
@@ -87,12 +93,13 @@ pub fn parse<'b, 'h>(
     let headers: &'h [Header<'b>] = parsed.headers;
 
     let mut survey = Survey::default();
-    let (mut has_host, mut proxied, mut expects) = (false, false, false);
+    let (mut has_host, mut proxied, mut expects, mut prefers_json) = (false, false, false, false);
     for header in headers {
         match Name::of(header.name) {
             Name::Host if has_host || !is_authority(header.value) => return Err(Fault::Host),
             Name::Host => has_host = true,
             Name::Proxied => proxied = true,
+            Name::Accept => prefers_json |= reply::prefers_json(header.value),
             Name::Expect => expects |= header.value.eq_ignore_ascii_case(b"100-continue"),
             name => survey.note(name, header.value)?,
         }
@@ -124,6 +131,7 @@ pub fn parse<'b, 'h>(
         framing,
         keep_alive,
         proxied,
+        prefers_json,
         awaits_continue: expects && version == Version::Http11,
         websocket,
         binds_connection: survey.binds_connection,
@@ -169,6 +177,9 @@ impl<'b> Request<'b, '_> {
         for header in self.headers {
             self.write_header(out, header, rewrite);
         }
+        if let Some(hop) = rewrite.forwarded {
+            hop.write(out, self.headers, self.host(rewrite));
+        }
         fields::write_framing(out, self.survey.content_length, self.survey.chunked);
         out.extend_from_slice(self.hop());
         out.extend_from_slice(b"\r\n");
@@ -183,6 +194,15 @@ impl<'b> Request<'b, '_> {
             b"TE: trailers\r\nConnection: TE\r\n"
         } else {
             b""
+        }
+    }
+
+    /// The Host that the server gets.
+    fn host<'a>(&'a self, rewrite: &Rewrite<'a>) -> &'a [u8] {
+        let sent = || self.headers.iter().find(|header| Name::of(header.name) == Name::Host);
+        match self.form {
+            Form::Absolute { authority, .. } => authority.as_bytes(),
+            _ => sent().map_or(rewrite.default_host.as_bytes(), |header| header.value),
         }
     }
 
@@ -206,6 +226,7 @@ impl<'b> Request<'b, '_> {
             Name::Host if matches!(self.form, Form::Absolute { .. }) => return,
             // A client cannot have Host taken away on the way.
             Name::Host => {}
+            _ if rewrite.forwarded.is_some_and(|hop| hop.takes_over(header.name)) => return,
             _ if self.survey.names_fields && fields::is_named_by_connection(header.name, self.headers) => {
                 return;
             }
@@ -304,22 +325,30 @@ fn is_authority(value: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
+
     use proptest::prelude::*;
 
     use super::*;
+    use crate::http::forwarded::Style;
 
-    const REWRITE: Rewrite<'_> = Rewrite { without_cookie: Some("SRV"), default_host: "10.0.0.1:80" };
+    const REWRITE: Rewrite<'_> =
+        Rewrite { without_cookie: Some("SRV"), default_host: "10.0.0.1:80", forwarded: None };
 
     fn fault(head: &str) -> Option<Fault> {
         parse(head.as_bytes(), &mut Slots::default(), &Limits::default()).err()
     }
 
     fn sent_on(head: &str) -> String {
+        sent_on_with(head, &REWRITE)
+    }
+
+    fn sent_on_with(head: &str, rewrite: &Rewrite<'_>) -> String {
         let mut slots = Slots::default();
         let request =
             parse(head.as_bytes(), &mut slots, &Limits::default()).expect("well-formed").expect("whole");
         let mut out = Vec::new();
-        request.write(&mut out, &REWRITE);
+        request.write(&mut out, rewrite);
         String::from_utf8(out).expect("ASCII in, ASCII out")
     }
 
@@ -417,6 +446,39 @@ mod tests {
         }
         let with_body = "GET / HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 1\r\n\r\n";
         assert_eq!(sent_on(with_body), "GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\n");
+    }
+
+    #[test]
+    fn who_the_client_is_cannot_be_said_by_the_client() {
+        let hop = Hop { style: Style::XForwarded, client: IpAddr::from([192, 0, 2, 7]), port: 80 };
+        let rewrite = Rewrite { forwarded: Some(hop), ..REWRITE };
+        let ours = |chain: &str, host: &str| {
+            format!(
+                "X-Forwarded-For: {chain}192.0.2.7\r\nX-Forwarded-Proto: http\r\nX-Forwarded-Host: {host}\r\n\
+                 X-Forwarded-Port: 80\r\n\r\n"
+            )
+        };
+        let table = [
+            (
+                "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\
+                 x_forwarded_host: b\r\nX-Forwarded-Port: 1\r\n\r\n",
+                format!("GET / HTTP/1.1\r\nHost: a\r\n{}", ours("1.1.1.1, ", "a")),
+            ),
+            (
+                "GET http://b/ HTTP/1.1\r\nHost: a\r\nConnection: X-Forwarded-For, X-Forwarded-Proto\r\n\r\n",
+                format!("GET / HTTP/1.1\r\nHost: b\r\n{}", ours("", "b")),
+            ),
+            (
+                "GET / HTTP/1.0\r\n\r\n",
+                format!("GET / HTTP/1.1\r\nHost: 10.0.0.1:80\r\n{}", ours("", "10.0.0.1:80")),
+            ),
+        ];
+        for (head, expected) in table {
+            assert_eq!(sent_on_with(head, &rewrite), expected, "{head:?}");
+        }
+        let untouched =
+            "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\r\n";
+        assert_eq!(sent_on(untouched), untouched);
     }
 
     #[test]

@@ -24,21 +24,44 @@ static SHORTAGES: AtomicU64 = AtomicU64::new(0);
 
 /// The places for clients.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Seats {
-    pub(super) limit: u64,
+pub struct Seats {
+    /// How many there are.
+    pub limit: u64,
+    /// As many as `--max-connections` asks for.
+    is_as_wished: bool,
+    /// The limit of open files.
+    files: u64,
 }
 
 impl Seats {
-    /// By the limit of open files that is in force now.
-    pub(super) fn new(config: &Config) -> Self {
+    /// By `--max-connections` and the limit of open files that is in force now.
+    pub fn new(config: &Config) -> Self {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
         let per_worker = PER_WORKER + config.listen.len() as u64;
         // A check is a connection, too.
         let reserve = config.workers as u64 * per_worker + config.servers.len() as u64 + OTHERS;
-        Self { limit: most_clients(files, reserve) }
+        let possible = most_clients(files, reserve);
+        let wish = config.max_connections.map(u64::from);
+        let limit = wish.map_or(possible, |wish| wish.min(possible));
+        Self { limit, is_as_wished: wish == Some(limit), files }
     }
 
-    /// Several workers may find the same place at the same time; the reserve has room for that.
+    /// What is to be said when `--max-connections` asks for more than can be had.
+    pub fn shortfall(self, config: &Config) -> Option<String> {
+        let wish = config.max_connections.filter(|_| !self.is_as_wished)?;
+        Some(format!(
+            "--max-connections {wish}: the descriptor limit of {} allows {}, which is what counts; raise it (ulimit -n)",
+            self.files, self.limit
+        ))
+    }
+
+    /// What lets more clients in.
+    pub(super) fn remedy(self) -> &'static str {
+        if self.is_as_wished { "raise --max-connections" } else { "raise the descriptor limit (ulimit -n)" }
+    }
+
+    /// Several workers may find the same place at the same time, so there can be one client more for each of them; the
+    /// reserve has room for that.
     pub(super) fn is_full(self) -> bool {
         CLIENTS.load(Ordering::Relaxed) >= self.limit
     }

@@ -2,12 +2,15 @@
 
 use crate::http::fault::Fault;
 use crate::http::reply::Reply;
+use crate::proxy_protocol;
 
 /// Why a request has no complete response from a server.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Failure {
     /// The client's message is malformed, its head or its body.
     Refused(Fault),
+    /// A peer that has to say who its client is did not, or nonsense.
+    Unidentified(proxy_protocol::Fault),
     /// The client did not finish its head in `--timeout-request`.
     SlowHead,
     /// The client ended its side in the middle of a head.
@@ -42,7 +45,7 @@ impl Failure {
             Self::SlowHead => (408, "the request head took too long"),
             Self::CutHead => (400, "the request head is incomplete"),
             Self::SlowBody => (408, "the request body took too long"),
-            Self::ClientGone | Self::TunnelSilent => return None,
+            Self::Unidentified(_) | Self::TunnelSilent | Self::ClientGone => return None,
             Self::NoServer => (503, "no server is available"),
             Self::Unreachable => (503, "the server cannot be reached"),
             Self::Shortage => (503, "the balancer is short of resources"),
@@ -62,6 +65,7 @@ impl Failure {
     pub(super) fn as_str(self) -> &'static str {
         match self {
             Self::Refused(_) => "bad-request",
+            Self::Unidentified(_) => "bad-proxy-header",
             Self::SlowHead => "slow-head",
             Self::CutHead => "cut-head",
             Self::SlowBody => "slow-body",

@@ -2,18 +2,24 @@
 //!
 //! | step | what it does |
 //! |---|---|
+//! | `identify` | learns from a PROXY header who the client is, where there has to be one; once |
 //! | `read_head` | waits for a request, checks it, composes what the server will get |
 //! | `exchange` | chooses a server (look up, decide, reserve), connects or reuses, forwards, reads the response head, learns |
 //! | `relay` | passes the body on |
 //! | `tunnel` | or bytes both ways, once both sides have agreed on a WebSocket |
 //! | `reply` | or answers itself, when no server did |
 //! | `account` | counts, logs |
+//!
+//! With `--mode tcp` a connection is not taken apart: it is identified, a server is chosen and reached, and a `tunnel`
+//! passes the bytes on.
 
 mod account;
 mod delivery;
 mod exchange;
+mod identity;
 mod intake;
 mod reply;
+mod tcp;
 mod tunnel;
 mod watch;
 
@@ -31,6 +37,7 @@ use super::timers::{Deadline, Ticks};
 use super::upstream::{Private, Reuse};
 use super::visit::Visit;
 use super::worker::Shared;
+use crate::config::Mode;
 use crate::http::Version;
 use crate::http::response::Connection as Announce;
 use crate::persist::learn;
@@ -58,6 +65,8 @@ struct Incoming {
     version: Version,
     keep_alive: bool,
     to_head: bool,
+    /// An error is told in JSON.
+    prefers_json: bool,
     idempotent: bool,
     /// The client may hold its body back until it hears a 100.
     awaits_continue: bool,
@@ -101,7 +110,10 @@ struct Outcome {
 struct Session {
     shared: Rc<Shared>,
     client: Connection,
+    /// The client: the other end of the connection, or who a PROXY header says it is.
     peer: SocketAddr,
+    /// What the client has connected to, once that is asked, or when a PROXY header says so.
+    front: Option<SocketAddr>,
     deadline: Deadline,
     /// Its own connection to a server, should it have one.
     private: Option<Private>,
@@ -117,6 +129,12 @@ struct Session {
 /// Serves a client until it or we have had enough.
 pub(super) async fn serve(shared: Rc<Shared>, socket: Socket, peer: SocketAddr) {
     let mut session = Session::new(shared, socket, peer);
+    if !session.identify().await {
+        return;
+    }
+    if session.shared.service.config.mode == Mode::Tcp {
+        return session.serve_connection().await;
+    }
     loop {
         match session.next_request().await {
             Next::Request => session.is_fresh = false,
@@ -131,6 +149,7 @@ impl Session {
         Self {
             client: Connection::new(socket, &shared.buffers),
             peer,
+            front: None,
             deadline: shared.timers.deadline(),
             private: None,
             notice: Vec::new(),

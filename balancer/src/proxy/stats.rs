@@ -23,6 +23,8 @@ impl Counter {
 struct Counters {
     connections: Counter,
     closed: Counter,
+    denied: Counter,
+    bad_proxy_headers: Counter,
     requests: Counter,
     responses: [Counter; 4],
     errors: Counter,
@@ -46,6 +48,10 @@ pub struct Snapshot {
     pub connections: u64,
     /// Client connections open now.
     pub connections_active: u64,
+    /// Connections of clients that `--deny` names, closed at once and not among the ones above.
+    pub denied: u64,
+    /// Connections of `--accept-proxy` peers that did not start with a PROXY header.
+    pub bad_proxy_headers: u64,
     /// Requests whose head was read, well-formed or not.
     pub requests: u64,
     /// Final responses 200–299, and WebSockets, which are counted when they end.
@@ -82,6 +88,8 @@ impl Stats {
         Snapshot {
             connections: counters.connections.get(),
             connections_active: self.active(),
+            denied: counters.denied.get(),
+            bad_proxy_headers: counters.bad_proxy_headers.get(),
             requests: counters.requests.get(),
             responses_2xx: class(0),
             responses_3xx: class(1),
@@ -110,6 +118,14 @@ impl Stats {
 
     pub(super) fn closed(&self) {
         self.0.closed.add(1);
+    }
+
+    pub(super) fn denied(&self) {
+        self.0.denied.add(1);
+    }
+
+    pub(super) fn misidentified(&self) {
+        self.0.bad_proxy_headers.add(1);
     }
 
     pub(super) fn requested(&self) {
@@ -157,6 +173,8 @@ impl std::iter::Sum for Snapshot {
         snapshots.fold(Self::default(), |a, b| Self {
             connections: a.connections + b.connections,
             connections_active: a.connections_active + b.connections_active,
+            denied: a.denied + b.denied,
+            bad_proxy_headers: a.bad_proxy_headers + b.bad_proxy_headers,
             requests: a.requests + b.requests,
             responses_2xx: a.responses_2xx + b.responses_2xx,
             responses_3xx: a.responses_3xx + b.responses_3xx,

@@ -7,12 +7,15 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
+use tokio::time::timeout;
 
 use super::connection::Connection;
 use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
+use crate::proxy_protocol;
 use crate::server::Server;
 use crate::service::Service;
 
@@ -121,23 +124,27 @@ impl Private {
 pub(super) struct Upstream {
     pub(super) connection: Connection,
     pub(super) is_reused: bool,
-    /// The server may know by it who the client is (NTLM, Negotiate): nobody else gets it.
+    /// The server may know by it who the client is (NTLM, Negotiate, `--send-proxy`): nobody else gets it.
     pub(super) is_private: bool,
     server: usize,
     _in_flight: InFlight,
 }
 
 impl Upstream {
-    /// A connection to `server`: the client's own, a kept one, or a new one.
+    /// A connection to `server`: the client's own, a kept one, or a new one, which is told of `client` if
+    /// `--send-proxy` says so.
     pub(super) async fn get(
         shared: &Rc<Shared>,
         server: usize,
         reuse: Reuse,
         private: &mut Option<Private>,
+        client: proxy_protocol::Header,
     ) -> io::Result<Self> {
+        let version = shared.service.config.identity.send_proxy;
         let own = private.take_if(|private| private.server == server).map(|private| private.socket);
         let own = own.filter(|socket| reuse.suits(socket));
-        let is_private = own.is_some();
+        let is_private = own.is_some() || version.is_some();
+        // With a header there is nothing in the pool: no connection is of use to a second client.
         let kept = own.or_else(|| shared.pool.take(server, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
@@ -145,7 +152,12 @@ impl Upstream {
             socket
         } else {
             let config = &shared.service.config;
-            let socket = connect(&shared.service.servers[server], config.timeouts.connect).await?;
+            let mut greeting = Vec::new();
+            if let Some(version) = version {
+                proxy_protocol::write(&mut greeting, version, client);
+            }
+            let server = &shared.service.servers[server];
+            let socket = timeout(config.timeouts.connect, connect(server, &greeting)).await??;
             shared.stats.connected();
             socket
         };
@@ -166,10 +178,14 @@ impl Upstream {
     }
 }
 
-async fn connect(server: &Server, patience: Duration) -> io::Result<Socket> {
-    let stream = tokio::time::timeout(patience, TcpStream::connect(server.address)).await??;
+/// `greeting` comes before the first request.
+async fn connect(server: &Server, greeting: &[u8]) -> io::Result<Socket> {
+    let mut stream = TcpStream::connect(server.address).await?;
     // A request is written at once; waiting for more of it would only delay its tail.
     stream.set_nodelay(true)?;
+    if !greeting.is_empty() {
+        stream.write_all(greeting).await?;
+    }
     Ok(stream.into())
 }
 

@@ -57,6 +57,20 @@ impl Visit {
         self
     }
 
+    /// The same for a connection that is not HTTP: its address is all that is known of it.
+    pub(super) fn of_connection(shared: &Rc<Shared>, client: IpAddr) -> Self {
+        Self {
+            shared: Rc::clone(shared),
+            named: Named::default(),
+            source: shared.table.as_ref().map(|_| Source::new(client)),
+            at_home: None,
+            proxied: false,
+            refused: Refused::default(),
+            decision: Decision::default(),
+            chosen: None,
+        }
+    }
+
     /// The server that the request goes to, deciding on the first call and after [`Self::refuse`]. `None`: nobody is
     /// left.
     pub(super) fn choose(&mut self) -> Option<usize> {

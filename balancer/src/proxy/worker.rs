@@ -1,8 +1,9 @@
 //! A worker: one thread, one runtime, its own listeners, buffers and connections to servers.
 
 use std::cell::{Cell, RefCell};
+use std::fmt::Display;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -102,6 +103,8 @@ pub(super) struct Shared {
     left: Notify,
     /// About connections to servers.
     complaint: RefCell<Complaint>,
+    /// About proxies that do not say who their client is.
+    distrust: RefCell<Complaint>,
 }
 
 /// The time-outs in ticks.
@@ -148,6 +151,7 @@ impl Shared {
             is_crowded: Cell::new(false),
             left: Notify::new(),
             complaint: RefCell::default(),
+            distrust: RefCell::default(),
             service,
         }
     }
@@ -169,6 +173,21 @@ impl Shared {
         }
     }
 
+    /// `--deny` names it.
+    pub(super) fn denies(&self, client: IpAddr) -> bool {
+        let deny = &self.service.config.identity.deny;
+        !deny.is_empty() && deny.contains(client)
+    }
+
+    /// A peer that has to start with a PROXY header has not.
+    pub(super) fn distrust(&self, peer: SocketAddr, why: impl Display) {
+        self.stats.misidentified();
+        let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+        self.distrust
+            .borrow_mut()
+            .make(format_args!("a connection of {peer} is closed: {why} (--accept-proxy)"));
+    }
+
     /// A connection to `server` has failed because of `error`, which is this host's: gives up what nobody uses.
     pub(super) fn make_room(&self, server: usize, error: &io::Error) {
         if descriptors::is_shortage(error) {
@@ -187,8 +206,9 @@ impl Shared {
     async fn free_seat(&self, complaint: &mut Complaint) {
         while self.seats.is_full() {
             complaint.make(format_args!(
-                "connections wait in the queue: there are {} clients; raise the descriptor limit (ulimit -n)",
-                self.seats.limit
+                "connections wait in the queue: there are {} clients; {}",
+                self.seats.limit,
+                self.seats.remedy()
             ));
             self.is_crowded.set(true);
             // A client of another worker tells nobody here.
@@ -288,6 +308,12 @@ fn complain(complaint: &mut Complaint, error: &io::Error) {
 }
 
 fn serve(shared: &Rc<Shared>, socket: Socket, peer: SocketAddr) {
+    if shared.denies(peer.ip()) {
+        shared.stats.denied();
+        // A reset, so that nothing of it stays here. Should that fail it is an ordinary end.
+        let _ = socket.reset_on_close();
+        return;
+    }
     shared.stats.accepted();
     descriptors::client_came();
     spawn_local(session::serve(Rc::clone(shared), socket, peer));

@@ -26,6 +26,7 @@ use crate::datapath::{self, Datapath, Opened};
 use crate::instance::Instance;
 use crate::listen::{self, Bound};
 use crate::log;
+use crate::proxy::descriptors::Seats;
 use crate::server::{Server, Servers};
 use crate::service::{Service, Shared};
 use crate::table::Table;
@@ -68,9 +69,10 @@ struct Daemon {
 
 impl Daemon {
     fn start(plan: Plan) -> anyhow::Result<Self> {
-        let Plan { config, warnings, .. } = plan;
+        let Plan { config, mut warnings, .. } = plan;
         let instance = Instance::claim(&config.name, &config.admin)?;
         listen::raise_descriptor_limit();
+        warnings.extend(Seats::new(&config).shortfall(&config));
         let Opened { servers, source, datapath, mut notes } = datapath::open(&config)?;
         let Bound { addresses, workers: listeners } = listen::bind(&config.listen, config.workers)?;
         let socket = admin::Socket::bind(&config.admin, &instance)?;
@@ -133,6 +135,7 @@ impl Daemon {
                 log::info(format_args!("XDP on {}, {}", interface.name, interface.mode));
             }
         }
+        log::info(format_args!("clients: at most {} at one time", Seats::new(&self.service.config).limit));
         log::info(format_args!("admin socket {}", admin.display()));
         let listen: Vec<_> = self.desk.listen.iter().map(ToString::to_string).collect();
         log::info(format_args!(

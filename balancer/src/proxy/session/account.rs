@@ -8,16 +8,35 @@ use crate::access_log::{self, Record};
 use crate::clock;
 use crate::persist::learn::Letters;
 use crate::proxy::failure::Failure;
+use crate::proxy::visit::Visit;
 
 impl Session {
     /// Counts and logs a request.
     pub(super) fn account(&mut self, incoming: &Incoming, outcome: &Outcome) {
         self.count(outcome);
+        self.log_visit(&incoming.visit, outcome);
+    }
+
+    /// Counts and logs a connection whose bytes nobody has read.
+    pub(super) fn account_connection(&mut self, visit: &Visit, outcome: &Outcome) {
+        let stats = &self.shared.stats;
+        if outcome.failure.is_some() {
+            stats.aborted();
+        }
+        stats.moved_bytes(self.client.take_received(), std::mem::take(&mut self.bytes_out));
+        if let Some(log) = &self.shared.log {
+            self.line.clear();
+            access_log::write_connection(log.format, &mut self.line);
+        }
+        self.log_visit(visit, outcome);
+    }
+
+    fn log_visit(&self, visit: &Visit, outcome: &Outcome) {
         if self.shared.log.is_some() {
             let service = &self.shared.service;
-            let server = incoming.visit.chosen();
-            let trace = incoming.visit.trace().display(&service.config.persist, &service.servers, server);
-            self.log(outcome, server, incoming.visit.letters(outcome.issued), Some(trace));
+            let server = visit.chosen();
+            let trace = visit.trace().display(&service.config.persist, &service.servers, server);
+            self.log(outcome, server, visit.letters(outcome.issued), Some(trace));
         }
     }
 

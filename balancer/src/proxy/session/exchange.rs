@@ -18,6 +18,7 @@ use crate::proxy::failure::Failure;
 use crate::proxy::relay::{Relay, Stop};
 use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::{Reuse, Upstream};
+use crate::proxy::visit::Visit;
 
 /// Pause before the same server is tried again: long enough for a restarting listener, too short to be noticed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -40,7 +41,7 @@ impl Session {
     ) -> Result<(Upstream, Outgoing), Failure> {
         let mut reuse = incoming.reuse();
         loop {
-            let mut upstream = self.reach(incoming, reuse).await?;
+            let mut upstream = self.reach(&mut incoming.visit, reuse).await?;
             match self.forward(incoming, &mut upstream.connection).await {
                 Ok(outgoing) => {
                     upstream.is_private |= incoming.binds_connection || outgoing.binds_connection;
@@ -59,14 +60,15 @@ impl Session {
     /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server, unless it
     /// was this host that was short of something: no other server would be reached either, and the user would be
     /// moved off one that is well.
-    async fn reach(&mut self, incoming: &mut Incoming, reuse: Reuse) -> Result<Upstream, Failure> {
+    pub(super) async fn reach(&mut self, visit: &mut Visit, reuse: Reuse) -> Result<Upstream, Failure> {
         let shared = Rc::clone(&self.shared);
+        let client = self.addresses();
         let retry = &shared.service.config.retry;
         let mut retries = retry.retries;
         let mut has_made_room = false;
         loop {
-            let server = incoming.visit.choose().ok_or(Failure::NoServer)?;
-            let error = match Upstream::get(&shared, server, reuse, &mut self.private).await {
+            let server = visit.choose().ok_or(Failure::NoServer)?;
+            let error = match Upstream::get(&shared, server, reuse, &mut self.private, client).await {
                 Ok(upstream) => return Ok(upstream),
                 Err(error) => error,
             };
@@ -81,7 +83,7 @@ impl Session {
             let is_lost = !shared.service.servers[server].state().keeps_users();
             if !is_ours && retry.redispatch && (retries == 0 || is_lost) {
                 shared.stats.redispatched();
-                incoming.visit.refuse();
+                visit.refuse();
             } else {
                 tokio::time::sleep(RETRY_PAUSE.min(shared.service.config.timeouts.connect)).await;
             }

@@ -22,7 +22,7 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 impl Session {
     /// Waits for a request and reads its head; `None`: the client has none, or we are closing.
     pub(super) async fn read_head(&mut self) -> Result<Option<Incoming>, Failure> {
-        if self.client.input.is_empty() && !self.wait_for_bytes().await {
+        if self.client.input.is_empty() && !self.wait_for_bytes(self.shared.patience.keepalive).await {
             return Ok(None);
         }
         self.started = self.shared.log.is_some().then(Instant::now);
@@ -46,8 +46,8 @@ impl Session {
     }
 
     /// False: there will be no request.
-    async fn wait_for_bytes(&mut self) -> bool {
-        self.deadline.arm(self.shared.patience.keepalive);
+    pub(super) async fn wait_for_bytes(&mut self, patience: Ticks) -> bool {
+        self.deadline.arm(patience);
         let mut has_grace = false;
         poll_fn(|cx| {
             if let Poll::Ready(outcome) = self.client.poll_fill(cx) {
@@ -85,6 +85,7 @@ impl Session {
                 .filter(|cookie| cookie.indirect)
                 .map(|cookie| &*cookie.name),
             default_host: &default_host,
+            forwarded: config.identity.forwarded.map(|style| self.hop(style)),
         };
         let mut head = self.shared.buffers.scratch();
         request.write(&mut head, &rewrite);
@@ -98,6 +99,7 @@ impl Session {
             version: request.version,
             keep_alive: request.keep_alive,
             to_head: request.is_head(),
+            prefers_json: request.prefers_json,
             idempotent,
             awaits_continue: request.awaits_continue && body == 0,
             websocket: request.websocket,
@@ -113,6 +115,6 @@ impl Session {
 
     /// What a client that names no host has connected to.
     fn local_address(&self) -> String {
-        self.client.socket.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
+        self.destination().map_or_else(String::new, |address| address.to_string())
     }
 }

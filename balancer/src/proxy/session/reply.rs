@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 
 use super::{Incoming, Next, Outcome, Session, announce};
+use crate::http::reply::Format;
 use crate::http::response::Connection as Announce;
 use crate::proxy::connection::poll_write;
 use crate::proxy::failure::Failure;
@@ -16,7 +17,8 @@ impl Session {
             && incoming.upload.is_whole()
             && !self.shared.is_draining();
         let announced = announce(keep_alive, incoming.version);
-        let (was_sent, outcome) = self.send_reply(failure, announced, incoming.to_head).await;
+        let format = if incoming.prefers_json { Format::Json } else { Format::Text };
+        let (was_sent, outcome) = self.send_reply(failure, format, announced, incoming.to_head).await;
         let next = match was_sent {
             true if keep_alive => Next::Request,
             true => Next::Linger,
@@ -27,17 +29,23 @@ impl Session {
 
     /// Answers what is not a request, and is done with the client.
     pub(super) async fn refuse(&mut self, failure: Failure) -> Next {
-        let (was_sent, outcome) = self.send_reply(failure, Announce::Close, false).await;
+        let (was_sent, outcome) = self.send_reply(failure, Format::Text, Announce::Close, false).await;
         self.account_refusal(&outcome);
         if was_sent { Next::Linger } else { Next::Close }
     }
 
-    async fn send_reply(&mut self, failure: Failure, announced: Announce, to_head: bool) -> (bool, Outcome) {
+    async fn send_reply(
+        &mut self,
+        failure: Failure,
+        format: Format,
+        announced: Announce,
+        to_head: bool,
+    ) -> (bool, Outcome) {
         let reply = failure.reply();
         let status = reply.map(|reply| reply.status);
         let outcome = Outcome { status, bytes: 0, failure: Some(failure), issued: None };
         let Some(reply) = reply else { return (false, outcome) };
-        reply.write(&mut self.notice, announced, to_head);
+        reply.write(&mut self.notice, format, announced, to_head);
         (self.send_notice().await.is_ok(), outcome)
     }
 

@@ -1,4 +1,5 @@
-//! A WebSocket: after the server's 101 bytes go both ways as they come, until both sides have ended.
+//! Bytes both ways as they come, until both sides have ended: a WebSocket after the server's 101, or a connection with
+//! `--mode tcp`.
 //!
 //! Neither side is read faster than the other takes it. An end of one side is passed on and the other may go on; a
 //! failure of one ends both. Nothing but what is under way is held, so a quiet tunnel costs two sockets.
@@ -45,25 +46,23 @@ impl Session {
         for said in [relay, upload] {
             self.shared.buffers.give_scratch(said.into_scratch());
         }
-        let mut tunnel = Tunnel::new();
+        let mut bytes = 0;
         if failure.is_none() {
-            self.deadline.arm(self.shared.patience.tunnel);
-            let server = &mut upstream.connection;
-            failure = poll_fn(|cx| self.poll_tunnel(cx, server, &mut tunnel)).await.err();
+            (bytes, failure) = self.pass_bytes(&mut upstream.connection).await;
         }
-        let next = match failure {
-            None => Next::Linger,
-            Some(failure) => {
-                if failure == Failure::ServerCut {
-                    self.reset_on_close();
-                }
-                Next::Close
-            }
-        };
-        (
-            next,
-            Outcome { status: Some(status), bytes: tunnel.down.relay.passed, failure, issued: Some(issued) },
-        )
+        let next = if failure.is_none() { Next::Linger } else { Next::Close };
+        (next, Outcome { status: Some(status), bytes, failure, issued: Some(issued) })
+    }
+
+    /// Passes on what both sides send; how many bytes the client has got, and what went wrong.
+    pub(super) async fn pass_bytes(&mut self, server: &mut Connection) -> (u64, Option<Failure>) {
+        let mut tunnel = Tunnel::new();
+        self.deadline.arm(self.shared.patience.tunnel);
+        let failure = poll_fn(|cx| self.poll_tunnel(cx, server, &mut tunnel)).await.err();
+        if failure == Some(Failure::ServerCut) {
+            self.reset_on_close();
+        }
+        (tunnel.down.relay.passed, failure)
     }
 
     fn poll_tunnel(
