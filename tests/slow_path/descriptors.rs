@@ -15,12 +15,16 @@ const ALONE: &str = "BALANCER_TEST_ALONE";
 
 /// Runs `story`, which is all of the test `name` of this module, in another process.
 fn alone(name: &str, story: impl FnOnce()) {
+    in_its_own_process(&format!("slow_path::descriptors::{name}"), story);
+}
+
+/// Runs `story`, which is all of the test of that path, in another process.
+pub fn in_its_own_process(name: &str, story: impl FnOnce()) {
     if std::env::var_os(ALONE).is_some() {
         return story();
     }
-    let name = format!("slow_path::descriptors::{name}");
     let program = std::env::current_exe().expect("this program");
-    let output = Command::new(program).args(["--exact", &name]).env(ALONE, "1").output().expect("started");
+    let output = Command::new(program).args(["--exact", name]).env(ALONE, "1").output().expect("started");
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && text.contains(" 1 passed"), "{text}");
 }

@@ -5,6 +5,7 @@ pub mod balancer;
 pub mod client;
 mod descriptors;
 mod failures;
+mod identity;
 mod messages;
 pub mod origin;
 mod persistence;
