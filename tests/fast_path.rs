@@ -46,6 +46,8 @@ fn main() {
         trial("detach_by_force_takes_an_adopted_program_off", force_after_adoption),
         trial("flows_of_an_interface_that_was_made_anew_are_gone", recreated_interface),
         trial("a_half_closed_request_waits_for_its_answer", half_closed_request),
+        trial("a_denied_client_is_served_on_neither_path", denied),
+        trial("tcp_mode_is_fast_for_known_clients", tcp_mode),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -567,6 +569,53 @@ fn recreated_interface() -> Result<()> {
     let second = start(&site.lab, "other", 81, SOURCE_FIRST)?;
     ensure!(rows()? == 0, "a flow of the old interface is still there");
     drop(second);
+    Ok(())
+}
+
+fn denied() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let homes = [site.introduce(0)?, site.introduce(1)?];
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
+    let Site { daemon, servers, lab } = site;
+    daemon.kill();
+    let denied = lab.client().addresses[0].to_string();
+    let with_deny = |deny: &[&str]| start(&lab, "web", 80, &[SOURCE_FIRST, deny].concat());
+    let daemon = with_deny(&["--deny", "192.0.2.0/24", "--deny", &denied])?;
+    let refused = |expected: u64| -> Result<()> {
+        let visit = http::get(
+            &lab.client().ns,
+            Some(lab.client().addresses[0]),
+            lab.client().gateway_at(80),
+            "/",
+            &[],
+        );
+        ensure!(visit.is_err(), "a denied client was served: {visit:?}");
+        ensure!(daemon.counter("pass_denied")? == expected && daemon.show(&["info"])?["denied"] == expected);
+        Ok(())
+    };
+    refused(1)?;
+    refused(2)?;
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "a running fast connection is not cut");
+    let site = Site { daemon, servers, lab };
+    let other = site.visit(1, &[])?;
+    ensure!(other.fast && other.server == homes[1], "{other:?}");
+    // Nothing of it is left when the list is gone.
+    let Site { daemon, servers, lab } = site;
+    daemon.kill();
+    let daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
+    let site = Site { daemon, servers, lab };
+    let again = site.visit(0, &[])?;
+    ensure!(again.fast && again.server == homes[0], "{again:?}");
+    Ok(())
+}
+
+fn tcp_mode() -> Result<()> {
+    let site = Site::open(&["--mode", "tcp", "--persist", "source"])?;
+    let home = site.introduce(0)?;
+    let known = site.visit(0, &[])?;
+    ensure!(known.fast && known.server == home, "{known:?}");
+    ensure!(!site.visit(1, &[])?.fast);
     Ok(())
 }
 
