@@ -26,7 +26,22 @@ fn a_wrong_command_line_is_refused_in_one_line_that_names_the_flag() {
     let table = [
         ("run --lisen 127.0.0.1:80", "unknown flag --lisen; did you mean --listen?"),
         ("run --xpd eth0", "unknown flag --xpd; did you mean --xdp?"),
-        ("run --mode tcp", "unknown flag --mode"),
+        ("run --state-file x", "unknown flag --state-file"),
+        ("run --mode udp", "--mode \"udp\" is not known; write http or tcp"),
+        ("run --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --mode tcp --persist cookie=A", "--mode tcp"),
+        (
+            "run --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --deny 10.0.0.1/8",
+            "--deny \"10.0.0.1/8\" has bits",
+        ),
+        (
+            "run --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --deny @/nowhere",
+            "--deny \"@/nowhere\" cannot be read",
+        ),
+        (
+            "run --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist source --xdp e --fast-path always \
+             --accept-proxy ::1",
+            "--fast-path always cannot go with --accept-proxy",
+        ),
         ("run --server s1=127.0.0.1:81", "--listen is missing; write --listen ADDR:PORT"),
         ("run --listen 127.0.0.1:80", "--server is missing; write --server NAME=ADDR:PORT"),
         ("run --check-interval 5", "--check-interval \"5\" has no unit; write 5s"),
@@ -172,6 +187,45 @@ fn clients_are_served_and_the_operator_is_answered() {
         assert_eq!(output.status.code(), Some(1), "{line}");
         assert!(one_line(&output).contains(expected), "{line}: {}", one_line(&output));
     }
+}
+
+#[test]
+fn more_clients_than_there_are_descriptors_for_are_not_promised() {
+    let few = Daemon::start("--server s1=127.0.0.1:9 --check none --max-connections 7");
+    assert_eq!(few.json("show info --json")["max_connections"], 7);
+    let (_, hard) =
+        nix::sys::resource::getrlimit(nix::sys::resource::Resource::RLIMIT_NOFILE).expect("a limit");
+    if hard > 32_000_000 {
+        // Here there are enough for whatever the flag can ask.
+        return;
+    }
+    let many = Daemon::start("--server s1=127.0.0.1:9 --check none --max-connections 16m");
+    let info = many.json("show info --json");
+    let possible = info["max_connections"].as_u64().expect("a number");
+    let seen = many.seen.borrow();
+    let warning = seen.iter().find(|line| line.contains("--max-connections")).expect("a warning");
+    assert!(warning.starts_with("warn: --max-connections 16000000: the descriptor limit of "), "{warning}");
+    assert!(warning.contains(&format!(" allows {possible}, which is what counts")), "{warning}");
+    assert!(
+        seen.iter().any(|line| *line == format!("info: clients: at most {possible} at one time")),
+        "{seen:?}"
+    );
+    assert_eq!(info["warnings"][0].as_str().map(|text| format!("warn: {text}")).as_ref(), Some(warning));
+}
+
+#[test]
+fn a_deny_list_is_a_file_and_a_denied_client_gets_nothing() {
+    let directory = TempDir::new().expect("directory");
+    let (list, flags) = (directory.path().join("deny"), directory.path().join("flags"));
+    fs::write(&list, "# everybody here\n127.0.0.0/8\n").expect("written");
+    fs::write(&flags, format!("--deny @{}", list.display())).expect("written");
+    let daemon = Daemon::start(&format!("--server s1=127.0.0.1:9 --check none @{}", flags.display()));
+    let mut client = TcpStream::connect(&daemon.address).expect("connected");
+    let mut answer = Vec::new();
+    let _ =
+        client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").and_then(|()| client.read_to_end(&mut answer));
+    assert!(answer.is_empty(), "{:?}", String::from_utf8_lossy(&answer));
+    assert_eq!(daemon.json("show info --json")["denied"], 1);
 }
 
 #[test]

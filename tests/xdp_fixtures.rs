@@ -5,6 +5,8 @@
 
 mod fixture;
 
+use std::net::Ipv4Addr;
+
 use balancer::datapath::collect::flow_clock;
 use balancer_ebpf::abi::{
     FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, ROUTE_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
@@ -152,6 +154,18 @@ fn decision() -> Vec<Trial> {
             world.run(&Frame::syn()).expect(Outcome::ToServer);
             world.deny(&[], false);
             world.run(&other()).expect(Outcome::SynForwarded);
+        }),
+        trial("a_hundred_thousand_denied_sources_are_no_trouble", |world| {
+            let many: Vec<_> =
+                (0..100_000_u32).map(|n| Ipv4Addr::from_bits(0x0b00_0000 + 2 * n).to_string()).collect();
+            let mut blocks: Vec<_> = many.iter().map(String::as_str).collect();
+            world.deny(&blocks, false);
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            blocks.push("10.10.1.2");
+            world.deny(&blocks, false);
+            world.run(&Frame::syn().source_port(20_001)).expect(Outcome::Denied);
+            world.deny(&[], false);
+            assert_eq!(world.maps.denied.keys().count(), 0);
         }),
         doubt("a_fast_path_that_is_off_passes", Outcome::FastPathOff, |world| {
             world.service(|service| service.fast_path = FAST_PATH_OFF);
