@@ -405,13 +405,13 @@ fn tcp_tunnels_end_after_silence_and_by_the_failure_of_a_side() {
     let balancer = Builder::new([])
         .tcp()
         .server(server.address)
-        .timeouts(|timeouts| timeouts.tunnel = Duration::from_millis(400))
+        .timeouts(|timeouts| timeouts.tunnel = Duration::from_secs(2))
         .start();
     let mut client = balancer.client();
     let mut connection = server.next();
-    // Either side keeps it alive.
-    for _ in 0..4 {
-        thread::sleep(Duration::from_millis(200));
+    // Either side keeps it alive, for longer than that.
+    for _ in 0..5 {
+        thread::sleep(Duration::from_millis(500));
         connection.stream.write_all(b".").expect("sent");
         assert_eq!(read_exactly(&mut client.0, 1), b".");
     }
