@@ -15,7 +15,6 @@ use super::connection::Connection;
 use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
-use crate::proxy_protocol;
 use crate::server::Server;
 use crate::service::Service;
 
@@ -131,20 +130,19 @@ pub(super) struct Upstream {
 }
 
 impl Upstream {
-    /// A connection to `server`: the client's own, a kept one, or a new one, which is told of `client` if
-    /// `--send-proxy` says so.
+    /// A connection to `server`: the client's own, a kept one, or a new one. With a `greeting`, which says who the client
+    /// is, it is the client's own from then on.
     pub(super) async fn get(
         shared: &Rc<Shared>,
         server: usize,
         reuse: Reuse,
         private: &mut Option<Private>,
-        client: proxy_protocol::Header,
+        greeting: &[u8],
     ) -> io::Result<Self> {
-        let version = shared.service.config.identity.send_proxy;
         let own = private.take_if(|private| private.server == server).map(|private| private.socket);
         let own = own.filter(|socket| reuse.suits(socket));
-        let is_private = own.is_some() || version.is_some();
-        // With a header there is nothing in the pool: no connection is of use to a second client.
+        let is_private = own.is_some() || !greeting.is_empty();
+        // With a greeting there is nothing in the pool: no connection is of use to a second client.
         let kept = own.or_else(|| shared.pool.take(server, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
@@ -152,12 +150,8 @@ impl Upstream {
             socket
         } else {
             let config = &shared.service.config;
-            let mut greeting = Vec::new();
-            if let Some(version) = version {
-                proxy_protocol::write(&mut greeting, version, client);
-            }
             let server = &shared.service.servers[server];
-            let socket = timeout(config.timeouts.connect, connect(server, &greeting)).await??;
+            let socket = timeout(config.timeouts.connect, connect(server, greeting)).await??;
             shared.stats.connected();
             socket
         };

@@ -62,13 +62,13 @@ impl Session {
     /// moved off one that is well.
     pub(super) async fn reach(&mut self, visit: &mut Visit, reuse: Reuse) -> Result<Upstream, Failure> {
         let shared = Rc::clone(&self.shared);
-        let client = self.addresses();
+        let greeting = self.greeting();
         let retry = &shared.service.config.retry;
         let mut retries = retry.retries;
         let mut has_made_room = false;
         loop {
             let server = visit.choose().ok_or(Failure::NoServer)?;
-            let error = match Upstream::get(&shared, server, reuse, &mut self.private, client).await {
+            let error = match Upstream::get(&shared, server, reuse, &mut self.private, &greeting).await {
                 Ok(upstream) => return Ok(upstream),
                 Err(error) => error,
             };

@@ -76,10 +76,15 @@ impl Session {
         self.front.or_else(|| self.client.socket.local_addr().ok())
     }
 
-    /// Both ends of the client's connection; `None` when nobody is going to be told.
-    pub(super) fn addresses(&self) -> Header {
-        self.shared.service.config.identity.send_proxy?;
-        Some(Addresses { source: self.peer, destination: self.destination()? })
+    /// What a connection to a server starts with, so that it knows the client; nothing without `--send-proxy`.
+    pub(super) fn greeting(&self) -> Vec<u8> {
+        let mut greeting = Vec::new();
+        if let Some(version) = self.shared.service.config.identity.send_proxy {
+            let destination = self.destination();
+            let header = destination.map(|destination| Addresses { source: self.peer, destination });
+            proxy_protocol::write(&mut greeting, version, header);
+        }
+        greeting
     }
 
     /// For the headers of a request.
