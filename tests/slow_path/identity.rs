@@ -225,6 +225,27 @@ fn servers_are_told_who_the_client_is_and_no_connection_serves_two() {
 }
 
 #[test]
+fn requests_are_balanced_one_by_one_whatever_servers_are_told() {
+    let (one, two) = (Plain::start(), Plain::start());
+    let balancer = Builder::new([])
+        .server(one.address)
+        .server(two.address)
+        .identity(|identity| identity.send_proxy = Some(Version::V2))
+        .start();
+    let mut client = balancer.client();
+    for server in [&one, &two, &one] {
+        client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+        let mut connection = server.next();
+        assert_eq!(
+            greeting(&mut connection).expect("addresses").source,
+            client.0.stream.local_addr().expect("address")
+        );
+        answer(&mut connection);
+        assert_eq!(client.response().text(), "ok");
+    }
+}
+
+#[test]
 fn what_a_proxy_said_is_passed_on_to_the_server() {
     let (origin, connections) = Origin::by_hand();
     let balancer = Builder::new([])

@@ -109,12 +109,13 @@ impl Reuse {
 pub(super) struct Private {
     server: usize,
     socket: Socket,
+    is_bound: bool,
 }
 
 impl Private {
-    /// Where it leads.
-    pub(super) fn server(&self) -> usize {
-        self.server
+    /// Where it leads, if the client would lose something elsewhere.
+    pub(super) fn home(&self) -> Option<usize> {
+        self.is_bound.then_some(self.server)
     }
 }
 
@@ -123,8 +124,11 @@ impl Private {
 pub(super) struct Upstream {
     pub(super) connection: Connection,
     pub(super) is_reused: bool,
-    /// The server may know by it who the client is (NTLM, Negotiate, `--send-proxy`): nobody else gets it.
-    pub(super) is_private: bool,
+    /// The server may have taken its client for somebody by what was said on it (NTLM, Negotiate): nobody else gets it,
+    /// and the client should.
+    pub(super) is_bound: bool,
+    /// The server was told who its client is (`--send-proxy`): nobody else gets it.
+    is_greeted: bool,
     server: usize,
     _in_flight: InFlight,
 }
@@ -139,11 +143,11 @@ impl Upstream {
         private: &mut Option<Private>,
         greeting: &[u8],
     ) -> io::Result<Self> {
-        let own = private.take_if(|private| private.server == server).map(|private| private.socket);
-        let own = own.filter(|socket| reuse.suits(socket));
-        let is_private = own.is_some() || !greeting.is_empty();
-        // With a greeting there is nothing in the pool: no connection is of use to a second client.
-        let kept = own.or_else(|| shared.pool.take(server, reuse));
+        let own = private.take_if(|private| private.server == server);
+        let own = own.filter(|own| reuse.suits(&own.socket));
+        let is_bound = own.as_ref().is_some_and(|own| own.is_bound);
+        // With greetings there is nothing in the pool: no connection is of use to a second client.
+        let kept = own.map(|own| own.socket).or_else(|| shared.pool.take(server, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
             shared.stats.reused();
@@ -157,15 +161,17 @@ impl Upstream {
         };
         let connection = Connection::new(socket, &shared.buffers);
         let in_flight = InFlight::new(&shared.service, server);
-        Ok(Self { connection, is_reused, is_private, server, _in_flight: in_flight })
+        let is_greeted = !greeting.is_empty();
+        Ok(Self { connection, is_reused, is_bound, is_greeted, server, _in_flight: in_flight })
     }
 
     /// Everything has been said. Keeps the connection for another request, unless the server wants to close it or
     /// has sent bytes that nobody asked for. The client's own goes to `private`.
     pub(super) fn put_back(self, shared: &Shared, reusable: bool, private: &mut Option<Private>) {
-        let (server, socket) = (self.server, self.connection.socket);
+        let Self { server, is_bound, is_greeted, .. } = self;
+        let socket = self.connection.socket;
         match reusable && self.connection.input.is_empty() {
-            true if self.is_private => *private = Some(Private { server, socket }),
+            true if is_bound || is_greeted => *private = Some(Private { server, socket, is_bound }),
             true => shared.pool.give(server, socket, &shared.timers),
             false => {}
         }

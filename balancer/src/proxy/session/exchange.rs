@@ -44,7 +44,7 @@ impl Session {
             let mut upstream = self.reach(&mut incoming.visit, reuse).await?;
             match self.forward(incoming, &mut upstream.connection).await {
                 Ok(outgoing) => {
-                    upstream.is_private |= incoming.binds_connection || outgoing.binds_connection;
+                    upstream.is_bound |= incoming.binds_connection || outgoing.binds_connection;
                     return Ok((upstream, outgoing));
                 }
                 // The server closed an idle connection while we took it for use (RFC 9112 §9.3.1).

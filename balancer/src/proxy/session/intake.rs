@@ -95,7 +95,7 @@ impl Session {
         let incoming = Incoming {
             upload,
             visit: Visit::new(&self.shared, &request, self.peer.ip())
-                .at_home(self.private.as_ref().map(Private::server)),
+                .at_home(self.private.as_ref().and_then(Private::home)),
             version: request.version,
             keep_alive: request.keep_alive,
             to_head: request.is_head(),
