@@ -10,6 +10,7 @@ mod messages;
 pub mod origin;
 mod persistence;
 mod private;
+mod tcp;
 mod tunnel;
 mod waiting;
 
