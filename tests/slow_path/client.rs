@@ -16,11 +16,16 @@ impl Client {
 
     /// A client with an address of its own: all of 127/8 is local.
     pub fn connect_from(source: &str, address: SocketAddr) -> Self {
+        Self::try_connect_from(source, address).expect("connect")
+    }
+
+    /// The same for one that may be reset as soon as it is there.
+    pub fn try_connect_from(source: &str, address: SocketAddr) -> io::Result<Self> {
         let source = SocketAddr::new(source.parse::<IpAddr>().expect("address"), 0);
         let socket = Socket::new(Domain::for_address(source), Type::STREAM, None).expect("socket");
         socket.bind(&source.into()).expect("bind");
-        socket.connect_timeout(&address.into(), PATIENCE).expect("connect");
-        Self(Reader::new(socket.into()))
+        socket.connect_timeout(&address.into(), PATIENCE)?;
+        Ok(Self(Reader::new(socket.into())))
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
