@@ -34,10 +34,11 @@ fn summary(config: &Config) -> String {
     let then = if methods.is_empty() { String::new() } else { format!("{}, then ", methods.join(", ")) };
     let servers = config.servers.len();
     format!(
-        "ok: service {:?} on {}, {servers} server{}, decided by {then}roundrobin",
+        "ok: service {:?} on {}, {servers} server{}, decided by {then}{}",
         config.name,
         listen.join(" "),
-        if servers == 1 { "" } else { "s" }
+        if servers == 1 { "" } else { "s" },
+        config.balance
     )
 }
 

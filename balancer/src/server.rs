@@ -121,6 +121,9 @@ pub struct Server {
     pub address: SocketAddr,
     /// Its identity in tables.
     pub identity: Identity,
+    /// Serves only when no primary can.
+    pub backup: bool,
+    weight: AtomicU32,
     operator: AtomicU8,
     health: AtomicU8,
     /// Requests being served by it now.
@@ -137,6 +140,8 @@ impl Server {
             cookie,
             address,
             identity,
+            backup: false,
+            weight: AtomicU32::new(1),
             operator: AtomicU8::new(Operator::Ready as u8),
             health: AtomicU8::new(Health::Unknown as u8),
             in_flight: CachePadded::new(AtomicU32::new(0)),
@@ -149,6 +154,24 @@ impl Server {
     pub fn with_operator(self, operator: Operator) -> Self {
         self.operator.store(operator as u8, Ordering::Relaxed);
         self
+    }
+
+    /// With this share of what is balanced; 0: none of it.
+    #[must_use]
+    pub fn with_weight(self, weight: u32) -> Self {
+        self.weight.store(weight, Ordering::Relaxed);
+        self
+    }
+
+    /// Serves only when no primary can.
+    #[must_use]
+    pub fn as_backup(self, backup: bool) -> Self {
+        Self { backup, ..self }
+    }
+
+    /// Its share of what is balanced, against the other servers' weights.
+    pub fn weight(&self) -> u32 {
+        self.weight.load(Ordering::Relaxed)
     }
 
     /// The operator's wish.
@@ -183,6 +206,7 @@ type Publisher = Box<dyn Fn(&Server) + Send + Sync>;
 pub struct Servers {
     list: Vec<Server>,
     publisher: OnceLock<Publisher>,
+    changes: AtomicU64,
 }
 
 impl std::fmt::Debug for Servers {
@@ -202,7 +226,7 @@ impl std::ops::Index<usize> for Servers {
 impl Servers {
     /// The set; names, cookie values and identities are unique, which `Config` has checked.
     pub fn new(list: Vec<Server>) -> Self {
-        Self { list, publisher: OnceLock::new() }
+        Self { list, publisher: OnceLock::new(), changes: AtomicU64::new(0) }
     }
 
     /// Installs what is told of every change of state: the kernel's server map and the registry.
@@ -212,6 +236,11 @@ impl Servers {
         }
         // Only the start-up code calls this, once; a second publisher would be a bug without consequences.
         let _ = self.publisher.set(publisher);
+    }
+
+    /// Counts changes of state: whoever has drawn conclusions from the states knows by it when they are out of date.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// In the order of the command line.
@@ -261,6 +290,7 @@ impl Servers {
     }
 
     fn publish(&self, index: usize) {
+        self.changes.fetch_add(1, Ordering::Release);
         if let Some(publish) = self.publisher.get() {
             publish(&self.list[index]);
         }
@@ -281,6 +311,14 @@ pub(crate) mod tests {
                     Server::new(format!("s{n}"), Some(format!("s{n}")), address, identity)
                 })
                 .collect(),
+        )
+    }
+
+    /// The same with weights; `true`: a backup.
+    pub(crate) fn weighted(weights: &[(u32, bool)]) -> Servers {
+        let named = servers(weights.len()).list.into_iter().zip(weights);
+        Servers::new(
+            named.map(|(server, &(weight, backup))| server.with_weight(weight).as_backup(backup)).collect(),
         )
     }
 

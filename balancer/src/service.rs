@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use crate::balance::RoundRobin;
+use crate::balance::Balance;
 use crate::config::Config;
 use crate::server::Servers;
 
@@ -14,7 +14,7 @@ pub struct Service {
     /// The servers and their states.
     pub servers: Servers,
     /// Who gets a request that no method decided.
-    pub balance: RoundRobin,
+    pub balance: Balance,
 }
 
 /// How the parts hold it.

@@ -7,7 +7,7 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use balancer::access_log::AccessLog;
-use balancer::balance::RoundRobin;
+use balancer::balance;
 use balancer::config::{
     AccessLogConfig, Balance, Config, IdentityConfig, Limits, LogFormat, LogTarget, Mode, RetryConfig,
     ServerConfig, Timeouts,
@@ -31,6 +31,7 @@ pub struct Builder {
     methods: Vec<Method>,
     servers: Vec<ServerConfig>,
     listen: SocketAddr,
+    balance: Balance,
     retry: RetryConfig,
     timeouts: Timeouts,
     identity: IdentityConfig,
@@ -59,6 +60,7 @@ impl Builder {
             methods: methods.into(),
             servers: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
+            balance: Balance::default(),
             retry: RetryConfig { retries: 2, redispatch: true },
             timeouts: Timeouts::default(),
             identity: IdentityConfig::default(),
@@ -70,13 +72,30 @@ impl Builder {
     /// A server named s1, s2, …, with its name as its id.
     pub fn server(mut self, address: SocketAddr) -> Self {
         let name = format!("s{}", self.servers.len() + 1);
-        self.servers.push(ServerConfig { cookie: Some(name.clone()), name, address });
+        self.servers.push(ServerConfig {
+            cookie: Some(name.clone()),
+            name,
+            address,
+            weight: 1,
+            backup: false,
+        });
+        self
+    }
+
+    /// The last server serves only when no other can.
+    pub fn backup(mut self) -> Self {
+        self.servers.last_mut().expect("just added").backup = true;
         self
     }
 
     pub fn server_without_id(mut self, address: SocketAddr) -> Self {
         self = self.server(address);
         self.servers.last_mut().expect("just added").cookie = None;
+        self
+    }
+
+    pub fn balance(mut self, algorithm: Balance) -> Self {
+        self.balance = algorithm;
         self
     }
 
@@ -118,10 +137,13 @@ impl Builder {
         let servers = self.servers.iter().zip(1..).map(|(server, id)| {
             let identity = Identity { id, generation: 1 };
             Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
+                .with_weight(server.weight)
+                .as_backup(server.backup)
         });
+        let servers = Servers::new(servers.collect());
         let service = Arc::new(Service {
-            servers: Servers::new(servers.collect()),
-            balance: RoundRobin::default(),
+            balance: balance::Balance::new(self.balance.clone(), &servers),
+            servers,
             config: self.config(address, &log_path, folder.path()),
         });
         let table = service
@@ -152,7 +174,7 @@ impl Builder {
             servers: self.servers.clone(),
             persist: List::new(self.methods.clone()),
             identity: self.identity.clone(),
-            balance: Balance::RoundRobin,
+            balance: self.balance.clone(),
             check: None,
             admin: folder.join("admin.sock"),
             workers: 1,

@@ -2,6 +2,7 @@
 //! sends raw bytes. Everything on loopback and on ports the kernel chooses; every wait is bounded.
 
 pub mod balancer;
+mod balancing;
 pub mod client;
 mod descriptors;
 mod failures;

@@ -112,6 +112,10 @@ pub struct ServerRow {
     pub operator: &'static str,
     /// What the checks say: `up`, `down` or `unknown`.
     pub health: &'static str,
+    /// Its share of what is balanced.
+    pub weight: u32,
+    /// Serves only when no primary can.
+    pub backup: bool,
     /// Its persistence cookie, if it has one.
     pub cookie: Option<String>,
     /// Its id in tables.
@@ -133,6 +137,8 @@ impl ServerRow {
             state: server.state().as_str(),
             operator: server.operator().as_str(),
             health: server.health().as_str(),
+            weight: server.weight(),
+            backup: server.backup,
             cookie: server.cookie.clone(),
             id: server.identity.id,
             generation: server.identity.generation,
@@ -150,6 +156,7 @@ impl Columns for ServerRow {
         "state",
         "operator",
         "health",
+        "weight",
         "cookie",
         "id",
         "generation",
@@ -164,6 +171,7 @@ impl Columns for ServerRow {
             self.state.into(),
             self.operator.into(),
             self.health.into(),
+            format!("{}{}", self.weight, if self.backup { " backup" } else { "" }),
             self.cookie.clone().unwrap_or_else(|| "-".into()),
             self.id.to_string(),
             self.generation.to_string(),

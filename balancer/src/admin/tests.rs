@@ -7,7 +7,7 @@ use balancer_ebpf::affinity::Affinity;
 use serde_json::Value;
 
 use super::*;
-use crate::balance::RoundRobin;
+use crate::balance::Balance;
 use crate::cli;
 use crate::clock;
 use crate::config::{Config, Host, Plan};
@@ -37,8 +37,10 @@ fn desk() -> Desk {
     learn("10.9.9.1", Affinity::new(2, 1, now + 100));
     learn("10.9.9.3", Affinity::new(1, 1, now.saturating_sub(1)));
     let config = config("--persist source");
+    let servers = servers(2);
+    let balance = Balance::new(config.balance.clone(), &servers);
     Desk {
-        service: Arc::new(Service { config, servers: servers(2), balance: RoundRobin::default() }),
+        service: Arc::new(Service { config, servers, balance }),
         source: Some(table),
         view: None,
         stats: vec![Arc::default(), Arc::default()],

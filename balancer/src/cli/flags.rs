@@ -61,14 +61,16 @@ pub(crate) struct ServiceArgs {
     /// Where clients connect, IPv4 or [IPv6]; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<String>,
-    /// A server; repeatable. VALUE is its persistence cookie, NAME unless given; empty for none
-    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE]")]
+    /// A server; repeatable. VALUE is its persistence cookie, NAME unless given; empty for none. weight: its share,
+    /// 0 to 256, 1 unless given. backup: serves only when no other server can
+    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]")]
     pub(crate) server: Vec<String>,
     /// How a client keeps its server; repeatable, the first one that names a usable server decides:
     /// cookie=NAME[,insert][,indirect] or source[,timeout=T][,size=N]
     #[arg(long, value_name = "METHOD[,OPTION...]")]
     pub(crate) persist: Vec<String>,
-    /// Who gets a request that no --persist has decided: roundrobin
+    /// Who gets a request that no --persist has decided: roundrobin, leastconn, random, first, source, uri, header=NAME,
+    /// query=NAME
     #[arg(long, value_name = "ALGORITHM", default_value = "roundrobin")]
     pub(crate) balance: String,
     /// The last attempt to connect goes to another server

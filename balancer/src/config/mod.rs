@@ -96,14 +96,54 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     /// Its cookie value; `None` for `id=`.
     pub cookie: Option<String>,
+    /// `weight=`: its share of what is balanced, 0–256.
+    pub weight: u32,
+    /// `backup`: serves only when no primary can.
+    pub backup: bool,
 }
 
 /// `--balance`.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Balance {
-    /// One after the other.
+    /// One after the other, by weight.
     #[default]
     RoundRobin,
+    /// Whoever serves the fewest requests for its weight.
+    LeastConn,
+    /// The less loaded of two drawn by weight.
+    Random,
+    /// The first that will do.
+    First,
+    /// By the client's address.
+    Source,
+    /// By the target up to its query.
+    Uri,
+    /// By the first header of that name.
+    Header(String),
+    /// By the first parameter of that name in the query.
+    Query(String),
+}
+
+impl Balance {
+    /// The same key goes to the same server.
+    pub fn hashes(&self) -> bool {
+        matches!(self, Self::Source | Self::Uri | Self::Header(_) | Self::Query(_))
+    }
+}
+
+impl std::fmt::Display for Balance {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::RoundRobin => f.write_str("roundrobin"),
+            Self::LeastConn => f.write_str("leastconn"),
+            Self::Random => f.write_str("random"),
+            Self::First => f.write_str("first"),
+            Self::Source => f.write_str("source"),
+            Self::Uri => f.write_str("uri"),
+            Self::Header(name) => write!(f, "header={name}"),
+            Self::Query(name) => write!(f, "query={name}"),
+        }
+    }
 }
 
 /// `--check tcp` and its timing.

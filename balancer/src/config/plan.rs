@@ -14,6 +14,8 @@ use crate::cli::settings::{Origin, Settings};
 /// Each of them costs a descriptor per worker.
 const MOST_LISTENERS: usize = 64;
 
+const ALGORITHMS: &str = "roundrobin, leastconn, random, first, source, uri, header=NAME or query=NAME";
+
 /// More than any machine has cores.
 const MOST_WORKERS: u32 = 256;
 
@@ -129,13 +131,27 @@ fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
 
 fn balance(text: &str) -> Result<Balance, Stop> {
     let value = Value { flag: "--balance", text };
-    match text.split('=').next().unwrap_or_default() {
-        "roundrobin" if text == "roundrobin" => Ok(Balance::RoundRobin),
-        "leastconn" | "random" | "first" | "source" | "uri" | "header" | "query" => {
-            Err(value.wrong("is not supported yet; write roundrobin"))
+    let named = |what: &str, name: &str| {
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
+        if !name.is_empty() && name.chars().all(fits) {
+            Ok(name.to_owned())
+        } else {
+            Err(value.wrong(format_args!(
+                "does not name one; write {what}=NAME in letters, digits, dots, _ and -"
+            )))
         }
-        _ => Err(value.wrong("is not known; write roundrobin")),
-    }
+    };
+    Ok(match text.split_once('=').unwrap_or((text, "")) {
+        ("roundrobin", "") => Balance::RoundRobin,
+        ("leastconn", "") => Balance::LeastConn,
+        ("random", "") => Balance::Random,
+        ("first", "") => Balance::First,
+        ("source", "") => Balance::Source,
+        ("uri", "") => Balance::Uri,
+        ("header", name) => Balance::Header(named("header", name)?),
+        ("query", name) => Balance::Query(named("query", name)?),
+        _ => return Err(value.wrong(format_args!("is not known; write {ALGORITHMS}"))),
+    })
 }
 
 fn check(args: &CheckArgs) -> Result<Option<CheckConfig>, Stop> {

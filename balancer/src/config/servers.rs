@@ -1,4 +1,4 @@
-//! `--server NAME=ADDR:PORT[,id=VALUE]`.
+//! `--server NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]`.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -13,8 +13,11 @@ const MOST_SERVERS: usize = 1024;
 /// Long enough for any digest, short enough for every cookie header.
 const LONGEST_ID: usize = 128;
 
-const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE]";
-const PLANNED: [&str; 5] = ["weight", "backup", "maxconn", "maxqueue", "disabled"];
+const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]";
+const PLANNED: [&str; 3] = ["maxconn", "maxqueue", "disabled"];
+
+/// As in HAProxy, so that its configurations carry over.
+const LARGEST_WEIGHT: u32 = 256;
 
 pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
     if texts.is_empty() {
@@ -60,10 +63,12 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
         );
     }
     let address = server_address(value, location)?;
-    let mut id = None;
+    let (mut id, mut weight, mut backup) = (None, None, None);
     for option in options {
         match option.split_once('=') {
             Some(("id", text)) => value.set_once(&mut id, "id", text)?,
+            Some(("weight", text)) => value.set_once(&mut weight, "weight", server_weight(value, text)?)?,
+            None if option == "backup" => value.set_once(&mut backup, "backup", true)?,
             _ => return Err(value.unsupported(option, SUPPORTED, &PLANNED)),
         }
     }
@@ -78,7 +83,20 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             )));
         }
     };
-    Ok(ServerConfig { name: name.to_owned(), address, cookie })
+    Ok(ServerConfig {
+        name: name.to_owned(),
+        address,
+        cookie,
+        weight: weight.unwrap_or(1),
+        backup: backup.unwrap_or(false),
+    })
+}
+
+fn server_weight(value: Value<'_>, text: &str) -> Result<u32, Stop> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    text.parse().ok().filter(|weight| is_number && *weight <= LARGEST_WEIGHT).ok_or_else(|| {
+        value.wrong(format_args!("has the weight {text:?}; write 0 to {LARGEST_WEIGHT}, 0 for no new users"))
+    })
 }
 
 fn server_address(value: Value<'_>, text: &str) -> Result<SocketAddr, Stop> {

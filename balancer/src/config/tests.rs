@@ -90,8 +90,11 @@ fn wrong_servers() {
         ("s2=10.0.0.2:0", "has port 0"),
         ("s2=0.0.0.0:80", "nothing can be connected to"),
         ("s2=web:80", "has a host name, which is not supported yet"),
-        ("s2=10.0.0.2:80,weight=3", "has the option \"weight\", which is not supported yet"),
-        ("s2=10.0.0.2:80,backup", "has the option \"backup\", which is not supported yet"),
+        ("s2=10.0.0.2:80,weight=257", "has the weight \"257\"; write 0 to 256"),
+        ("s2=10.0.0.2:80,weight=+1", "has the weight \"+1\"; write 0 to 256"),
+        ("s2=10.0.0.2:80,weight=", "has the weight \"\"; write 0 to 256"),
+        ("s2=10.0.0.2:80,backup,backup", "has backup twice"),
+        ("s2=10.0.0.2:80,backup=yes", "has an unknown option \"backup\""),
         ("s2=10.0.0.2:80,maxconn=9", "has the option \"maxconn\", which is not supported yet"),
         ("s2=10.0.0.2:80,colour=red", "has an unknown option \"colour\""),
         ("s2=10.0.0.2:80,", "has an empty option"),
@@ -177,7 +180,14 @@ fn other_wrong_flags() {
         ("--name Web", "--name \"Web\" is not a name"),
         ("--name a.b", "--name \"a.b\" is not a name"),
         ("--name 123456789012345678901234567890123", "is not a name"),
-        ("--balance leastconn", "--balance \"leastconn\" is not supported yet; write roundrobin"),
+        (
+            "--balance roundrobin=2",
+            "--balance \"roundrobin=2\" is not known; write roundrobin, leastconn, random, first, source, uri, header=NAME or query=NAME",
+        ),
+        (
+            "--balance header=",
+            "--balance \"header=\" does not name one; write header=NAME in letters, digits, dots, _ and -",
+        ),
         ("--balance rr", "--balance \"rr\" is not known; write roundrobin"),
         ("--check http=/x", "--check \"http=/x\" is not supported yet; write tcp or none"),
         ("--check ping", "--check \"ping\" is not known; write tcp or none"),
@@ -294,6 +304,23 @@ fn tcp_takes_nothing_that_needs_http() {
             "--timeout-request has no effect with --mode tcp and without --accept-proxy"
         ]
     );
+}
+
+#[test]
+fn servers_have_weights_and_places() {
+    let servers =
+        plan("--server s2=10.0.0.2:80,weight=3 --server s3=10.0.0.3:80,backup,weight=0").config.servers;
+    let found: Vec<_> = servers.iter().map(|server| (server.weight, server.backup)).collect();
+    assert_eq!(found, [(1, false), (3, false), (0, true)]);
+}
+
+#[test]
+fn balancing_algorithms_are_read() {
+    let table =
+        ["roundrobin", "leastconn", "random", "first", "source", "uri", "header=X-User", "query=user"];
+    for text in table {
+        assert_eq!(plan(&format!("--balance {text}")).config.balance.to_string(), text);
+    }
 }
 
 #[test]

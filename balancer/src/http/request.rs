@@ -163,6 +163,32 @@ impl<'b> Request<'b, '_> {
         self.headers.iter().filter(|header| Name::of(header.name) == Name::Cookie).map(|header| header.value)
     }
 
+    /// The first header of that name.
+    pub fn header(&self, name: &str) -> Option<&'b [u8]> {
+        self.headers.iter().find(|header| header.name.eq_ignore_ascii_case(name)).map(|header| header.value)
+    }
+
+    /// The path, without scheme, authority and query; `*` of `OPTIONS *`.
+    pub fn path(&self) -> &'b str {
+        self.path_and_query().split_once('?').map_or(self.path_and_query(), |(path, _)| path)
+    }
+
+    /// The value of the first parameter of that name in the query, as sent.
+    pub fn parameter(&self, name: &str) -> Option<&'b str> {
+        let (_, query) = self.path_and_query().split_once('?')?;
+        query.split('&').find_map(|parameter| match parameter.split_once('=') {
+            Some((ours, value)) if ours == name => Some(value),
+            _ => None,
+        })
+    }
+
+    fn path_and_query(&self) -> &'b str {
+        match self.form {
+            Form::Origin | Form::Asterisk => self.target,
+            Form::Absolute { path, .. } => path,
+        }
+    }
+
     /// Writes the head for the server: HTTP/1.1, the connection kept.
     pub fn write(&self, out: &mut Vec<u8>, rewrite: &Rewrite<'_>) {
         out.extend_from_slice(self.method.as_bytes());
@@ -574,6 +600,29 @@ mod tests {
         for host in ["a:b", "a:80:80", "[::1", "[]", "[::1]x", "a@b", "a\tb", "a?b", "::1"] {
             assert!(!is_authority(host.as_bytes()), "{host}");
         }
+    }
+
+    #[test]
+    fn what_a_request_can_be_balanced_by() {
+        let look = |head: &str, look: &dyn Fn(&Request<'_, '_>) -> Option<String>| {
+            let mut slots = Slots::default();
+            let request =
+                parse(head.as_bytes(), &mut slots, &Limits::default()).expect("good").expect("whole");
+            look(&request)
+        };
+        let path = |request: &Request<'_, '_>| Some(request.path().to_owned());
+        let user = |request: &Request<'_, '_>| request.parameter("user").map(str::to_owned);
+        let header = |request: &Request<'_, '_>| {
+            request.header("x-user").map(|value| String::from_utf8_lossy(value).into_owned())
+        };
+        let origin =
+            "GET /a/b?x=1&user=me&user=you HTTP/1.1\r\nHost: h\r\nX-User: one\r\nx-user: two\r\n\r\n";
+        assert_eq!(look(origin, &path).as_deref(), Some("/a/b"));
+        assert_eq!(look(origin, &user).as_deref(), Some("me"));
+        assert_eq!(look(origin, &header).as_deref(), Some("one"));
+        let absolute = "GET http://h/a?users=1 HTTP/1.1\r\nHost: h\r\n\r\n";
+        assert_eq!(look(absolute, &path).as_deref(), Some("/a"));
+        assert_eq!((look(absolute, &user), look(absolute, &header)), (None, None));
     }
 
     proptest! {

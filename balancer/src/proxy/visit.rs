@@ -13,12 +13,15 @@ use named::Named;
 use source::{Lesson, Source};
 
 use super::worker::Shared;
+use crate::balance::Key;
+use crate::config::Balance;
 use crate::http::request::Request;
 use crate::http::response;
 use crate::persist::Method;
 use crate::persist::decide::{Decision, Finding, Refused};
 use crate::persist::learn::{self, CookieFacts, Letters, SetCookie};
 use crate::persist::trace::{Trace, Verdict};
+use crate::table::source_key;
 
 /// One request's way through the list.
 pub(super) struct Visit {
@@ -29,6 +32,8 @@ pub(super) struct Visit {
     /// Where the client has a connection of its own, which balancing must not take it away from.
     at_home: Option<usize>,
     proxied: bool,
+    /// What it is balanced by, should no method decide.
+    key: Key,
     refused: Refused,
     decision: Decision,
     chosen: Option<usize>,
@@ -45,6 +50,7 @@ impl Visit {
             source: shared.table.as_ref().map(|_| Source::new(client)),
             at_home: None,
             proxied: request.proxied,
+            key: key(shared.service.balance.algorithm(), request, client),
             refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,
@@ -161,7 +167,7 @@ impl Visit {
             let keeps =
                 |&home: &usize| service.servers[home].state().keeps_users() && !self.refused.contains(home);
             let home = self.at_home.filter(keeps);
-            self.chosen = home.or_else(|| service.balance.pick(&service.servers, &self.refused));
+            self.chosen = home.or_else(|| service.balance.pick(&service.servers, &self.refused, self.key));
             self.decision.trace.balanced = self.chosen.is_some();
         }
     }
@@ -218,6 +224,17 @@ impl Visit {
     fn place_of(&self, wanted: impl Fn(&Method) -> bool) -> Option<usize> {
         self.shared.service.config.persist.methods().iter().position(wanted)
     }
+}
+
+fn key(algorithm: &Balance, request: &Request<'_, '_>, client: IpAddr) -> Key {
+    let bytes = match algorithm {
+        Balance::RoundRobin | Balance::LeastConn | Balance::Random | Balance::First => return Key::NONE,
+        Balance::Source => return Key::new(&source_key(client)),
+        Balance::Uri => Some(request.path().as_bytes()),
+        Balance::Header(name) => request.header(name),
+        Balance::Query(name) => request.parameter(name).map(str::as_bytes),
+    };
+    bytes.filter(|bytes| !bytes.is_empty()).map_or(Key::NONE, Key::new)
 }
 
 impl Drop for Visit {

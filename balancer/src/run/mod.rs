@@ -20,7 +20,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Desk};
-use crate::balance::RoundRobin;
+use crate::balance::Balance;
 use crate::config::{AccessLogConfig, Config, LogTarget, Plan};
 use crate::datapath::{self, Datapath, Opened};
 use crate::instance::Instance;
@@ -82,10 +82,13 @@ impl Daemon {
             source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
         let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator))| {
             Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
+                .with_weight(server.weight)
+                .as_backup(server.backup)
                 .with_operator(operator)
         });
         let servers = Servers::new(servers.collect());
-        let service = Arc::new(Service { config, servers, balance: RoundRobin::default() });
+        let balance = Balance::new(config.balance.clone(), &servers);
+        let service = Arc::new(Service { config, servers, balance });
         let datapath = datapath.map(Rc::new);
         if let Some(datapath) = &datapath {
             service.servers.publish_with(datapath.publisher());

@@ -119,7 +119,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     use super::*;
-    use crate::balance::RoundRobin;
+    use crate::balance::Balance;
     use crate::cli;
     use crate::config::{Host, Plan};
     use crate::server::tests::servers;
@@ -131,7 +131,9 @@ mod tests {
             panic!("{line}");
         };
         let config = Plan::new(&run, settings, &Host::read()).expect("valid").config;
-        Arc::new(Service { config, servers: servers(1), balance: RoundRobin::default() })
+        let servers = servers(1);
+        let balance = Balance::new(config.balance.clone(), &servers);
+        Arc::new(Service { config, servers, balance })
     }
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {

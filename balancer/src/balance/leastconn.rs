@@ -1,0 +1,43 @@
+//! Least connections, weighted: whoever has the least to do for what it can.
+
+/// What a server has to do, and what it can.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Load {
+    pub(super) place: usize,
+    /// Requests being served.
+    pub(super) busy: u32,
+    /// Not 0.
+    pub(super) weight: u32,
+}
+
+impl Load {
+    /// Would have less to do for its weight than `other` after one request more.
+    pub(super) fn is_less_than(self, other: Self) -> bool {
+        let after = |load: Self| u64::from(load.busy) + 1;
+        after(self) * u64::from(other.weight) < after(other) * u64::from(self.weight)
+    }
+}
+
+/// The least loaded one; of equals the first, so whoever calls starts at another one each time.
+pub(super) fn least(loads: impl Iterator<Item = Load>) -> Option<usize> {
+    loads.reduce(|best, next| if next.is_less_than(best) { next } else { best }).map(|load| load.place)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn least_of(loads: &[(u32, u32)]) -> Option<usize> {
+        least(loads.iter().enumerate().map(|(place, &(busy, weight))| Load { place, busy, weight }))
+    }
+
+    #[test]
+    fn the_least_loaded_for_its_weight() {
+        assert_eq!(least_of(&[(3, 1), (1, 1), (2, 1)]), Some(1));
+        assert_eq!(least_of(&[(3, 4), (1, 1)]), Some(0));
+        assert_eq!(least_of(&[(0, 1), (0, 256)]), Some(1));
+        assert_eq!(least_of(&[(1, 1), (1, 1)]), Some(0));
+        assert_eq!(least_of(&[(u32::MAX, 1), (u32::MAX, 256)]), Some(1));
+        assert_eq!(least_of(&[]), None);
+    }
+}
