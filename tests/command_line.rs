@@ -8,7 +8,7 @@ use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::rc::Rc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, AtomicU32, Ordering};
 use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -157,7 +157,7 @@ fn clients_are_served_and_the_operator_is_answered() {
     let origin = Origin::start();
     let daemon = Daemon::start(&format!(
         "--server s1={origin} --persist cookie=SRV --persist source",
-        origin = origin.0
+        origin = origin.address
     ));
     daemon.wait_for_health("s1", "up");
     let response = daemon.get();
@@ -368,7 +368,7 @@ fn the_access_log_can_be_json_whatever_clients_send() {
 #[test]
 fn a_server_that_goes_and_comes_is_noticed() {
     let origin = Origin::start();
-    let address = origin.0.clone();
+    let address = origin.address.clone();
     let daemon = Daemon::start(&format!(
         "--server s1={address} --server s2=127.0.0.1:1 --check-interval 50ms --check-rise 1 --check-fall 2"
     ));
@@ -378,6 +378,25 @@ fn a_server_that_goes_and_comes_is_noticed() {
     daemon.wait_for_line("server s1 is down: connection refused (0 of 2 left)");
     let _origin = Origin::start_at(&address);
     daemon.wait_for_line("server s1 is up (1 of 2 left)");
+}
+
+#[test]
+fn a_server_is_asked_how_it_is_and_may_ask_for_no_new_clients() {
+    let origin = Origin::start();
+    let daemon = Daemon::start(&format!(
+        "--server s1={} --check http=/health,drain-on=404 --check-interval 50ms --check-rise 1 --check-fall 2 \
+         --persist cookie=SRV,insert",
+        origin.address
+    ));
+    daemon.wait_for_health("s1", "up");
+    origin.answer_from_now_on(404);
+    daemon.wait_for_line("server s1 asks for no new clients (0 of 1 left)");
+    assert!(daemon.get().starts_with("HTTP/1.1 503 "), "a new client");
+    assert!(daemon.get_with("Cookie: SRV=s1\r\n").starts_with("HTTP/1.1 404 "), "a user of its own");
+    origin.answer_from_now_on(500);
+    daemon.wait_for_line("server s1 is down: GET /health is answered with 500 (0 of 1 left)");
+    origin.answer_from_now_on(200);
+    daemon.wait_for_line("server s1 is up (1 of 1 left)");
 }
 
 /// `balancer LINE`, without any settings of the environment that the tests run in.
@@ -512,9 +531,14 @@ impl Daemon {
 
     /// The response to a plain request, all of it.
     fn get(&self) -> String {
+        self.get_with("")
+    }
+
+    /// The same with header lines.
+    fn get_with(&self, headers: &str) -> String {
         let mut stream = TcpStream::connect(&self.address).expect("connected");
         stream.set_read_timeout(Some(PATIENCE)).expect("set");
-        stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").expect("sent");
+        write!(stream, "GET / HTTP/1.1\r\nHost: x\r\n{headers}Connection: close\r\n\r\n").expect("sent");
         let mut response = String::new();
         stream.read_to_string(&mut response).expect("a response");
         response
@@ -543,7 +567,11 @@ impl Drop for Daemon {
 }
 
 /// A server that answers every request with a word and closes; gone on drop.
-struct Origin(String, Arc<AtomicBool>);
+struct Origin {
+    address: String,
+    status: Arc<AtomicU16>,
+    gone: Arc<AtomicBool>,
+}
 
 impl Origin {
     fn start() -> Self {
@@ -553,29 +581,34 @@ impl Origin {
     fn start_at(address: &str) -> Self {
         let listener = TcpListener::bind(address).expect("bound");
         let address = listener.local_addr().expect("address").to_string();
-        let gone = Arc::new(AtomicBool::new(false));
-        let stop = Arc::clone(&gone);
+        let (gone, status) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU16::new(200)));
+        let (stop, says) = (Arc::clone(&gone), Arc::clone(&status));
         thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
                 if stop.load(Ordering::SeqCst) {
                     return;
                 }
-                thread::spawn(move || answer(stream));
+                let status = says.load(Ordering::SeqCst);
+                thread::spawn(move || answer(stream, status));
             }
         });
-        Self(address, gone)
+        Self { address, status, gone }
+    }
+
+    fn answer_from_now_on(&self, status: u16) {
+        self.status.store(status, Ordering::SeqCst);
     }
 }
 
 impl Drop for Origin {
     fn drop(&mut self) {
-        self.1.store(true, Ordering::SeqCst);
+        self.gone.store(true, Ordering::SeqCst);
         // Wakes the thread, which then closes the listener.
-        let _ = TcpStream::connect(&self.0);
+        let _ = TcpStream::connect(&self.address);
     }
 }
 
-fn answer(mut stream: TcpStream) {
+fn answer(mut stream: TcpStream, status: u16) {
     let mut head = Vec::new();
     let mut piece = [0; 1024];
     while !head.windows(4).any(|end| end == b"\r\n\r\n") {
@@ -584,5 +617,5 @@ fn answer(mut stream: TcpStream) {
             _ => return,
         }
     }
-    let _ = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
+    let _ = write!(stream, "HTTP/1.1 {status} Fine\r\nContent-Length: 5\r\nConnection: close\r\n\r\nhello");
 }

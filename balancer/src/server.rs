@@ -14,7 +14,7 @@ use crossbeam_utils::CachePadded;
 pub enum State {
     /// Takes everyone.
     Up,
-    /// Keeps the users it has, takes no new ones (operator).
+    /// Keeps the users it has, takes no new ones: the operator's wish, or its own (`drain-on=`).
     Drain,
     /// The health check failed.
     Down,
@@ -88,6 +88,8 @@ pub enum Health {
     Up = 1,
     /// The last checks failed.
     Down = 2,
+    /// The last check succeeded, and the server asks to be given nobody new.
+    Draining = 3,
 }
 
 impl Health {
@@ -97,6 +99,7 @@ impl Health {
             Self::Unknown => "unknown",
             Self::Up => "up",
             Self::Down => "down",
+            Self::Draining => "draining",
         }
     }
 }
@@ -184,6 +187,7 @@ impl Server {
         match self.health.load(Ordering::Relaxed) {
             1 => Health::Up,
             2 => Health::Down,
+            3 => Health::Draining,
             _ => Health::Unknown,
         }
     }
@@ -193,7 +197,7 @@ impl Server {
         match (self.operator(), self.health()) {
             (Operator::Maint, _) => State::Maint,
             (_, Health::Down) => State::Down,
-            (Operator::Drain, _) => State::Drain,
+            (Operator::Drain, _) | (_, Health::Draining) => State::Drain,
             (Operator::Ready, _) => State::Up,
         }
     }
@@ -334,5 +338,8 @@ pub(crate) mod tests {
         assert_eq!(set[0].state(), State::Maint);
         set.set_operator(0, Operator::Drain);
         assert_eq!(set[0].state(), State::Drain);
+        set.set_operator(0, Operator::Ready);
+        set.set_health(0, Health::Draining);
+        assert_eq!(set[0].state(), State::Drain, "the server's own wish");
     }
 }

@@ -130,8 +130,9 @@ pub(crate) enum ForwardedArg {
 /// `--check` and its timing.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct CheckArgs {
-    /// How servers are checked: tcp (connect), none
-    #[arg(long, value_name = "none|tcp", default_value = "tcp")]
+    /// How servers are checked: tcp (connect); http=PATH[,host=H][,expect=STATUSES][,drain-on=STATUS] (GET; 200-399
+    /// unless told otherwise, as in expect=200+3xx); none
+    #[arg(long, value_name = "none|tcp|http=PATH", default_value = "tcp")]
     pub(crate) check: String,
     /// Time between two checks of a server
     #[arg(long, value_name = "T", default_value = "2s", value_parser = duration)]

@@ -3,6 +3,7 @@
 //! Flags → [`crate::cli::RunArgs`] (syntax) → [`Plan::new`] → [`Config`] (meaning).
 
 mod address;
+mod check;
 mod dump;
 pub mod fast_path;
 mod host;
@@ -22,6 +23,7 @@ use crate::http::forwarded;
 use crate::persist::List;
 use crate::proxy_protocol;
 
+pub use check::Statuses;
 pub use host::Host;
 pub use plan::Plan;
 
@@ -146,9 +148,29 @@ impl std::fmt::Display for Balance {
     }
 }
 
-/// `--check tcp` and its timing.
+/// What a check does.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Probe {
+    /// Connects.
+    Tcp,
+    /// Connects and asks.
+    Http {
+        /// What for.
+        path: String,
+        /// Whom; `None`: the server's address.
+        host: Option<String>,
+        /// What it answers when it is well.
+        expect: Statuses,
+        /// What it answers when it wants nobody new.
+        drain_on: Option<u16>,
+    },
+}
+
+/// `--check` and its timing.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct CheckConfig {
+    /// What is done.
+    pub probe: Probe,
     /// Time between two checks of one server.
     pub interval: Duration,
     /// How long a check may take.

@@ -4,11 +4,11 @@ use std::net::SocketAddr;
 
 use super::options::Value;
 use super::{
-    AccessLogConfig, Balance, CheckConfig, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig,
-    Timeouts, address, fast_path, identity, persistence, servers, tcp,
+    AccessLogConfig, Balance, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig, Timeouts,
+    address, check, fast_path, identity, persistence, servers, tcp,
 };
 use crate::cli::Stop;
-use crate::cli::flags::{CheckArgs, ModeArg, ProcessArgs, RunArgs};
+use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
 
 /// Each of them costs a descriptor per worker.
@@ -48,12 +48,14 @@ impl Plan {
         }
         let persist = persistence::list(&service.persist)?;
         let identity = identity::identity(&args.identity)?;
+        let balance = balance(&service.balance)?;
         let mode = match service.mode {
             ModeArg::Http => Mode::Http,
-            ModeArg::Tcp => tcp::check(&service.persist, &persist, &identity).map(|()| Mode::Tcp)?,
+            ModeArg::Tcp => {
+                tcp::check(&service.persist, &persist, &identity, &balance).map(|()| Mode::Tcp)?
+            }
         };
-        let balance = balance(&service.balance)?;
-        let check = check(&args.check)?;
+        let check = check::check(&args.check)?;
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
@@ -152,23 +154,6 @@ fn balance(text: &str) -> Result<Balance, Stop> {
         ("query", name) => Balance::Query(named("query", name)?),
         _ => return Err(value.wrong(format_args!("is not known; write {ALGORITHMS}"))),
     })
-}
-
-fn check(args: &CheckArgs) -> Result<Option<CheckConfig>, Stop> {
-    let value = Value { flag: "--check", text: &args.check };
-    match args.check.as_str() {
-        "none" => Ok(None),
-        "tcp" => Ok(Some(CheckConfig {
-            interval: args.check_interval,
-            timeout: args.check_timeout,
-            rise: args.check_rise,
-            fall: args.check_fall,
-        })),
-        text if text == "http" || text.starts_with("http=") => {
-            Err(value.wrong("is not supported yet; write tcp or none"))
-        }
-        _ => Err(value.wrong("is not known; write tcp or none")),
-    }
 }
 
 fn access_log(args: &ProcessArgs) -> Result<Option<AccessLogConfig>, Stop> {

@@ -189,8 +189,14 @@ fn other_wrong_flags() {
             "--balance \"header=\" does not name one; write header=NAME in letters, digits, dots, _ and -",
         ),
         ("--balance rr", "--balance \"rr\" is not known; write roundrobin"),
-        ("--check http=/x", "--check \"http=/x\" is not supported yet; write tcp or none"),
-        ("--check ping", "--check \"ping\" is not known; write tcp or none"),
+        ("--check ping", "--check \"ping\" is not known; write none, tcp or http=PATH"),
+        ("--check http", "--check \"http\" has no path; write http=/PATH"),
+        ("--check http=x", "has a path that a request cannot carry"),
+        ("--check http=/x,expect=2", "expects \"2\"; write statuses from 100 to 599"),
+        ("--check http=/x,drain-on=4xx", "drains on \"4xx\"; write one status"),
+        ("--check http=/x,expect=404,drain-on=404", "both expects 404 and drains on it"),
+        ("--check http=/x,host=a/b", "has the host \"a/b\"; write a host name"),
+        ("--check http=/x,method=HEAD", "has an unknown option \"method\""),
         ("--access-log /", "--access-log \"/\" does not name a file"),
         ("--log-format haproxy", "--log-format \"haproxy\" is not supported yet; write text or json"),
         ("--log-format JSON", "--log-format \"JSON\" is not known; write text or json"),
@@ -289,6 +295,10 @@ fn tcp_takes_nothing_that_needs_http() {
         ("--persist cookie=A", "--persist \"cookie=A\" is about HTTP, which --mode tcp does not read"),
         ("--persist source --persist cookie=A,indirect", "--persist \"cookie=A,indirect\" is about HTTP"),
         ("--forwarded forwarded", "--forwarded is about HTTP, which --mode tcp does not write"),
+        (
+            "--balance header=X-User",
+            "--balance \"header=X-User\" is about HTTP, which --mode tcp does not read",
+        ),
     ];
     for (line, expected) in table {
         let found = refused_beside(&format!("--mode tcp {line}"));

@@ -16,6 +16,11 @@ impl Hysteresis {
         Self { rise, fall, verdict: None, against: 0 }
     }
 
+    /// The last results contradict the verdict, without having changed it yet.
+    pub fn is_in_doubt(&self) -> bool {
+        self.against > 0
+    }
+
     /// Takes the result of a check; `Some(up)` when the verdict has changed. The very first result is a verdict: at
     /// start there is nothing to be steady about, and a server known to refuse connections must not be given any.
     pub fn observe(&mut self, success: bool) -> Option<bool> {
@@ -51,6 +56,18 @@ mod tests {
             None => '.',
         };
         results.chars().map(outcome).collect()
+    }
+
+    #[test]
+    fn a_verdict_is_in_doubt_until_it_falls_or_is_confirmed() {
+        let mut state = Hysteresis::new(2, 3);
+        let doubts: Vec<_> = [true, false, false, true, false, false, false, true, true]
+            .map(|result| {
+                state.observe(result);
+                state.is_in_doubt()
+            })
+            .into();
+        assert_eq!(doubts, [false, true, true, false, true, true, false, true, false]);
     }
 
     #[test]

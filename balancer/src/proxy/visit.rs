@@ -42,19 +42,14 @@ pub(super) struct Visit {
 impl Visit {
     /// Takes from the request what the methods need; tables are asked when their turn comes.
     pub(super) fn new(shared: &Rc<Shared>, request: &Request<'_, '_>, client: IpAddr) -> Self {
-        let cookie = shared.service.config.persist.cookie();
-        let named = cookie.map(|method| Named::read(request, method, &shared.service.servers));
-        Self {
-            shared: Rc::clone(shared),
-            named: named.unwrap_or_default(),
-            source: shared.table.as_ref().map(|_| Source::new(client)),
-            at_home: None,
-            proxied: request.proxied,
-            key: key(shared.service.balance.algorithm(), request, client),
-            refused: Refused::default(),
-            decision: Decision::default(),
-            chosen: None,
+        let service = &shared.service;
+        let mut visit = Self::of_connection(shared, client);
+        if let Some(method) = service.config.persist.cookie() {
+            visit.named = Named::read(request, method, &service.servers);
         }
+        visit.proxied = request.proxied;
+        visit.key = key(service.balance.algorithm(), Some(request), client);
+        visit
     }
 
     /// The client has a connection of its own to `server`.
@@ -71,6 +66,7 @@ impl Visit {
             source: shared.table.as_ref().map(|_| Source::new(client)),
             at_home: None,
             proxied: false,
+            key: key(shared.service.balance.algorithm(), None, client),
             refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,
@@ -226,13 +222,14 @@ impl Visit {
     }
 }
 
-fn key(algorithm: &Balance, request: &Request<'_, '_>, client: IpAddr) -> Key {
+/// What is balanced by; there is no `request` on a connection that is not HTTP.
+fn key(algorithm: &Balance, request: Option<&Request<'_, '_>>, client: IpAddr) -> Key {
     let bytes = match algorithm {
         Balance::RoundRobin | Balance::LeastConn | Balance::Random | Balance::First => return Key::NONE,
         Balance::Source => return Key::new(&source_key(client)),
-        Balance::Uri => Some(request.path().as_bytes()),
-        Balance::Header(name) => request.header(name),
-        Balance::Query(name) => request.parameter(name).map(str::as_bytes),
+        Balance::Uri => request.map(|request| request.path().as_bytes()),
+        Balance::Header(name) => request.and_then(|request| request.header(name)),
+        Balance::Query(name) => request.and_then(|request| request.parameter(name)).map(str::as_bytes),
     };
     bytes.filter(|bytes| !bytes.is_empty()).map_or(Key::NONE, Key::new)
 }

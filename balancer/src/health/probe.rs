@@ -1,0 +1,185 @@
+//! One check of one server: a connection, and with `http=` a request on it.
+
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use nix::errno::Errno;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use crate::config::{Limits, Probe};
+use crate::http::fields::Slots;
+use crate::http::response;
+use crate::log;
+
+/// What a check has found.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) enum Finding {
+    Well,
+    /// Serves, and asks to be given nobody new.
+    Draining,
+    /// What is wrong.
+    Ill(String),
+    /// The check itself could not be made: this host is short of something. Says nothing about the server.
+    NotChecked(String),
+}
+
+/// Checks the server at `address`, for at most `limit`.
+pub(super) async fn check(address: SocketAddr, probe: &Probe, limit: Duration) -> Finding {
+    timeout(limit, connect_and_ask(address, probe))
+        .await
+        .unwrap_or_else(|_| Finding::Ill(format!("no answer within {limit:?}")))
+}
+
+async fn connect_and_ask(address: SocketAddr, probe: &Probe) -> Finding {
+    let mut stream = match TcpStream::connect(address).await {
+        Ok(stream) => stream,
+        Err(error) if is_ours(&error) => return Finding::NotChecked(log::reason(&error)),
+        Err(error) => return Finding::Ill(log::reason(&error)),
+    };
+    // A reset instead of a farewell: otherwise every check leaves a TIME_WAIT behind.
+    let _ = stream.set_zero_linger();
+    let Probe::Http { path, host, expect, drain_on } = probe else { return Finding::Well };
+    let host = host.clone().unwrap_or_else(|| address.to_string());
+    match status(&mut stream, path, &host).await {
+        Ok(status) if expect.contains(status) => Finding::Well,
+        Ok(status) if *drain_on == Some(status) => Finding::Draining,
+        Ok(status) => Finding::Ill(format!("GET {path} is answered with {status}")),
+        Err(why) => Finding::Ill(format!("GET {path}: {why}")),
+    }
+}
+
+/// Asks, and reads until the status is known.
+async fn status(stream: &mut TcpStream, path: &str, host: &str) -> Result<u16, String> {
+    let request = format!(
+        "GET {path} HTTP/1.1\r\nHost: {host}\r\nUser-Agent: balancer-check\r\nConnection: close\r\n\r\n"
+    );
+    stream.write_all(request.as_bytes()).await.map_err(|error| log::reason(&error))?;
+    let limits = Limits::default();
+    let mut answer = Vec::with_capacity(1024);
+    loop {
+        if stream.read_buf(&mut answer).await.map_err(|error| log::reason(&error))? == 0 {
+            return Err("the connection ends before the answer".into());
+        }
+        loop {
+            let mut slots = Slots::default();
+            let parsed = response::parse(&answer, &mut slots, &limits, false);
+            match parsed.map_err(|fault| format!("the answer is malformed: {fault}"))? {
+                Some(response) if response.is_interim() => {
+                    let length = response.head_length;
+                    answer.drain(..length);
+                }
+                Some(response) => return Ok(response.status),
+                None => break,
+            }
+        }
+    }
+}
+
+/// Whether a connection failed on this side: this host is short of something, or forbids it. Says nothing about the
+/// server.
+pub(crate) fn is_ours(error: &io::Error) -> bool {
+    let code = error.raw_os_error().map(Errno::from_raw);
+    matches!(
+        code,
+        Some(
+            Errno::EMFILE
+                | Errno::ENFILE
+                | Errno::ENOBUFS
+                | Errno::ENOMEM
+                | Errno::EADDRNOTAVAIL
+                | Errno::EPERM
+                | Errno::EACCES
+        )
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+    use crate::config::Statuses;
+
+    const LIMIT: Duration = Duration::from_secs(5);
+
+    #[test]
+    fn what_this_host_lacks_is_not_the_servers_fault() {
+        use Errno::{EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM};
+        let is_ours = |errno: Errno| is_ours(&io::Error::from_raw_os_error(errno as i32));
+        assert!([EACCES, EADDRNOTAVAIL, EMFILE, ENFILE, ENOBUFS, ENOMEM, EPERM].into_iter().all(is_ours));
+        assert!(![Errno::ECONNREFUSED, Errno::EHOSTUNREACH, Errno::ETIMEDOUT].into_iter().any(is_ours));
+    }
+
+    #[tokio::test]
+    async fn a_listener_is_well_and_a_closed_port_is_not() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        assert_eq!(check(address, &Probe::Tcp, LIMIT).await, Finding::Well);
+        drop(listener);
+        assert_eq!(check(address, &Probe::Tcp, LIMIT).await, Finding::Ill("connection refused".into()));
+    }
+
+    /// A server that sends `answer` in these pieces to whoever asks, and what it was asked.
+    async fn asked(answer: &'static [&'static str], limit: Duration) -> (Finding, String) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let address = listener.local_addr().expect("address");
+        let server = tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.expect("accepted");
+            let mut request = vec![0; 1024];
+            let count = stream.read(&mut request).await.expect("read");
+            for piece in answer {
+                stream.write_all(piece.as_bytes()).await.expect("sent");
+                tokio::task::yield_now().await;
+            }
+            if answer.is_empty() {
+                // Until the check gives up.
+                let _ = stream.read(&mut [0]).await;
+            }
+            String::from_utf8_lossy(&request[..count]).into_owned()
+        });
+        let probe = Probe::Http {
+            path: "/health?deep=1".into(),
+            host: Some("app.example".into()),
+            expect: Statuses::default(),
+            drain_on: Some(404),
+        };
+        (check(address, &probe, limit).await, server.await.expect("server"))
+    }
+
+    #[tokio::test]
+    async fn the_status_decides() {
+        let table: [(&[&str], Finding); 8] = [
+            (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], Finding::Well),
+            (&["HTTP/1.0 302 Found\r\n", "\r\n"], Finding::Well),
+            (&["HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200", " OK\r\n\r\n"], Finding::Well),
+            (&["HTTP/1.1 404 Not Found\r\n\r\n"], Finding::Draining),
+            (
+                &["HTTP/1.1 503 Service Unavailable\r\n\r\n"],
+                Finding::Ill("GET /health?deep=1 is answered with 503".into()),
+            ),
+            (
+                &["SSH-2.0\r\n"],
+                Finding::Ill("GET /health?deep=1: the answer is malformed: malformed head".into()),
+            ),
+            (
+                &["HTTP/1.1 200 OK\r\n"],
+                Finding::Ill("GET /health?deep=1: the connection ends before the answer".into()),
+            ),
+            (&["HTTP/1.1 500 No\r\n\r\n"], Finding::Ill("GET /health?deep=1 is answered with 500".into())),
+        ];
+        for (answer, expected) in table {
+            let (found, request) = asked(answer, LIMIT).await;
+            assert_eq!(found, expected, "{answer:?}");
+            assert!(request.starts_with("GET /health?deep=1 HTTP/1.1\r\nHost: app.example\r\n"), "{request}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_server_that_takes_the_request_and_says_nothing_is_ill() {
+        let (found, _) = asked(&[], Duration::from_millis(50)).await;
+        assert_eq!(found, Finding::Ill("no answer within 50ms".into()));
+    }
+}
