@@ -79,7 +79,7 @@ fn servers_have_their_states() {
     let rows = json(&desk, "show servers json");
     let expected = serde_json::json!({
         "name": "s2", "address": "127.0.0.1:8002", "state": "up", "operator": "ready", "health": "unknown",
-        "cookie": "s2", "id": 2, "generation": 1, "in_flight": 0, "requests": 5,
+        "weight": 1, "backup": false, "cookie": "s2", "id": 2, "generation": 1, "in_flight": 0, "requests": 5,
     });
     assert_eq!(rows[1], expected);
     let text = desk.answer("show servers");
