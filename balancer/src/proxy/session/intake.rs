@@ -35,14 +35,22 @@ impl Session {
                 self.client.input.release();
                 return Ok(Some(incoming));
             }
-            poll_fn(|cx| match self.client.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::CutHead)),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
-                Poll::Pending => self.deadline.poll(cx).map(|()| Err(Failure::SlowHead)),
-            })
-            .await?;
+            if let Err(failure) = self.more_of_the_head().await {
+                // What came since the last look may be wrong in itself: the answer must not depend on the pieces.
+                self.take_request().map_err(Failure::Refused)?;
+                return Err(failure);
+            }
         }
+    }
+
+    async fn more_of_the_head(&mut self) -> Result<(), Failure> {
+        poll_fn(|cx| match self.client.poll_fill(cx) {
+            Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
+            Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::CutHead)),
+            Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
+            Poll::Pending => self.deadline.poll(cx).map(|()| Err(Failure::SlowHead)),
+        })
+        .await
     }
 
     /// False: there will be no request.
