@@ -1,0 +1,17 @@
+//! The table and what plays it.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`row`] | one row: what is sent from either side, and what must arrive |
+//! | [`rows`] | the table |
+//! | [`differences`] | where other proxies do not do what the table says, and why |
+//! | [`stage`] | plays a row, as client and server at once |
+//! | [`subject`] | the programs in the middle |
+//! | [`wire`] | where a message ends, without the balancer's own code |
+
+pub mod differences;
+pub mod row;
+pub mod rows;
+pub mod stage;
+pub mod subject;
+pub mod wire;
