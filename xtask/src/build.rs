@@ -60,8 +60,18 @@ pub fn release_daemon() -> Result<PathBuf> {
 /// # Errors
 /// When cargo cannot be run or fails.
 pub fn artifacts(arguments: &[&str]) -> Result<Vec<Artifact>> {
-    let mut child = cargo()
-        .args(arguments)
+    let mut cargo = cargo();
+    cargo.args(arguments);
+    artifacts_of(cargo)
+}
+
+/// The same for a command that is already composed.
+///
+/// # Errors
+/// When cargo cannot be run or fails.
+pub fn artifacts_of(mut cargo: Command) -> Result<Vec<Artifact>> {
+    let arguments: Vec<_> = cargo.get_args().map(|word| word.to_string_lossy().into_owned()).collect();
+    let mut child = cargo
         .arg("--message-format=json-render-diagnostics")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())

@@ -8,6 +8,7 @@
 //! | [`demo`] | the story of a known client, each step checked against what can be observed |
 //! | [`bench`] | the paths side by side under the same load |
 //! | [`test`] | builds as the user, runs what needs privileges as root, adds up the results |
+//! | [`fuzz`] | builds the fuzz targets and runs them |
 //! | [`run`] | builds the daemon and becomes it |
 //! | [`build`] | calls cargo and collects what it made |
 //! | [`privilege`] | who is asking, and how one step is done as root or as that user |
@@ -15,6 +16,7 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod fuzz;
 pub mod lab;
 pub mod privilege;
 pub mod run;

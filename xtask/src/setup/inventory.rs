@@ -43,6 +43,9 @@ const LAB: &[(&str, &str, &str)] = &[
 /// Looks for everything that `needs` names. Quick: one call of rustup and one of the linker, files otherwise.
 pub(super) fn take(needs: Needs) -> Vec<Item> {
     let mut items = vec![program("cc", "gcc", "links Rust programs and compiles the allocator")];
+    if needs.fuzz {
+        items.push(program("c++", "g++", "compiles libFuzzer"));
+    }
     if needs.ebpf {
         items.push(Item {
             name: "eBPF toolchain",

@@ -26,15 +26,17 @@ pub struct Needs {
     pub lints: bool,
     /// Count instructions.
     pub valgrind: bool,
+    /// Compile libFuzzer.
+    pub fuzz: bool,
 }
 
 impl Needs {
     /// To be added to.
-    pub const NOTHING: Self = Self { ebpf: false, lab: false, lints: false, valgrind: false };
+    pub const NOTHING: Self = Self { ebpf: false, lab: false, lints: false, valgrind: false, fuzz: false };
 }
 
 /// Everything that any command needs.
-const ALL: Needs = Needs { ebpf: true, lab: true, lints: true, valgrind: true };
+const ALL: Needs = Needs { ebpf: true, lab: true, lints: true, valgrind: true, fuzz: true };
 
 /// `cargo xtask setup`: reports each part, and installs the missing ones unless only asked to check.
 ///
