@@ -1,8 +1,11 @@
 //! A client that sends exactly the bytes it is given.
 
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::net::{IpAddr, SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use socket2::{Domain, Socket, Type};
 
 use super::{Message, PATIENCE, Reader};
@@ -26,6 +29,18 @@ impl Client {
         socket.bind(&source.into()).expect("bind");
         socket.connect_timeout(&address.into(), PATIENCE)?;
         Ok(Self(Reader::new(socket.into())))
+    }
+
+    /// A slowloris: a byte every `pause`, until the other side has had enough; how many it took. What is answered can
+    /// be read afterwards.
+    pub fn drip(&mut self, bytes: &[u8], pause: Duration) -> usize {
+        for (count, byte) in bytes.iter().enumerate() {
+            let is_answered = poll_in(&self.0.stream, pause);
+            if is_answered || self.0.stream.write_all(&[*byte]).is_err() {
+                return count;
+            }
+        }
+        bytes.len()
     }
 
     pub fn send(&mut self, bytes: impl AsRef<[u8]>) -> &mut Self {
@@ -64,8 +79,24 @@ impl Client {
         assert!(rest.is_empty(), "after the end: {:?}", String::from_utf8_lossy(&rest));
     }
 
+    /// Everything until the end, be it a reset.
+    pub fn rest_of_any_end(&mut self) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut piece = [0; 4096];
+        while let Ok(count @ 1..) = self.0.stream.read(&mut piece) {
+            bytes.extend_from_slice(&piece[..count]);
+        }
+        bytes
+    }
+
     /// Everything until the end.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         self.0.rest()
     }
+}
+
+/// Whether something can be read within `patience`.
+fn poll_in(stream: &TcpStream, patience: Duration) -> bool {
+    let patience = PollTimeout::try_from(patience).expect("a short time");
+    poll(&mut [PollFd::new(stream.as_fd(), PollFlags::POLLIN)], patience).expect("poll") > 0
 }

@@ -7,6 +7,7 @@ pub mod client;
 mod descriptors;
 mod failures;
 mod identity;
+mod hostile;
 mod messages;
 pub mod origin;
 mod persistence;

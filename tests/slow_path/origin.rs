@@ -2,11 +2,14 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::os::fd::AsFd;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::{Message, PATIENCE, Reader};
 
@@ -108,6 +111,48 @@ impl Origin {
         Self::start(|mut connection, requests| {
             while let Ok(Some(request)) = connection.message(true) {
                 let _ = requests.send(request);
+            }
+        })
+    }
+
+    /// Takes the head of a request and nothing more.
+    pub fn taking_heads_only() -> Self {
+        Self::start(|mut connection, requests| {
+            if let Ok(Some(request)) = connection.head() {
+                let _ = requests.send(request);
+                // Keeps the connection without reading, until it is reset or nobody can be interested any more.
+                let patience = PollTimeout::try_from(PATIENCE).expect("a short time");
+                let _ = poll(&mut [PollFd::new(connection.stream.as_fd(), PollFlags::empty())], patience);
+            }
+        })
+    }
+
+    /// Says `start`, then `more` again and again for as long as it is listened to; how many bytes it has got rid of is
+    /// in the counter.
+    pub fn saying_without_end(start: &'static str, more: &'static str) -> (Self, Arc<AtomicU64>) {
+        let said = Arc::new(AtomicU64::new(0));
+        let counter = Arc::clone(&said);
+        let origin = Self::start(move |mut connection, requests| {
+            let Ok(Some(request)) = connection.message(true) else { return };
+            let _ = requests.send(request);
+            let mut next = start;
+            while connection.stream.write_all(next.as_bytes()).is_ok() {
+                counter.fetch_add(next.len() as u64, Ordering::Relaxed);
+                next = more;
+            }
+        });
+        (origin, said)
+    }
+
+    /// Resets the connection after these bytes.
+    pub fn saying_and_resetting(bytes: &'static str) -> Self {
+        Self::start(move |mut connection, requests| {
+            if let Ok(Some(request)) = connection.message(true) {
+                let _ = requests.send(request);
+                let _ = connection.stream.write_all(bytes.as_bytes());
+                // What was said has to arrive before it: a reset overtakes what is still in a queue.
+                thread::sleep(Duration::from_millis(50));
+                let _ = socket2::SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO));
             }
         })
     }
