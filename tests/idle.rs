@@ -1,0 +1,154 @@
+//! Ten thousand clients that say nothing: what they cost.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::process::{Child, Command, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use libtest_mimic::{Arguments, Trial};
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
+use tempfile::TempDir;
+
+const CLIENTS: u64 = 10_000;
+/// With fewer the rest of the process would hide what each costs.
+const FEWEST: u64 = 2000;
+/// Resident memory of the whole process, in bytes.
+const MOST_MEMORY: u64 = 60 * 1000 * 1000;
+/// Descriptors of the balancer that are not for clients. It keeps one for the server of each, so it needs two each;
+/// this program needs one.
+const OTHERS: u64 = 500;
+const PATIENCE: Duration = Duration::from_secs(20);
+
+fn main() {
+    let clients = most_clients();
+    let name = "ten_thousand_idle_clients_take_less_than_60_MB";
+    let is_missing = clients < FEWEST;
+    // Where results count and root could have raised the limit, a test that did not run has failed.
+    let must_run = std::env::var_os("CI").is_some() && nix::unistd::Uid::effective().is_root();
+    if is_missing {
+        eprintln!("{name}: the limit of descriptors allows {clients} only");
+    }
+    let trial = Trial::test(name, move || if is_missing { Err("too few".into()) } else { idle(clients) });
+    let trial = trial.with_ignored_flag(is_missing && !must_run);
+    libtest_mimic::run(&Arguments::from_args(), vec![trial]).exit();
+}
+
+/// How many clients this host allows, after the limit has been raised as far as it goes. The children inherit it.
+fn most_clients() -> u64 {
+    let wanted = 2 * CLIENTS + OTHERS;
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    // Only a privileged process may raise the hard limit.
+    if setrlimit(Resource::RLIMIT_NOFILE, hard.max(wanted), hard.max(wanted)).is_err() {
+        setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
+    }
+    let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
+    (soft.saturating_sub(OTHERS) / 2).min(CLIENTS)
+}
+
+fn idle(count: u64) -> Result<(), libtest_mimic::Failed> {
+    let daemon = Daemon::start(origin());
+    let at_rest = daemon.resident();
+    let mut clients = Vec::new();
+    for _ in 0..count {
+        let mut client = TcpStream::connect(daemon.address)?;
+        client.set_read_timeout(Some(PATIENCE))?;
+        ask(&mut client)?;
+        clients.push(client);
+    }
+    let resident = daemon.resident();
+    let each = resident.saturating_sub(at_rest) / count;
+    let all = at_rest + each * CLIENTS;
+    let words = format!(
+        "{} kB resident, {} kB with {count} idle clients: {each} bytes each, {} kB with {CLIENTS}",
+        at_rest / 1000,
+        resident / 1000,
+        all / 1000
+    );
+    println!("{words}");
+    // They are idle, not forgotten.
+    for client in clients.iter_mut().step_by(100) {
+        ask(client)?;
+    }
+    if all > MOST_MEMORY { Err(words.into()) } else { Ok(()) }
+}
+
+/// One request and its answer.
+fn ask(client: &mut TcpStream) -> std::io::Result<()> {
+    client.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")?;
+    let mut answer = [0; ANSWER.len()];
+    client.read_exact(&mut answer)?;
+    assert_eq!(String::from_utf8_lossy(&answer), ANSWER);
+    Ok(())
+}
+
+const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok";
+
+/// A server that answers with [`ANSWER`] and keeps its connections; it lives as long as this program.
+fn origin() -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").expect("bound");
+    let address = listener.local_addr().expect("address");
+    thread::spawn(move || {
+        for mut stream in listener.incoming().map_while(Result::ok) {
+            thread::spawn(move || {
+                let mut request = [0; 1024];
+                while stream.read(&mut request).is_ok_and(|count| request[..count].ends_with(b"\r\n\r\n")) {
+                    if stream.write_all(ANSWER.as_bytes()).is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    address
+}
+
+/// A running balancer; killed on drop.
+struct Daemon {
+    child: Child,
+    address: SocketAddr,
+    _folder: TempDir,
+}
+
+impl Daemon {
+    fn start(origin: SocketAddr) -> Self {
+        let folder = TempDir::new().expect("a folder");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        command.args(["run", "--listen", "127.0.0.1:0", "--check", "none"]);
+        command.arg("--name").arg(format!("idle-{}", std::process::id()));
+        command.arg("--admin").arg(folder.path().join("admin.sock"));
+        command.arg("--server").arg(format!("s1={origin}"));
+        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
+        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
+        let ready = log.by_ref().map_while(Result::ok).find(|line| line.contains("ready: "));
+        let ready = ready.expect("the balancer starts");
+        let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
+        // Somebody has to go on reading, or a talkative daemon would stop.
+        thread::spawn(move || log.map_while(Result::ok).for_each(drop));
+        Self { child, address, _folder: folder }
+    }
+
+    /// The smallest figure within a second: what is freed is not given back at once.
+    fn resident(&self) -> u64 {
+        let start = Instant::now();
+        let mut least = u64::MAX;
+        while start.elapsed() < Duration::from_secs(1) {
+            least = least.min(self.resident_now());
+            thread::sleep(Duration::from_millis(50));
+        }
+        least
+    }
+
+    fn resident_now(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("running");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
