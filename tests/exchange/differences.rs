@@ -1,5 +1,8 @@
-//! Where the other two do something else, and why ours is right all the same. A row that is named here although it
-//! makes no difference fails, so that reasons do not rot.
+//! Where the other two do something else than the table says, and what. A row that is named here although it makes no
+//! difference fails, so that reasons do not rot.
+//!
+//! Nearly all of it is leniency: both pass on what two servers may read in two ways, which is how requests are
+//! smuggled, or answer with another status. The rest are things that they do not do.
 
 /// A reason, and the rows it is a reason for.
 pub type Reason = (&'static str, &'static [&'static str]);
@@ -195,6 +198,10 @@ pub const HAPROXY: &[Reason] = &[
         ],
     ),
     ("relays as many interim answers as there are", &["malformed::interim answers without end"]),
+    (
+        "refuses a WebSocket without a key",
+        &["connections::an upgrade in 1.0", "connections::an upgrade to one of several"],
+    ),
 ];
 
 /// nginx 1.22 …

@@ -8,7 +8,7 @@ fn ok(connection: &str) -> String {
 }
 
 pub fn rows() -> Vec<Row> {
-    [lasting(), pipelined(), hop_by_hop(), waiting()].concat()
+    [lasting(), pipelined(), hop_by_hop(), waiting(), upgrades()].concat()
 }
 
 fn lasting() -> Vec<Row> {
@@ -87,7 +87,7 @@ fn hop_by_hop() -> Vec<Row> {
         ),
         passes(
             "fields that are for one hop anyway",
-            get("TE: trailers\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\n"),
+            get("TE: gzip\r\nKeep-Alive: 5\r\nProxy-Connection: x\r\nUpgrade: h2c\r\n"),
             get(""),
         ),
         passes("a host that connection names", get("Connection: Host\r\n"), get("")),
@@ -125,5 +125,42 @@ fn waiting() -> Vec<Row> {
             .server(format!("HTTP/1.1 100 Continue\r\n\r\n{OK}"))
             .tells(format!("HTTP/1.1 100 Continue\r\n\r\n{OK}")),
         unchanged("an expectation of another kind", get("Expect: miracles\r\n")),
+    ]
+}
+
+/// Only a WebSocket is let through, and the server has to agree before anything else is.
+fn upgrades() -> Vec<Row> {
+    let wish =
+        get("Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n");
+    let refusal = "HTTP/1.1 426 Upgrade Required\r\nContent-Length: 2\r\n\r\nno";
+    let consent = "HTTP/1.1 101 Switching Protocols\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n\x01hello";
+    let without = |name, fields: &str, rest: &str| passes(name, get(&format!("{fields}X: y\r\n")), get(rest));
+    vec![
+        unchanged("a websocket", &wish).server(consent).server_closes().tells(consent).closed(),
+        unchanged("a websocket that is refused", &wish).server(refusal).tells(refusal),
+        unchanged("a request behind a websocket that is refused", wish.clone() + &get(""))
+            .server(refusal)
+            .tells(format!("{refusal}{OK}")),
+        unchanged("a websocket that is answered otherwise", &wish),
+        without("an upgrade that connection does not name", "Upgrade: websocket\r\n", "X: y\r\n"),
+        without(
+            "an upgrade to one of several",
+            "Connection: Upgrade\r\nUpgrade: websocket, h2c\r\n",
+            "X: y\r\n",
+        ),
+        without("two upgrades", "Connection: Upgrade\r\nUpgrade: websocket\r\nUpgrade: h2c\r\n", "X: y\r\n"),
+        without("an upgrade to tls", "Connection: Upgrade\r\nUpgrade: TLS/1.0\r\n", "X: y\r\n"),
+        passes(
+            "an upgrade with a body",
+            post("Connection: Upgrade\r\nUpgrade: websocket\r\nContent-Length: 5\r\n", "hello"),
+            post("Content-Length: 5\r\n", "hello"),
+        ),
+        passes(
+            "an upgrade in 1.0",
+            "GET / HTTP/1.0\r\nHost: a\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
+            get(""),
+        )
+        .tells(ok("close"))
+        .closed(),
     ]
 }

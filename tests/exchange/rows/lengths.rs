@@ -167,7 +167,11 @@ fn codings() -> Vec<Row> {
             400,
             CODING,
         ),
-        passes("a coding that only the sender accepts", get("TE: trailers, chunked\r\n"), get("")),
+        passes(
+            "a coding that only the sender accepts",
+            get("TE: trailers, chunked\r\n"),
+            get("TE: trailers\r\nConnection: TE\r\n"),
+        ),
         unchanged("a name that is not quite a coding", get("Transfer_Encoding: chunked\r\n")),
         unchanged("another name that is not quite a coding", get("X-Transfer-Encoding: chunked\r\n")),
     ]
