@@ -11,9 +11,9 @@ mod exchange;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use exchange::row::Row;
-use exchange::rows;
 use exchange::stage::Stage;
 use exchange::subject::Kind;
+use exchange::{clients, rows};
 use libtest_mimic::{Arguments, Trial};
 
 /// Rows up to this many bytes are also played once for every place in which they can be cut in two.
@@ -21,7 +21,7 @@ const SHORT: usize = 64;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let mut trials = Vec::new();
+    let mut trials = clients::trials();
     let mut casts = Vec::new();
     for kind in Kind::ALL {
         let cast = Arc::new(Cast::new(kind));

@@ -1,5 +1,5 @@
 //! Where the other two do something else than the table says, and what. A row that is named here although it makes no
-//! difference fails, so that reasons do not rot.
+//! difference fails, so that reasons do not rot, unless the reason is that it happens sometimes.
 //!
 //! Nearly all of it is leniency: both pass on what two servers may read in two ways, which is how requests are
 //! smuggled, or answer with another status. The rest are things that they do not do.
@@ -66,7 +66,7 @@ pub const HAPROXY: &[Reason] = &[
         ],
     ),
     (
-        "does not check trailers",
+        "sometimes passes a body on before it has seen that its trailers are wrong",
         &["chunks::a trailer that starts with a space", "chunks::a trailer with a space before its colon"],
     ),
     (
@@ -201,6 +201,10 @@ pub const HAPROXY: &[Reason] = &[
     (
         "refuses a WebSocket without a key",
         &["connections::an upgrade in 1.0", "connections::an upgrade to one of several"],
+    ),
+    (
+        "says 100 itself, since it is told here to wait for bodies",
+        &["connections::a client that would have waited"],
     ),
 ];
 

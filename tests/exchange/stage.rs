@@ -99,7 +99,7 @@ impl Stage {
         let (theirs, ours) = (Meaning::of(&at_server, &at_client, row.answer_to()), row.meaning());
         match reason {
             None => assert_eq!(theirs, ours, "theirs, ours"),
-            Some(reason) if theirs == ours => {
+            Some(reason) if theirs == ours && !reason.starts_with("sometimes ") => {
                 assert!(!self.is_known, "it does the same, so this is wrong: {reason}");
             }
             Some(_) => {}

@@ -188,7 +188,7 @@ fn program(kind: Kind) -> Command {
     Command::new(find_program(kind.name()).expect("looked for before"))
 }
 
-/// As strict as it comes; connections to the server are not kept, so that every row finds the same.
+/// Connections to the server are not kept, and a request waits for its body, so that a row always ends the same way.
 fn haproxy(folder: &Path, origin: SocketAddr) -> String {
     format!(
         "global
@@ -201,6 +201,7 @@ defaults
     timeout http-request 1s
     retries 0
     option http-server-close
+    option http-buffer-request
 listen table
     bind unix@{}/front.sock
     server s1 {origin}

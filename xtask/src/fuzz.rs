@@ -84,7 +84,7 @@ fn build_targets() -> Result<Vec<Artifact>> {
     let mut cargo = build::cargo();
     cargo.env("RUSTFLAGS", COVERAGE);
     // With a target named, the flags are for it alone: build scripts and macros are not what is tested.
-    cargo.args(["build", "--release", "--locked", "--manifest-path", &manifest, "--target", &host]);
+    cargo.args(["build", "--release", "--manifest-path", &manifest, "--target", &host]);
     cargo.arg("--target-dir").arg(output);
     let mut made = build::artifacts_of(cargo)?;
     made.retain(|made| made.kind == "bin");
