@@ -603,6 +603,16 @@ mod tests {
     }
 
     #[test]
+    fn a_version_that_is_cut_is_no_fault_before_its_end() {
+        for part in ["GET / HTTP/", "GET / HTTP/2", "GET / HTTP/0.", "PRI * HTTP/2.0"] {
+            assert_eq!(fault(part), None, "{part}");
+            assert_eq!(fault(&format!("{part}x\r\n")), Some(Fault::Syntax), "{part}x");
+        }
+        assert_eq!(fault("GET / HTTP/2.0\r\n"), Some(Fault::Version));
+        assert_eq!(fault("GET / HTCPCP"), Some(Fault::Syntax));
+    }
+
+    #[test]
     fn limits_have_statuses_of_their_own() {
         let head = |fields: &str| format!("GET / HTTP/1.1\r\nHost: a\r\n{fields}\r\n");
         assert_eq!(fault(&head(&"X: y\r\n".repeat(99))), None);
