@@ -72,3 +72,4 @@ target!(request_head);
 target!(response_head);
 target!(chunked);
 target!(cookie);
+target!(proxy_header);

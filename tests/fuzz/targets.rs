@@ -7,6 +7,7 @@
 //! | [`response_head`] | what a server sends |
 //! | [`chunked`] | a chunked body |
 //! | [`cookie`] | a Cookie or Set-Cookie header |
+//! | [`proxy_header`] | what a trusted peer sends first |
 
 use balancer::config::Limits;
 use balancer::http::body::{Body, Framing};
@@ -16,6 +17,7 @@ use balancer::http::response::{Connection, SetCookie};
 use balancer::http::scan::Scan;
 use balancer::http::{request, response};
 use balancer::persist::cookie as crumbs;
+use balancer::proxy_protocol::{self, Version};
 
 /// The cookie that is the balancer's.
 const OURS: &str = "SRV";
@@ -104,11 +106,28 @@ pub fn cookie(input: &[u8]) {
     assert_eq!(twice, without, "taken out once and for all");
 }
 
+/// A PROXY header: more bytes never change an answer, and what it says can be said again in either version.
+pub fn proxy_header(input: &[u8]) {
+    let whole = proxy_protocol::parse(input);
+    let in_pieces = (0..=input.len()).map(|end| proxy_protocol::parse(&input[..end]));
+    let in_pieces = in_pieces.into_iter().find(|outcome| !matches!(outcome, Ok(None))).unwrap_or(Ok(None));
+    assert_eq!(in_pieces, whole, "in pieces");
+    let Ok(Some((header, length))) = whole else { return };
+    assert!(length <= input.len() && length <= proxy_protocol::LIMIT);
+    for version in [Version::V1, Version::V2] {
+        let mut sent = Vec::new();
+        proxy_protocol::write(&mut sent, version, header);
+        assert_eq!(proxy_protocol::parse(&sent), Ok(Some((header, sent.len()))), "sent on as {version:?}");
+    }
+}
+
 fn read_request(bytes: &[u8]) -> Result<Option<Accepted>, Fault> {
     let mut slots = Slots::default();
     let Some(request) = request::parse(bytes, &mut slots, &Limits::default())? else { return Ok(None) };
     let mut sent = Vec::new();
-    request.write(&mut sent, &request::Rewrite { without_cookie: Some(OURS), default_host: "192.0.2.1:80" });
+    let rewrite =
+        request::Rewrite { without_cookie: Some(OURS), default_host: "192.0.2.1:80", forwarded: None };
+    request.write(&mut sent, &rewrite);
     Ok(Some((request.head_length, request.framing, sent)))
 }
 
