@@ -163,11 +163,15 @@ impl Session {
 
     /// The data path.
     async fn next_request(&mut self) -> Next {
-        let mut incoming = match self.read_head().await {
-            Ok(Some(incoming)) => incoming,
-            Ok(None) => return Next::Close,
-            Err(failure) => return self.refuse(failure).await,
-        };
+        match self.read_head().await {
+            // In a place of its own, which a client that is idle does not have: that halves what it costs.
+            Ok(Some(incoming)) => Box::pin(self.answer(incoming)).await,
+            Ok(None) => Next::Close,
+            Err(failure) => self.refuse(failure).await,
+        }
+    }
+
+    async fn answer(&mut self, mut incoming: Incoming) -> Next {
         let (next, outcome) = match self.exchange(&mut incoming).await {
             // Only one that was asked for comes as far as this.
             Ok((upstream, outgoing)) if outgoing.status == 101 => {
