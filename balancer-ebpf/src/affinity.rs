@@ -57,6 +57,13 @@ impl Affinity {
         Self(self.0 | (from.0 & (MARK_MASK << AMBIGUOUS)))
     }
 
+    /// The same entry for the same server under another id: from a table of another registry.
+    #[inline(always)]
+    pub const fn renamed(self, server: u16, generation: u8) -> Self {
+        const NAME: u64 = 0xff_ffff << ID;
+        Self((self.0 & !NAME) | (Self::new(server, generation, 0).0 & NAME))
+    }
+
     /// Expiry in seconds of `CLOCK_BOOTTIME`.
     #[inline(always)]
     pub const fn expiry(self) -> u32 {

@@ -20,4 +20,4 @@ mod writer;
 
 pub use queue::Sender;
 pub use record::{Record, write_connection, write_no_request, write_request};
-pub use writer::AccessLog;
+pub use writer::{AccessLog, Opened};

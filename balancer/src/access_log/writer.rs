@@ -2,7 +2,7 @@
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, fchown};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -11,11 +11,46 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::queue::{Orders, Queue, Sender};
-use crate::config::{AccessLogConfig, LogFormat, LogTarget};
+use crate::config::{AccessLogConfig, LogFormat, LogTarget, Owner};
 use crate::log;
 
 /// Pause of the writer after a batch, so that a busy service is written in large pieces and a quiet one promptly.
 const BATCH_PAUSE: Duration = Duration::from_millis(5);
+
+/// The log's target, open; the thread is missing still. Threads are not started before privileges are given up.
+pub struct Opened {
+    sink: Sink,
+    format: LogFormat,
+}
+
+impl Opened {
+    /// Opens the target; a file that is made here is `owner`'s. One that was there stays whose it is: a link could lead
+    /// to it.
+    ///
+    /// # Errors
+    /// When the file cannot be opened.
+    pub fn new(config: &AccessLogConfig, owner: Option<&Owner>) -> io::Result<Self> {
+        if let (LogTarget::File(path), Some(owner)) = (&config.target, owner)
+            && let Ok(file) = OpenOptions::new().append(true).create_new(true).open(path)
+        {
+            fchown(&file, Some(owner.uid), Some(owner.gid))?;
+        }
+        Ok(Self { sink: Sink::open(&config.target)?, format: config.format })
+    }
+
+    /// Starts the thread.
+    ///
+    /// # Errors
+    /// When there can be no further thread.
+    pub fn start(self) -> io::Result<AccessLog> {
+        let Self { sink, format } = self;
+        let queue = Arc::<Queue>::default();
+        let theirs = Arc::clone(&queue);
+        let writer =
+            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
+        Ok(AccessLog { queue, format, writer: Some(writer) })
+    }
+}
 
 /// The log and its thread. Dropping it writes what is left.
 #[derive(Debug)]
@@ -31,12 +66,7 @@ impl AccessLog {
     /// # Errors
     /// When the file cannot be opened or the thread cannot be started.
     pub fn open(config: &AccessLogConfig) -> io::Result<Self> {
-        let sink = Sink::open(&config.target)?;
-        let queue = Arc::<Queue>::default();
-        let theirs = Arc::clone(&queue);
-        let writer =
-            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
-        Ok(Self { queue, format: config.format, writer: Some(writer) })
+        Opened::new(config, None)?.start()
     }
 
     /// An end for a worker.

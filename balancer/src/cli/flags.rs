@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{ArgAction, Args, ValueEnum};
 
 use super::settings::{Origin, Settings};
-use super::units::{count, duration, duration_or_zero, number, on_off, size, switch};
+use super::units::{count, duration, duration_or_zero, number, on_off, permissions, size, switch};
 use crate::http::fields::MAX_HEADERS;
 
 /// Everything that `run` and `check` take.
@@ -228,6 +228,9 @@ pub(crate) struct ProcessArgs {
     /// The admin socket [default: /run/balancer/NAME.sock for root, else under XDG_RUNTIME_DIR]
     #[arg(long, value_name = "PATH")]
     pub(crate) admin: Option<PathBuf>,
+    /// Who may talk to the admin socket, as permissions of its file
+    #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = permissions)]
+    pub(crate) admin_mode: u32,
     /// Threads that serve clients [default: the cores available]
     #[arg(long, value_name = "N", value_parser = number(1..=256))]
     pub(crate) workers: Option<u32>,
@@ -240,6 +243,15 @@ pub(crate) struct ProcessArgs {
     /// How long requests may take to finish after TERM or INT; a second signal ends it at once
     #[arg(long, value_name = "T", default_value = "30s", value_parser = duration_or_zero)]
     pub(crate) drain_timeout: Duration,
+    /// Take sockets, tables and the role over from the instance that holds the admin socket; without one, just start
+    #[arg(long, value_parser = switch)]
+    pub(crate) takeover: bool,
+    /// User to become once everything is open; needs root
+    #[arg(long, value_name = "NAME")]
+    pub(crate) user: Option<String>,
+    /// Group to become [default: that of --user]
+    #[arg(long, value_name = "NAME")]
+    pub(crate) group: Option<String>,
 }
 
 /// `--name` unless given.

@@ -79,6 +79,16 @@ pub(crate) fn switch(text: &str) -> Result<bool, String> {
     }
 }
 
+/// Permissions of a file as `chmod` takes them. The owner's are needed by the balancer's own client commands.
+pub(crate) fn permissions(text: &str) -> Result<u32, String> {
+    let digits = text.len() <= 4 && text.bytes().all(|digit| digit.is_ascii_digit());
+    let mode = if digits { u32::from_str_radix(text, 8).ok() } else { None };
+    match mode {
+        Some(mode) if mode & !0o666 == 0 && mode & 0o600 == 0o600 => Ok(mode),
+        _ => Err("is not a mode for a socket; write 0600, 0660 or 0666".into()),
+    }
+}
+
 fn scaled(text: &str, kilo: u64, kind: &str, examples: &str) -> Result<u64, String> {
     let wrong = || format!("is not {kind}; write for example {examples}");
     let (number, unit) = split(text).ok_or_else(wrong)?;
@@ -149,6 +159,14 @@ mod tests {
             }
         }
         assert_eq!(duration_or_zero("0s"), Ok(Duration::ZERO));
+    }
+
+    #[test]
+    fn permissions_are_octal_and_leave_the_owner_in() {
+        assert_eq!((permissions("0600"), permissions("660")), (Ok(0o600), Ok(0o660)));
+        for text in ["", "0", "0700", "060", "1666", "0o600", "-600", "999", "00600"] {
+            assert!(permissions(text).is_err(), "{text}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ pub mod fast_path;
 mod host;
 mod identity;
 mod options;
+mod owner;
 mod persistence;
 mod plan;
 mod servers;
@@ -25,6 +26,7 @@ use crate::proxy_protocol;
 
 pub use check::Statuses;
 pub use host::Host;
+pub use owner::Owner;
 pub use plan::Plan;
 
 /// A validated service.
@@ -48,6 +50,8 @@ pub struct Config {
     pub check: Option<CheckConfig>,
     /// `--admin`.
     pub admin: PathBuf,
+    /// `--admin-mode`: permissions of the admin socket.
+    pub admin_mode: u32,
     /// `--workers`, at least 1.
     pub workers: usize,
     /// `--access-log`, `--log-format`.
@@ -64,6 +68,10 @@ pub struct Config {
     pub max_connections: Option<u32>,
     /// `--drain-timeout`.
     pub drain_timeout: Duration,
+    /// `--takeover`.
+    pub takeover: bool,
+    /// `--user`, `--group`: whom the process becomes before it serves; `None`: it stays who it is.
+    pub owner: Option<Owner>,
 }
 
 /// `--mode`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::options::Value;
 use super::{
     AccessLogConfig, Balance, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig, Timeouts,
-    address, check, fast_path, identity, persistence, servers, tcp,
+    address, check, fast_path, identity, owner, persistence, servers, tcp,
 };
 use crate::cli::Stop;
 use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
@@ -59,6 +59,14 @@ impl Plan {
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
+        let owner = owner::owner(process.user.as_deref(), process.group.as_deref(), host)?;
+        if owner.is_some() && args.datapath.detach_on_stop {
+            return Err(Stop::Usage(
+                "--detach-on-stop needs root to the end, which --user gives up; leave one of them out, and run \
+                 `balancer detach` as root after the stop"
+                    .into(),
+            ));
+        }
         let config = Config {
             name: service.name.clone(),
             mode,
@@ -69,6 +77,7 @@ impl Plan {
             balance,
             check,
             admin,
+            admin_mode: process.admin_mode,
             workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
             access_log,
             datapath,
@@ -84,6 +93,8 @@ impl Plan {
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
             max_connections: limits.max_connections,
             drain_timeout: process.drain_timeout,
+            takeover: process.takeover,
+            owner,
         };
         let warnings = warnings(&config, &settings);
         Ok(Self { config, warnings, settings })

@@ -42,6 +42,14 @@ fn what_every_service_needs() {
 }
 
 #[test]
+fn a_process_that_gives_up_root_cannot_take_the_program_off_at_the_end() {
+    let message = refused_beside("--persist source --xdp eth0 --user nobody --detach-on-stop");
+    assert!(message.contains("--detach-on-stop") && message.contains("--user"), "{message}");
+    let owner = plan("--user nobody").config.owner.expect("a change");
+    assert_eq!(owner.name, "nobody");
+}
+
+#[test]
 fn a_minimal_service_has_the_documented_defaults() {
     let Plan { config, warnings, .. } = plan("");
     assert_eq!(config.name, "balancer");
@@ -51,6 +59,7 @@ fn a_minimal_service_has_the_documented_defaults() {
     assert_eq!((config.workers, config.retry.retries, config.retry.redispatch), (4, 3, true));
     assert_eq!((&config.timeouts, &config.limits), (&Timeouts::default(), &Limits::default()));
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
+    assert_eq!((config.admin_mode, config.takeover, config.owner), (0o600, false, None));
     let check = config.check.expect("tcp");
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((check.rise, check.fall), (2, 3));
