@@ -1,21 +1,27 @@
-//! One process per name: a lock beside the admin socket, held for as long as the process lives.
+//! One process per name: a lock beside the admin socket, held for as long as the process lives, and passed on by a hot
+//! restart.
+//!
+//! A lock of this kind belongs to the open file, which several descriptors in several processes can stand for; it is free
+//! when the last of them is closed. So a successor is given the descriptor, and there is no moment without the lock. For
+//! the same reason nothing here ever unlocks: that would take the lock from the other process, too.
 
-use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions, TryLockError};
 use std::io::{self, Read, Seek, Write};
-use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt, fchown};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
-use nix::errno::Errno;
-use nix::fcntl::{Flock, FlockArg};
 
+use crate::config::Owner;
 use crate::log::reason;
 
 /// The right to be the instance of a name. The kernel takes it back when the process ends, however it ends.
 #[derive(Debug)]
 pub struct Instance {
     path: PathBuf,
-    _lock: Flock<File>,
+    lock: File,
+    /// No other process shares the lock: the file is removed when this is dropped.
+    is_sole: bool,
 }
 
 impl Instance {
@@ -34,27 +40,72 @@ impl Instance {
             let file = open(&path).map_err(|error| {
                 anyhow::anyhow!("--admin: cannot open {}: {}", path.display(), reason(&error))
             })?;
-            let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(lock) => lock,
-                Err((mut file, Errno::EWOULDBLOCK)) => bail!(
+            let mut lock = file;
+            match lock.try_lock() {
+                Ok(()) => {}
+                Err(TryLockError::WouldBlock) => bail!(
                     "an instance named \"{name}\" is already running ({}); stop it or choose another --name",
-                    holder(&mut file, admin)
+                    holder(&mut lock, admin)
                 ),
-                Err((_, error)) => bail!("cannot lock {}: {}", path.display(), error.desc()),
-            };
+                Err(TryLockError::Error(error)) => {
+                    bail!("cannot lock {}: {}", path.display(), reason(&error))
+                }
+            }
             // Whoever had it may have removed the file between our opening and our locking it.
             if is_still_at(&lock, &path) {
                 write_holder(&mut lock, admin).with_context(|| format!("cannot write {}", path.display()))?;
-                return Ok(Self { path, _lock: lock });
+                return Ok(Self { path, lock, is_sole: true });
             }
         }
+    }
+
+    /// Takes part in the claim of a predecessor, who has passed `lock` on and still serves.
+    ///
+    /// # Errors
+    /// As for [`Self::claim`], which is what happens when somebody has removed the predecessor's file.
+    pub fn share(name: &str, admin: &Path, lock: File) -> anyhow::Result<Self> {
+        let path = lock_path(name, admin);
+        if is_still_at(&lock, &path) && lock.try_lock().is_ok() {
+            return Ok(Self { path, lock, is_sole: false });
+        }
+        Self::claim(name, admin)
+    }
+
+    /// The predecessor has let go.
+    pub fn inherit(&mut self, admin: &Path) {
+        self.is_sole = true;
+        // Only shown to whoever tries to start another one.
+        let _ = write_holder(&mut self.lock, admin);
+    }
+
+    /// A successor has it: the file stays.
+    pub fn give_up(mut self) {
+        self.is_sole = false;
+    }
+
+    /// Another descriptor of the lock, to pass on.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<File> {
+        self.lock.try_clone()
+    }
+
+    /// The file is to be that user's.
+    ///
+    /// # Errors
+    /// When the process may not do that.
+    pub fn give_to(&self, owner: &Owner) -> io::Result<()> {
+        fchown(&self.lock, Some(owner.uid), Some(owner.gid))
     }
 }
 
 impl Drop for Instance {
     fn drop(&mut self) {
         // While it is still locked, so that nobody else's is removed.
-        let _ = fs::remove_file(&self.path);
+        if self.is_sole {
+            let _ = fs::remove_file(&self.path);
+        }
     }
 }
 
@@ -118,6 +169,25 @@ mod tests {
         drop(first);
         assert!(!directory.path().join("deep/er/web.lock").exists());
         let _again = Instance::claim("web", &admin).expect("free again");
+    }
+
+    #[test]
+    fn a_shared_claim_is_held_until_both_have_let_go_and_removed_by_the_heir_alone() {
+        let directory = tempfile::tempdir().expect("directory");
+        let admin = directory.path().join("web.sock");
+        let first = Instance::claim("web", &admin).expect("free");
+        let share = || Instance::share("web", &admin, first.descriptor().expect("one more")).expect("shared");
+        drop(share());
+        assert!(
+            Instance::claim("web", &admin).is_err(),
+            "a successor that failed has left the lock as it was"
+        );
+        let mut second = share();
+        first.give_up();
+        assert!(Instance::claim("web", &admin).is_err(), "the successor holds it");
+        second.inherit(&admin);
+        drop(second);
+        assert_eq!(fs::read_dir(directory.path()).expect("readable").count(), 0);
     }
 
     #[test]

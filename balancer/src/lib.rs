@@ -26,6 +26,7 @@
 //! | [`run`] | the life of the daemon: start, serve, drain |
 //! | [`check`] | what would happen, without doing it |
 //! | [`instance`], [`listen`] | one process per name; its listening sockets |
+//! | [`takeover`], [`privileges`] | hot restart: one process takes over from another; giving up root |
 //! | [`clock`] | boot time and wall clock |
 
 pub mod access_log;
@@ -43,9 +44,11 @@ pub mod instance;
 pub mod listen;
 pub mod log;
 pub mod persist;
+pub mod privileges;
 pub mod proxy;
 pub mod proxy_protocol;
 pub mod run;
 pub mod server;
 pub mod service;
 pub mod table;
+pub mod takeover;

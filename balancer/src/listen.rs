@@ -5,6 +5,9 @@
 //! to listening without it, which fails if anybody listens there, whatever options they have set; only then is it
 //! switched on for the others to join. That order is what makes the check free of races: the kernel looks for
 //! conflicts again when a socket starts to listen.
+//!
+//! A successor gets the sockets of its predecessor as they are, with whoever waits in their queues. All of them are used,
+//! whatever the number of workers: the kernel goes on sending connections to each.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -12,7 +15,7 @@ use std::net::{SocketAddr, TcpListener};
 use anyhow::anyhow;
 use nix::errno::Errno;
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use socket2::{Domain, Protocol, Socket, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::log::reason;
 
@@ -28,18 +31,31 @@ pub struct Bound {
     pub workers: Vec<Vec<TcpListener>>,
 }
 
-/// Listens on every address, once for each worker.
+/// A socket that a predecessor has passed on.
+#[derive(Debug)]
+pub struct Passed {
+    /// What it was asked for, perhaps with port 0.
+    pub asked: SocketAddr,
+    /// The socket.
+    pub listener: TcpListener,
+}
+
+/// Listens on every address, once for each worker. What `passed` has of an address is used, all of it.
 ///
 /// # Errors
 /// An address is in use, is not this host's, or needs a privilege: one line that names it.
-pub fn bind(addresses: &[SocketAddr], workers: usize) -> anyhow::Result<Bound> {
+pub fn bind(addresses: &[SocketAddr], workers: usize, mut passed: Vec<Passed>) -> anyhow::Result<Bound> {
     let mut bound = Bound { addresses: Vec::new(), workers: (0..workers).map(|_| Vec::new()).collect() };
     for &address in addresses {
-        let sockets =
-            bind_one(address, workers).map_err(|error| anyhow!("--listen {address}: {}", explain(&error)))?;
+        let is_it = |passed: &mut Passed| {
+            passed.asked == address || passed.listener.local_addr().is_ok_and(|at| at == address)
+        };
+        let known: Vec<_> = passed.extract_if(.., is_it).map(|passed| passed.listener).collect();
+        let sockets = if known.is_empty() { bind_one(address, workers) } else { add_to(known, workers) };
+        let sockets = sockets.map_err(|error| anyhow!("--listen {address}: {}", explain(&error)))?;
         bound.addresses.push(sockets[0].local_addr()?);
-        for (worker, socket) in bound.workers.iter_mut().zip(sockets) {
-            worker.push(socket);
+        for (number, socket) in sockets.into_iter().enumerate() {
+            bound.workers[number % workers].push(socket);
         }
     }
     Ok(bound)
@@ -64,13 +80,40 @@ fn bind_one(address: SocketAddr, count: usize) -> io::Result<Vec<TcpListener>> {
     let address = first.local_addr()?;
     let mut sockets = vec![first];
     while sockets.len() < count {
-        let next = socket(address)?;
-        next.set_reuse_port(true)?;
-        next.bind(&address.into())?;
-        next.listen(BACKLOG)?;
-        sockets.push(next.into());
+        let next = join(address)?;
+        start(&next)?;
+        sockets.push(next);
     }
     Ok(sockets)
+}
+
+/// One more socket beside ours, not listening yet.
+fn join(address: SocketAddr) -> io::Result<TcpListener> {
+    let next = socket(address)?;
+    next.set_reuse_port(true)?;
+    next.bind(&address.into())?;
+    Ok(next.into())
+}
+
+/// Lets clients in, where they are not yet. For whoever is about to accept them: one more socket of an address gets its
+/// share of the clients from this moment, and takes them with it when it is closed.
+///
+/// # Errors
+/// When the kernel refuses.
+pub fn start(listener: &TcpListener) -> io::Result<()> {
+    SockRef::from(listener).listen(BACKLOG)
+}
+
+/// At least `count` of them; those that are added do not listen before [`start`], as the predecessor is serving still.
+/// Whoever may not bind beside them, for the lack of a privilege or as another user than the
+/// first one, lets several workers accept from one.
+fn add_to(mut known: Vec<TcpListener>, count: usize) -> io::Result<Vec<TcpListener>> {
+    let (address, passed) = (known[0].local_addr()?, known.len());
+    while known.len() < count {
+        let next = join(address).or_else(|_| known[known.len() % passed].try_clone())?;
+        known.push(next);
+    }
+    Ok(known)
 }
 
 fn socket(address: SocketAddr) -> io::Result<Socket> {
@@ -112,7 +155,7 @@ mod tests {
 
     #[test]
     fn every_worker_gets_connections() {
-        let bound = bind(&[local(0)], 3).expect("bound");
+        let bound = bind(&[local(0)], 3, vec![]).expect("bound");
         let address = bound.addresses[0];
         let _clients: Vec<_> = (0..200).map(|_| TcpStream::connect(address).expect("connected")).collect();
         let (mut accepted, mut busy, deadline) = (0, HashSet::new(), Instant::now() + Duration::from_secs(5));
@@ -130,13 +173,13 @@ mod tests {
     #[test]
     fn a_second_balancer_is_refused_although_both_share_ports_among_workers() {
         for workers in [1, 4] {
-            let bound = bind(&[local(0)], workers).expect("bound");
-            let refused = bind(&bound.addresses, workers).expect_err("taken").to_string();
+            let bound = bind(&[local(0)], workers, vec![]).expect("bound");
+            let refused = bind(&bound.addresses, workers, vec![]).expect_err("taken").to_string();
             let expected = format!("--listen {}: address in use by another process", bound.addresses[0]);
             assert!(refused.starts_with(&expected), "{refused}");
             // Also where the second one would listen on every address.
             let any = SocketAddr::from(([0, 0, 0, 0], bound.addresses[0].port()));
-            assert!(bind(&[any], workers).is_err());
+            assert!(bind(&[any], workers, vec![]).is_err());
         }
     }
 
@@ -159,23 +202,62 @@ mod tests {
         stranger.bind(&local(0).into()).expect("bound");
         stranger.listen(1).expect("listening");
         let address = stranger.local_addr().ok().and_then(|address| address.as_socket()).expect("address");
-        assert!(bind(&[address], 2).is_err());
+        assert!(bind(&[address], 2, vec![]).is_err());
     }
 
     #[test]
     fn an_address_can_be_taken_again_at_once() {
-        let bound = bind(&[local(0)], 2).expect("bound");
+        let bound = bind(&[local(0)], 2, vec![]).expect("bound");
         let addresses = bound.addresses.clone();
         let client = TcpStream::connect(addresses[0]).expect("connected");
         drop(bound);
         drop(client);
-        assert!(bind(&addresses, 2).is_ok());
+        assert!(bind(&addresses, 2, vec![]).is_ok());
+    }
+
+    /// As a successor gets them.
+    fn pass(bound: &Bound, asked: SocketAddr) -> Vec<Passed> {
+        let all = bound.workers.iter().flatten();
+        all.map(|socket| Passed { asked, listener: socket.try_clone().expect("a descriptor") }).collect()
+    }
+
+    #[test]
+    fn passed_sockets_are_all_accepted_from_whatever_the_number_of_workers() {
+        for (before, after) in [(1, 4), (4, 1), (3, 2), (2, 2)] {
+            let bound = bind(&[local(0)], before, vec![]).expect("bound");
+            let queued: Vec<_> =
+                (0..40).map(|_| TcpStream::connect(bound.addresses[0]).expect("connected")).collect();
+            // Port 0 means the port that it has become.
+            let taken = bind(&[local(0)], after, pass(&bound, local(0))).expect("taken");
+            assert_eq!(taken.addresses, bound.addresses);
+            drop(bound);
+            taken.workers.iter().flatten().for_each(|socket| start(socket).expect("listening"));
+            assert_eq!(taken.workers.len(), after);
+            assert!(taken.workers.iter().all(|listeners| !listeners.is_empty()), "an idle worker");
+            let sockets: Vec<_> = taken.workers.iter().flatten().collect();
+            assert_eq!(sockets.len(), before.max(after));
+            let (mut accepted, deadline) = (0, Instant::now() + Duration::from_secs(5));
+            while accepted < queued.len() && Instant::now() < deadline {
+                accepted += sockets.iter().filter(|socket| socket.accept().is_ok()).count();
+            }
+            assert_eq!(accepted, queued.len(), "{before} -> {after}");
+        }
+    }
+
+    #[test]
+    fn a_passed_socket_of_an_address_that_is_not_asked_for_is_not_used() {
+        let bound = bind(&[local(0)], 1, vec![]).expect("bound");
+        let passed = pass(&bound, local(0));
+        let other = SocketAddr::from(([127, 0, 0, 2], 0));
+        let taken = bind(&[other], 1, passed).expect("bound");
+        assert_eq!(taken.addresses[0].ip(), other.ip());
     }
 
     #[test]
     fn an_address_of_another_host_is_told() {
-        let refused =
-            bind(&["192.0.2.77:8080".parse().expect("address")], 1).expect_err("not ours").to_string();
+        let refused = bind(&["192.0.2.77:8080".parse().expect("address")], 1, vec![])
+            .expect_err("not ours")
+            .to_string();
         assert!(refused.contains("no interface of this host has the address"), "{refused}");
     }
 }

@@ -8,6 +8,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use serde::{Deserialize, Serialize};
 
 /// What a server may be used for now: the operator's wish and the health check taken together.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -40,7 +41,7 @@ impl State {
 }
 
 /// The operator's wish, kept across restarts in the registry.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Operator {
     /// No wish: health decides.
@@ -78,7 +79,7 @@ impl Operator {
 }
 
 /// What the health checks say.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[repr(u8)]
 pub enum Health {
     /// Not checked yet, or checks are off: usable.
@@ -175,6 +176,13 @@ impl Server {
     /// Its share of what is balanced, against the other servers' weights.
     pub fn weight(&self) -> u32 {
         self.weight.load(Ordering::Relaxed)
+    }
+
+    /// Starts with what the checks of an earlier process have found.
+    #[must_use]
+    pub fn with_health(self, health: Health) -> Self {
+        self.health.store(health as u8, Ordering::Relaxed);
+        self
     }
 
     /// The operator's wish.
@@ -291,6 +299,11 @@ impl Servers {
             self.publish(index);
         }
         changed
+    }
+
+    /// Publishes all of them again: somebody else may have written over it.
+    pub fn publish_all(&self) {
+        (0..self.list.len()).for_each(|index| self.publish(index));
     }
 
     fn publish(&self, index: usize) {

@@ -13,7 +13,7 @@ use balancer::config::{
     ServerConfig, Timeouts,
 };
 use balancer::persist::{CookieMethod, List, Method, SourceMethod};
-use balancer::proxy::{Snapshot, Stats, Worker};
+use balancer::proxy::{Order, Snapshot, Stats, Worker};
 use balancer::server::{Identity, Server, Servers};
 use balancer::service::Service;
 use balancer::table::memory::Memory;
@@ -152,7 +152,7 @@ impl Builder {
             .source()
             .map(|source| Table::new(Box::new(Memory::new(source.size)), source.timeout));
         let log = AccessLog::open(service.config.access_log.as_ref().expect("a log")).expect("log");
-        let (stop, shutdown) = watch::channel(false);
+        let (stop, order) = watch::channel(Order::Serve);
         let stats = Arc::<Stats>::default();
         let worker = Worker {
             service: Arc::clone(&service),
@@ -160,7 +160,7 @@ impl Builder {
             listeners: vec![listener],
             log: Some(log.sender()),
             stats: Arc::clone(&stats),
-            shutdown,
+            order,
         };
         let thread = Some(thread::spawn(move || worker.run().expect("worker")));
         Balancer { address, service, table, stats, stop, thread, log_path, _log: log, _folder: folder }
@@ -188,6 +188,9 @@ impl Builder {
             limits: Limits::default(),
             max_connections: self.max_connections,
             drain_timeout: Duration::from_secs(5),
+            admin_mode: 0o600,
+            takeover: false,
+            owner: None,
         }
     }
 }
@@ -197,7 +200,7 @@ pub struct Balancer {
     pub service: Arc<Service>,
     table: Option<Table>,
     stats: Arc<Stats>,
-    stop: watch::Sender<bool>,
+    stop: watch::Sender<Order>,
     thread: Option<JoinHandle<()>>,
     log_path: PathBuf,
     _log: AccessLog,
@@ -238,7 +241,12 @@ impl Balancer {
     }
 
     pub fn drain(&self) {
-        self.stop.send_replace(true);
+        self.stop.send_replace(Order::Drain);
+    }
+
+    /// A successor has all the sockets.
+    pub fn hand_over(&self) {
+        self.stop.send_replace(Order::HandOver([self.address].into()));
     }
 
     /// The worker has ended by itself.

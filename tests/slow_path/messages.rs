@@ -2,6 +2,7 @@
 
 use std::io::Write;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use super::balancer::{Balancer, Builder, wait_for};
 use super::origin::Origin;
@@ -282,6 +283,25 @@ fn a_hostile_target_cannot_forge_a_log_line() {
     balancer.client().get("/\"a\\b%0a");
     let line = balancer.log_line(0);
     assert!(line.contains(r#" GET /"a\x5cb%0a 200 2 "#), "{line}");
+}
+
+#[test]
+fn a_hand_over_keeps_idle_connections_until_their_next_answer() {
+    let origin = Origin::named("s1");
+    let mut balancer = in_front_of(&origin);
+    let (mut idle, mut fresh) = (balancer.client(), balancer.client());
+    assert_eq!(idle.get("/").header("connection"), None);
+    wait_for("both", || (balancer.stats().connections == 2).then_some(()));
+    balancer.hand_over();
+    // Longer than a drain leaves to those who have not said anything yet; nothing could be waited for.
+    std::thread::sleep(Duration::from_millis(1500));
+    for client in [&mut idle, &mut fresh] {
+        let response = client.get("/");
+        assert_eq!((response.text().as_str(), response.header("connection")), ("s1", Some("close")));
+        client.expect_end();
+    }
+    drop((idle, fresh));
+    balancer.expect_end();
 }
 
 #[test]

@@ -16,6 +16,7 @@ pub mod report;
 pub mod socket;
 mod text;
 
+use std::cell::{Cell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -29,9 +30,10 @@ use crate::proxy::Stats;
 use crate::server::Operator;
 use crate::service::Shared;
 use crate::table::Table;
+use crate::takeover::successor::Estate;
 use command::{Command, HELP};
 use report::{Info, ServerRow, TableRow, TableSummary};
-pub use socket::Socket;
+pub use socket::{Access, Socket};
 use text::Columns;
 
 /// The name of the one learned table there is today, as in its flag.
@@ -53,6 +55,10 @@ pub struct Desk {
     pub warnings: Vec<String>,
     /// When the service became ready.
     pub started: Instant,
+    /// It has been told to stop and is finishing what it has.
+    pub draining: Cell<bool>,
+    /// What a successor can have; `None` once this process is ending.
+    pub estate: RefCell<Option<Rc<Estate>>>,
 }
 
 impl Desk {

@@ -28,6 +28,8 @@ pub struct Info {
     pub pid: u32,
     /// Since the service became ready.
     pub uptime_seconds: u64,
+    /// Told to stop, and finishing what it has.
+    pub draining: bool,
     /// Threads that serve clients.
     pub workers: usize,
     /// Client connections at one time, at most.
@@ -53,6 +55,7 @@ impl Info {
             version: env!("CARGO_PKG_VERSION"),
             pid: std::process::id(),
             uptime_seconds: desk.started.elapsed().as_secs(),
+            draining: desk.draining.get(),
             workers: config.workers,
             max_connections: Seats::new(config).limit,
             listen: desk.listen.iter().map(ToString::to_string).collect(),
@@ -70,6 +73,7 @@ impl Info {
             ("version", self.version.to_owned()),
             ("pid", self.pid.to_string()),
             ("uptime_seconds", self.uptime_seconds.to_string()),
+            ("draining", if self.draining { "yes" } else { "no" }.to_owned()),
             ("workers", self.workers.to_string()),
             ("max_connections", self.max_connections.to_string()),
             ("listen", self.listen.join(" ")),

@@ -1,15 +1,18 @@
 //! The Unix socket: owner only, replaced by rename, and limits for whoever talks to it.
+//!
+//! A hot restart passes the listening socket itself on: the file stays, and no operator meets a gap.
 
 use std::cell::Cell;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::{UnixListener as StdListener, UnixStream as StdStream};
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
+use nix::unistd::geteuid;
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -17,8 +20,10 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::Desk;
+use crate::config::Owner;
 use crate::instance::Instance;
 use crate::log::{Complaint, reason};
+use crate::takeover::successor;
 
 /// Longest line of commands: room for hundreds of them.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -38,6 +43,35 @@ pub struct Socket {
     listener: StdListener,
     path: PathBuf,
     inode: (u64, u64),
+    /// No other process listens on it: the file is removed when this is dropped.
+    is_sole: bool,
+}
+
+/// Who may use the socket.
+#[derive(Clone, Copy, Debug)]
+pub struct Access<'a> {
+    /// Permissions of its file.
+    pub mode: u32,
+    /// Whose the file is, if not ours.
+    pub owner: Option<&'a Owner>,
+}
+
+impl Access<'_> {
+    fn grant(self, path: &Path) -> io::Result<()> {
+        fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
+        match self.owner {
+            Some(owner) => lchown(path, Some(owner.uid), Some(owner.gid)),
+            None => lchown(path, Some(geteuid().as_raw()), None),
+        }
+    }
+
+    fn is_granted(self, there: &fs::Metadata) -> bool {
+        let is_owners = match self.owner {
+            Some(owner) => (there.uid(), there.gid()) == (owner.uid, owner.gid),
+            None => there.uid() == geteuid().as_raw(),
+        };
+        is_owners && there.mode() & 0o777 == self.mode
+    }
 }
 
 impl Socket {
@@ -45,7 +79,7 @@ impl Socket {
     ///
     /// # Errors
     /// Something else is there, or the folder cannot be written.
-    pub fn bind(path: &Path, _claimed: &Instance) -> anyhow::Result<Self> {
+    pub fn bind(path: &Path, access: Access<'_>, _claimed: &Instance) -> anyhow::Result<Self> {
         let shown = path.display();
         match fs::symlink_metadata(path) {
             Ok(there) if !there.file_type().is_socket() => {
@@ -58,10 +92,45 @@ impl Socket {
             }
             _ => {}
         }
-        Self::place(path).map_err(|error| anyhow!("--admin {shown}: {}", reason(&error)))
+        Self::place(path, access).map_err(|error| anyhow!("--admin {shown}: {}", reason(&error)))
     }
 
-    fn place(path: &Path) -> io::Result<Self> {
+    /// Listens on the socket of a predecessor, who still serves it.
+    ///
+    /// # Errors
+    /// It is no longer where the predecessor has put it.
+    pub fn share(path: &Path, access: Access<'_>, listener: StdListener) -> anyhow::Result<Self> {
+        let shared = || {
+            let there = fs::symlink_metadata(path)?;
+            if !access.is_granted(&there) {
+                access.grant(path)?;
+            }
+            Ok((there.dev(), there.ino()))
+        };
+        let inode =
+            shared().map_err(|error: io::Error| anyhow!("--admin {}: {}", path.display(), reason(&error)))?;
+        Ok(Self { listener, path: path.to_owned(), inode, is_sole: false })
+    }
+
+    /// The predecessor has let go.
+    pub fn inherit(&mut self) {
+        self.is_sole = true;
+    }
+
+    /// A successor has it: the file stays.
+    pub fn give_up(mut self) {
+        self.is_sole = false;
+    }
+
+    /// Another descriptor of it, to pass on.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn descriptor(&self) -> io::Result<StdListener> {
+        self.listener.try_clone()
+    }
+
+    fn place(path: &Path, access: Access<'_>) -> io::Result<Self> {
         // Bound beside its place and moved there when it is complete: whoever connects meets the old socket or the
         // new one, never a missing one and never one with other permissions.
         let mut beside = path.as_os_str().to_owned();
@@ -72,7 +141,7 @@ impl Socket {
         socket.set_nonblocking(true)?;
         socket.bind(&SockAddr::unix(&beside)?)?;
         let placed: io::Result<_> = (|| {
-            fs::set_permissions(&beside, fs::Permissions::from_mode(0o600))?;
+            access.grant(&beside)?;
             socket.listen(MOST_CONNECTIONS as i32)?;
             let there = fs::symlink_metadata(&beside)?;
             fs::rename(&beside, path)?;
@@ -81,7 +150,7 @@ impl Socket {
         if placed.is_err() {
             let _ = fs::remove_file(&beside);
         }
-        Ok(Self { listener: socket.into(), path: path.to_owned(), inode: placed? })
+        Ok(Self { listener: socket.into(), path: path.to_owned(), inode: placed?, is_sole: true })
     }
 
     /// Serves for ever. To be called, and to run, inside a `LocalSet`.
@@ -117,7 +186,7 @@ impl Drop for Socket {
     fn drop(&mut self) {
         let is_ours =
             fs::symlink_metadata(&self.path).is_ok_and(|there| (there.dev(), there.ino()) == self.inode);
-        if is_ours {
+        if self.is_sole && is_ours {
             let _ = fs::remove_file(&self.path);
         }
     }
@@ -143,6 +212,16 @@ impl Drop for Seat {
 
 async fn converse(mut stream: UnixStream, desk: Rc<Desk>, _seat: Seat) {
     let answer = match timeout(PATIENCE, read_line(&mut stream)).await {
+        // Not one of the operator's commands: what follows is not lines.
+        Ok(Ok(Some(line))) if successor::is_asking(&line) => {
+            match successor::serve(stream, &desk, &line).await {
+                Some((refused, refusal)) => {
+                    stream = refused;
+                    format!("error: {refusal}\n\n")
+                }
+                None => return,
+            }
+        }
         Ok(Ok(Some(line))) => desk.answer(&line),
         Ok(Ok(None)) => format!("error: the line is longer than {LONGEST_LINE} bytes\n\n"),
         Ok(Err(_)) | Err(_) => return,

@@ -18,6 +18,8 @@ use crate::service::Service;
 use crate::table::memory::Memory;
 use crate::table::source_key;
 
+const ACCESS: Access<'_> = Access { mode: 0o600, owner: None };
+
 fn config(line: &str) -> Config {
     let line = format!("balancer run --listen 127.0.0.1:80 --server s1=10.0.0.1:80 --admin /x/y.sock {line}");
     let Ok(cli::Command::Run(run, settings)) = cli::parse(line.split_whitespace().map(Into::into)) else {
@@ -47,6 +49,8 @@ fn desk() -> Desk {
         listen: vec!["127.0.0.1:8080".parse().expect("address")],
         warnings: vec!["mind the gap".into()],
         started: Instant::now(),
+        draining: Cell::new(false),
+        estate: RefCell::default(),
     }
 }
 
@@ -139,7 +143,7 @@ fn with_socket(client: impl FnOnce(&Path) + Send + 'static) {
     let directory = tempfile::tempdir().expect("directory");
     let path = directory.path().join("web.sock");
     let instance = Instance::claim("web", &path).expect("claimed");
-    let socket = Socket::bind(&path, &instance).expect("bound");
+    let socket = Socket::bind(&path, ACCESS, &instance).expect("bound");
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     let done = {
         let path = path.clone();
@@ -199,12 +203,12 @@ fn a_file_or_a_stranger_in_the_sockets_place_is_left_alone() {
     let path = directory.path().join("web.sock");
     let instance = Instance::claim("web", &path).expect("claimed");
     std::fs::write(&path, "precious").expect("written");
-    let refused = Socket::bind(&path, &instance).expect_err("a file").to_string();
+    let refused = Socket::bind(&path, ACCESS, &instance).expect_err("a file").to_string();
     assert!(refused.contains("a file that is not a socket"), "{refused}");
     std::fs::remove_file(&path).expect("removed");
     let stranger = std::os::unix::net::UnixListener::bind(&path).expect("bound");
-    let refused = Socket::bind(&path, &instance).expect_err("a stranger").to_string();
+    let refused = Socket::bind(&path, ACCESS, &instance).expect_err("a stranger").to_string();
     assert!(refused.contains("another process answers there"), "{refused}");
     drop(stranger);
-    Socket::bind(&path, &instance).expect("what a dead process has left is replaced");
+    Socket::bind(&path, ACCESS, &instance).expect("what a dead process has left is replaced");
 }

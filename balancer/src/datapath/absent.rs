@@ -1,5 +1,7 @@
 //! The kernel side of a build without the feature `xdp`: tables in memory, no fast path.
 
+use std::fs::File;
+use std::io;
 use std::rc::Rc;
 
 use anyhow::bail;
@@ -16,7 +18,7 @@ pub enum Datapath {}
 ///
 /// # Errors
 /// With `--xdp`.
-pub fn open(config: &Config) -> anyhow::Result<Opened> {
+pub fn open(config: &Config, _role: Option<File>) -> anyhow::Result<Opened> {
     check(config)?;
     let note = "learned tables are in memory and will not survive a restart: this build has no XDP";
     Ok(in_memory(config, Some(note.to_owned())))
@@ -47,6 +49,42 @@ impl Datapath {
     /// # Errors
     /// None.
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    ///
+    /// # Errors
+    /// None.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    ///
+    /// # Errors
+    /// None.
+    pub fn role(&self) -> io::Result<Option<File>> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn is_fast(&self) -> bool {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn fall_silent(&self) {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn speak_again(&self) {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn hand_over(&self, _is_fast: bool) {
         match *self {}
     }
 

@@ -80,6 +80,14 @@ impl KernelTable {
         Ok(Self { map: RefCell::new(HashMap::try_from(map)?), descriptor })
     }
 
+    /// Entries that it can hold.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn size(&self) -> anyhow::Result<u32> {
+        Ok(self.map_data()?.info()?.max_entries())
+    }
+
     /// A second descriptor of the map, to put into the array of all services' tables.
     ///
     /// # Errors

@@ -1,6 +1,6 @@
 //! Opening the kernel side of a service: tables, registry, and the program if it is asked for.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -17,12 +17,13 @@ use super::{Opened, in_memory, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::table::Store;
 
-/// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`].
+/// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`]. `role`: what
+/// a predecessor that still serves has passed on.
 ///
 /// # Errors
 /// With `--xdp`: whatever is missing. Without it the tables fall back to memory, and a note says so.
-pub fn open(config: &Config) -> anyhow::Result<Opened> {
-    match open_kernel(config).map_err(name_the_privilege) {
+pub fn open(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
+    match open_kernel(config, role).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
         Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
             let note = format!("learned tables are in memory and will not survive a restart: {error:#}");
@@ -50,7 +51,7 @@ fn name_the_privilege(error: anyhow::Error) -> anyhow::Error {
     error
 }
 
-fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
+fn open_kernel(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
     let mut rollback = Rollback::default();
     let located = Pins::locate()?;
     for folder in located.root().ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
@@ -61,21 +62,43 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
     let folder = pins.service(&config.name);
     rollback.note(folder.clone());
     fs::create_dir_all(&folder).with_context(|| format!("cannot create {}", folder.display()))?;
-    let role = pins.lock_service(&config.name).map_err(|error| InUse(format!("{error:#}")))?;
+    let has_predecessor = role.is_some();
+    let role = match role {
+        Some(role) => pins.share_service(&config.name, role),
+        None => pins.lock_service(&config.name),
+    };
+    let role = role.map_err(|error| InUse(format!("{error:#}")))?;
     rollback.note(pins.shared(pins::REGISTRY));
     let mut registry = Registry::open(&pins.shared(pins::REGISTRY))?;
     let mut servers = Vec::new();
     for server in &config.servers {
         servers.push(registry.enter(&config.name, &server.name, server.address)?);
     }
+    let (path, mut notes) = (folder.join(pins::SOURCE), Vec::new());
     let source = match config.persist.source() {
+        // The predecessor goes on writing to it: a copy would miss what it learns.
+        Some(source) if has_predecessor && path.exists() => {
+            let table = KernelTable::open_as_it_is(&path)?;
+            let size = table.size()?;
+            if size != source.size {
+                notes.push(format!(
+                    "the source table holds {size} entries, as it was made; size={} counts after the next stop",
+                    source.size
+                ));
+            }
+            Some(table)
+        }
         Some(source) => {
-            rollback.note(folder.join(pins::SOURCE));
-            Some(KernelTable::open(&folder.join(pins::SOURCE), source.size)?)
+            rollback.note(path.clone());
+            Some(KernelTable::open(&path, source.size)?)
         }
         None => None,
     };
-    let mut inner = Inner { pins, registry, _role: role, rollback, xdp: None };
+    // Also when this run has no such table: the next one may.
+    let learned = path.exists().then(|| KernelTable::open_as_it_is(&path));
+    let turn = File::open(pins.root()).with_context(|| format!("cannot open {}", pins.root().display()))?;
+    let mut inner =
+        Inner { pins, registry, role: Some(role), rollback, xdp: None, learned, turn, is_silent: false };
     if let Some(datapath) = &config.datapath {
         inner.load(datapath, source.as_ref())?;
     }
@@ -94,7 +117,7 @@ fn open_kernel(config: &Config) -> anyhow::Result<Opened> {
             name: config.name.clone(),
             servers: known,
         }),
-        notes: Vec::new(),
+        notes,
     })
 }
 

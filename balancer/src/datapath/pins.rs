@@ -2,9 +2,10 @@
 //!
 //! bpffs is one for all network namespaces of a host, hence the namespace's cookie in the path.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::net::UdpSocket;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, anyhow, bail};
@@ -99,19 +100,37 @@ impl Pins {
             .map_err(|(_, error)| anyhow!("cannot lock {}: {error}", self.root.display()))
     }
 
-    /// Takes the role of this service in this namespace, for as long as the lock is held.
+    /// Takes the role of this service in this namespace, until the last descriptor of the folder that is returned is
+    /// closed. Never unlocked otherwise: a successor may hold another.
     ///
     /// # Errors
     /// Another process has it.
-    pub fn lock_service(&self, name: &str) -> anyhow::Result<Flock<File>> {
+    pub fn lock_service(&self, name: &str) -> anyhow::Result<File> {
         let path = self.service(name);
         let folder = File::open(&path).with_context(|| format!("cannot open {}", path.display()))?;
-        match Flock::lock(folder, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => Ok(lock),
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => bail!(
+        match folder.try_lock() {
+            Ok(()) => Ok(folder),
+            Err(TryLockError::WouldBlock) => bail!(
                 "another balancer named \"{name}\" runs in this network namespace; stop it, or choose another --name"
             ),
-            Err((_, error)) => bail!("cannot lock {}: {error}", path.display()),
+            Err(TryLockError::Error(error)) => bail!("cannot lock {}: {error}", path.display()),
+        }
+    }
+
+    /// Takes part in the role of a predecessor, who has passed on its descriptor and still serves.
+    ///
+    /// # Errors
+    /// It is the role in another network namespace, or another process has it.
+    pub fn share_service(&self, name: &str, role: File) -> anyhow::Result<File> {
+        let path = self.service(name);
+        let there = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
+        let passed = role.metadata()?;
+        if (there.dev(), there.ino()) != (passed.dev(), passed.ino()) {
+            bail!("the running instance serves another network namespace; start this one in the same");
+        }
+        match role.try_lock() {
+            Ok(()) => Ok(role),
+            Err(_) => bail!("the running instance has passed on a role that is not its own"),
         }
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
+use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,12 +13,11 @@ use aya::Ebpf;
 use aya::maps::MapData;
 use balancer_ebpf::abi::Service;
 use balancer_ebpf::counter::Outcome;
-use nix::fcntl::Flock;
 
 use super::collect::Collector;
 use super::kernel_table::KernelTable;
 use super::maps::Maps;
-use super::pins::{self, Pins, Rollback};
+use super::pins::{Pins, Rollback};
 use super::registry::Registry;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, program, publish};
@@ -49,10 +49,16 @@ pub struct Datapath {
 pub(super) struct Inner {
     pub(super) pins: Pins,
     pub(super) registry: Registry,
-    /// Held for life: the role of this service.
-    pub(super) _role: Flock<File>,
+    /// The role of this service, held until a successor has it.
+    pub(super) role: Option<File>,
     pub(super) rollback: Rollback,
     pub(super) xdp: Option<Attached>,
+    /// The table of sources if there is one, whether or not this run uses it.
+    pub(super) learned: Option<anyhow::Result<KernelTable>>,
+    /// The folder of all services, to take one's turn by; opened early, as the privilege for it may be given up.
+    pub(super) turn: File,
+    /// A successor has the role, or is just taking it: nothing is published.
+    pub(super) is_silent: bool,
 }
 
 /// The program, loaded, and the interfaces once it is attached.
@@ -68,26 +74,23 @@ pub(super) struct Attached {
 }
 
 impl Datapath {
-    /// Attaches the program and lets known clients through; to be called when the proxy is listening.
+    /// Attaches the program and lets known clients through; to be called when the proxy is listening. A predecessor
+    /// may be serving still, and go on if this start fails after all.
     ///
     /// # Errors
     /// Names the interface and what to do; what was made is taken back.
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Inner { pins, registry, rollback, xdp, .. } = &mut *inner;
-        let _turn = pins.lock_shared()?;
-        registry.commit()?;
+        let Inner { pins, rollback, xdp, .. } = &mut *inner;
         let Some(Attached { maps, slot, service, interfaces, ebpf, source }) = xdp else {
-            rollback.commit();
             return Ok(Vec::new());
         };
+        let _turn = pins.lock_shared()?;
         *slot = publish::slot(maps, &self.name)?;
         if let Some(source) = source.take() {
             let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
             maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
-        let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
-        retire(&self.name, &keep, registry, maps, pins);
         publish::listens(maps, *slot, &self.listen)?;
         *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
         let mut notes = program::open_for_transmission(maps, interfaces);
@@ -102,8 +105,67 @@ impl Datapath {
         publish::deny(maps, *slot, &self.deny)?;
         *service = publish::service(&self.name, &self.config, &self.deny, maps, true);
         maps.services.set(*slot, *service, 0)?;
-        rollback.commit();
         Ok(notes)
+    }
+
+    /// The start has succeeded, and no predecessor is left: what it has made stays, new addresses of servers are on
+    /// record, and those that the flags no longer name are taken out. Opens nothing by path.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn settle(&self) -> anyhow::Result<()> {
+        let mut inner = self.lock();
+        let Inner { registry, rollback, xdp, learned, turn, .. } = &mut *inner;
+        turn.lock().context("cannot lock the folder of pins")?;
+        let committed = registry.commit();
+        if let Some(Attached { maps, .. }) = xdp {
+            let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
+            retire(&self.name, &keep, registry, maps, learned.as_ref());
+        }
+        turn.unlock().context("cannot unlock the folder of pins")?;
+        committed?;
+        rollback.commit();
+        Ok(())
+    }
+
+    /// Another descriptor of the role's lock, to pass on; `None` once a successor has the role.
+    ///
+    /// # Errors
+    /// When the process has no descriptor left.
+    pub fn role(&self) -> io::Result<Option<File>> {
+        self.lock().role.as_ref().map(File::try_clone).transpose()
+    }
+
+    /// There is an XDP program, and it is told what to do by us.
+    pub fn is_fast(&self) -> bool {
+        self.lock().xdp.is_some()
+    }
+
+    /// From now on a successor publishes.
+    pub fn fall_silent(&self) {
+        self.lock().is_silent = true;
+    }
+
+    /// The successor has failed, perhaps after it has published something: everything that is not about a server is
+    /// published again, the rest is the caller's business.
+    pub fn speak_again(&self) {
+        let mut inner = self.lock();
+        inner.is_silent = false;
+        if let Some(Attached { maps, slot, service, .. }) = &mut inner.xdp {
+            // What fails now the next heartbeat tries again, and says so.
+            let _ = publish::listens(maps, *slot, &self.listen);
+            let _ = publish::heartbeat(maps, *slot, service);
+        }
+    }
+
+    /// A successor has the role. `is_fast`: it has an XDP program, too; otherwise new connections pass from now on.
+    pub fn hand_over(&self, is_fast: bool) {
+        if !is_fast {
+            self.drain();
+        }
+        let mut inner = self.lock();
+        inner.is_silent = true;
+        (inner.xdp, inner.role) = (None, None);
     }
 
     /// What is to be told of every change of a server's state.
@@ -111,6 +173,9 @@ impl Datapath {
         let (inner, name) = (Arc::clone(&self.inner), self.name.clone());
         Box::new(move |server| {
             let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
+            if inner.is_silent {
+                return;
+            }
             if let Err(error) = inner.registry.set_operator(&name, &server.name, server.operator()) {
                 log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
             }
@@ -159,7 +224,10 @@ impl Datapath {
 
     fn beat(&self, turn: usize) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Some(Attached { maps, slot, service, interfaces, .. }) = &mut inner.xdp else {
+        let is_silent = inner.is_silent;
+        let Some(Attached { maps, slot, service, interfaces, .. }) =
+            inner.xdp.as_mut().filter(|_| !is_silent)
+        else {
             return Ok(Vec::new());
         };
         publish::heartbeat(maps, *slot, service)?;
@@ -200,6 +268,10 @@ impl Datapath {
             if let Err(error) = turn.and_then(|_turn| detach::remove(&pins, &self.name)) {
                 log::warn(format_args!("cannot detach: {error:#}"));
             }
+        }
+        // A process that has wanted to take over and came too late may hold a descriptor still.
+        if let Some(role) = self.lock().role.take() {
+            let _ = role.unlock();
         }
     }
 
@@ -251,14 +323,17 @@ fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
 }
 
 /// Servers that the flags no longer name take nobody new; their ids are free once nothing names them.
-fn retire(service: &str, keep: &[&str], registry: &mut Registry, maps: &mut Maps, pins: &Pins) {
-    // Also when this run has no such table: the next one may.
-    let table = pins.service(service).join(pins::SOURCE);
-    let table = table.exists().then(|| KernelTable::open_as_it_is(&table));
+fn retire(
+    service: &str,
+    keep: &[&str],
+    registry: &mut Registry,
+    maps: &mut Maps,
+    table: Option<&anyhow::Result<KernelTable>>,
+) {
     for (name, id) in registry.retired(service, keep) {
         publish::remove_server(maps, id);
         let mut held = flows::names_server(maps, id);
-        match &table {
+        match table {
             Some(Ok(table)) => table.for_each(&mut |_, entry| held |= entry.server() == id),
             // Nobody knows: better an id too few.
             Some(Err(_)) => held = true,

@@ -21,6 +21,12 @@ impl Hysteresis {
         self.against > 0
     }
 
+    /// Goes on from an earlier process's verdict, if it had one.
+    #[must_use]
+    pub fn with_verdict(self, verdict: Option<bool>) -> Self {
+        Self { verdict, ..self }
+    }
+
     /// Takes the result of a check; `Some(up)` when the verdict has changed. The very first result is a verdict: at
     /// start there is nothing to be steady about, and a server known to refuse connections must not be given any.
     pub fn observe(&mut self, success: bool) -> Option<bool> {
@@ -68,6 +74,12 @@ mod tests {
             })
             .into();
         assert_eq!(doubts, [false, true, true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn an_earlier_verdict_is_changed_by_as_many_results_as_any() {
+        let mut state = Hysteresis::new(2, 3).with_verdict(Some(false));
+        assert_eq!((state.observe(true), state.observe(true)), (None, Some(true)));
     }
 
     #[test]

@@ -32,7 +32,11 @@ pub fn spawn(service: &Shared) {
 
 async fn watch(service: Shared, index: usize, config: CheckConfig) {
     let servers = &service.servers;
-    let mut state = Hysteresis::new(config.rise, config.fall);
+    let verdict = match servers[index].health() {
+        Health::Unknown => None,
+        known => Some(known != Health::Down),
+    };
+    let mut state = Hysteresis::new(config.rise, config.fall).with_verdict(verdict);
     let mut complained = false;
     let random = RandomState::new();
     for round in 0_u64.. {

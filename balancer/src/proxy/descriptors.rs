@@ -37,7 +37,8 @@ impl Seats {
     /// By `--max-connections` and the limit of open files that is in force now.
     pub fn new(config: &Config) -> Self {
         let files = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(soft, _)| soft);
-        let per_worker = PER_WORKER + config.listen.len() as u64;
+        // A listener has a second descriptor, to be passed to a successor.
+        let per_worker = PER_WORKER + 2 * config.listen.len() as u64;
         // A check is a connection, too.
         let reserve = config.workers as u64 * per_worker + config.servers.len() as u64 + OTHERS;
         let possible = most_clients(files, reserve);

@@ -26,6 +26,11 @@ impl Listener {
         Ok(Self(registered?))
     }
 
+    /// Where it listens.
+    pub(super) fn address(&self) -> io::Result<SocketAddr> {
+        self.0.get_ref().local_addr()
+    }
+
     /// Waits for a connection. Nothing is lost if this is given up.
     pub(super) async fn accept(&self) -> io::Result<(Socket, SocketAddr)> {
         self.0.async_io(Interest::READABLE, accept).await

@@ -31,4 +31,4 @@ pub mod visit;
 pub mod worker;
 
 pub use stats::{Snapshot, Stats};
-pub use worker::Worker;
+pub use worker::{Order, Worker};

@@ -23,6 +23,7 @@ use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
 use crate::access_log;
 use crate::config::Config;
+use crate::listen;
 use crate::log::{self, Complaint};
 use crate::service::Service;
 use crate::table::Table;
@@ -47,8 +48,41 @@ pub struct Worker {
     pub log: Option<access_log::Sender>,
     /// Its counters, for others to read.
     pub stats: Arc<Stats>,
-    /// True: drain. So does the end of the sender.
-    pub shutdown: watch::Receiver<bool>,
+    /// What it is to do. The end of the sender means to drain.
+    pub order: watch::Receiver<Order>,
+}
+
+/// What a worker is to do.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Order {
+    /// Not before a predecessor has let go: until then this start may fail, and no client is to notice.
+    Wait,
+    /// Accept and serve.
+    #[default]
+    Serve,
+    /// Take who has connected, end idle connections, and finish what is being served.
+    Drain,
+    /// A successor accepts at these addresses, so nobody is turned away and idle connections are left open until their
+    /// next answer: their clients may be about to send a request. At other addresses as [`Self::Drain`].
+    HandOver(Arc<[SocketAddr]>),
+}
+
+impl Order {
+    fn is_to_begin(&self) -> bool {
+        *self != Self::Wait
+    }
+
+    fn is_to_end(&self) -> bool {
+        matches!(self, Self::Drain | Self::HandOver(_))
+    }
+
+    /// Whether others will accept who has connected to `listener`.
+    fn leaves(&self, listener: &Listener) -> bool {
+        match self {
+            Self::HandOver(taken) => listener.address().is_ok_and(|address| taken.contains(&address)),
+            Self::Wait | Self::Serve | Self::Drain => false,
+        }
+    }
 }
 
 impl Worker {
@@ -62,18 +96,22 @@ impl Worker {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { service, table, listeners, log, stats, mut shutdown } = self;
+        let Self { service, table, listeners, log, stats, mut order } = self;
         let shared = Rc::new(Shared::new(service, table, log, stats));
+        if order.wait_for(Order::is_to_begin).await.is_err() {
+            return Ok(());
+        }
         let mut accepting = Vec::new();
         for listener in listeners {
+            listen::start(&listener)?;
             let listener = Listener::new(listener)?;
-            accepting.push(spawn_local(accept(Rc::clone(&shared), listener, shutdown.clone())));
+            accepting.push(spawn_local(accept(Rc::clone(&shared), listener, order.clone())));
         }
         spawn_local(tick(Rc::clone(&shared)));
         // An error means that nobody is left to tell us to stop.
-        let _ = shutdown.wait_for(|drain| *drain).await;
+        let _ = order.wait_for(Order::is_to_end).await;
         // Before the queues are empty: in a shortage they wait for those who leave now.
-        shared.start_to_drain();
+        shared.start_to_drain(!matches!(*order.borrow(), Order::HandOver(_)));
         for listener in accepting {
             // A panic in one listener's task must not keep the others from draining.
             let _ = listener.await;
@@ -95,6 +133,8 @@ pub(super) struct Shared {
     pub(super) patience: Patience,
     seats: Seats,
     draining: Cell<bool>,
+    /// Draining, and connections without a request are to end.
+    ends_idle: Cell<bool>,
     /// Told when a connection ends while draining.
     ended: Notify,
     /// A listener waits for a client to leave.
@@ -147,6 +187,7 @@ impl Shared {
             patience: Patience::new(&service.config),
             seats: Seats::new(&service.config),
             draining: Cell::new(false),
+            ends_idle: Cell::new(false),
             ended: Notify::new(),
             is_crowded: Cell::new(false),
             left: Notify::new(),
@@ -159,6 +200,11 @@ impl Shared {
     /// Connections are to end after the request at hand.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.get()
+    }
+
+    /// Connections that wait for a request are to end.
+    pub(super) fn ends_idle(&self) -> bool {
+        self.ends_idle.get()
     }
 
     /// A client's connection has ended.
@@ -216,8 +262,9 @@ impl Shared {
         }
     }
 
-    fn start_to_drain(&self) {
+    fn start_to_drain(&self, ends_idle: bool) {
         self.draining.set(true);
+        self.ends_idle.set(ends_idle);
         self.timers.wake_all();
     }
 
@@ -244,22 +291,25 @@ async fn tick(shared: Rc<Shared>) {
     }
 }
 
-/// Accepts until told to drain; then takes what is still in the queue, since its clients believe to be connected.
-async fn accept(shared: Rc<Shared>, listener: Listener, mut shutdown: watch::Receiver<bool>) {
+/// Accepts until told to drain; then takes what is still in the queue, since its clients believe to be connected, unless
+/// a successor will.
+async fn accept(shared: Rc<Shared>, listener: Listener, mut order: watch::Receiver<Order>) {
     let mut complaint = Complaint::default();
-    let mut told = pin!(async {
-        let _ = shutdown.wait_for(|drain| *drain).await;
-    });
-    loop {
+    // An error means that nobody is left to tell us to stop.
+    let mut told =
+        pin!(async { order.wait_for(Order::is_to_end).await.map_or(Order::Drain, |order| order.clone()) });
+    let last_order = loop {
         let (socket, peer) = tokio::select! {
             // In this order: in a shortage or a flood the queue always has something to say.
             biased;
-            () = &mut told => break,
+            order = &mut told => break order,
             accepted = next_client(&shared, &listener, &mut complaint) => accepted,
         };
         serve(&shared, socket, peer);
+    };
+    if !last_order.leaves(&listener) {
+        empty_queue(&shared, &listener, &mut complaint).await;
     }
-    empty_queue(&shared, &listener, &mut complaint).await;
 }
 
 /// Waits for a client, and before that for what it takes to have one more.

@@ -1,43 +1,41 @@
 //! `balancer run`: the life of the daemon.
 //!
-//! Start: lock → limits → kernel side → listening sockets → admin socket → workers → attach → ready. Whatever fails
-//! on the way is one line and leaves nothing behind, because everything that was made so far takes itself back when
-//! it is dropped. The process's main thread is the control thread: signals, checks, the admin socket and the upkeep
+//! The [`start`] is told there. Whatever fails on the way is one line and leaves nothing behind, because everything that
+//! was made so far takes itself back when it is dropped. The process's main thread is the control thread: signals, checks, the admin socket and the upkeep
 //! of the fast path run there; clients are served by the [`workers`].
 
+mod restart;
 mod signals;
+mod start;
 mod workers;
 
 use std::rc::Rc;
-use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use anyhow::{Context as _, anyhow, bail};
-use tokio::sync::oneshot;
-use tokio::task::{LocalSet, spawn_local};
+use anyhow::{Context as _, bail};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::access_log::AccessLog;
 use crate::admin::{self, Desk};
-use crate::balance::Balance;
-use crate::config::{AccessLogConfig, Config, LogTarget, Plan};
-use crate::datapath::{self, Datapath, Opened};
+use crate::config::{Config, Plan};
+use crate::datapath::Datapath;
 use crate::instance::Instance;
-use crate::listen::{self, Bound};
-use crate::log;
+use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
-use crate::server::{Server, Servers};
-use crate::service::{Service, Shared};
-use crate::table::Table;
-use crate::{check, health};
+use crate::service::Shared;
+use crate::takeover::wire::Ready;
+use crate::{check, health, log};
+use restart::Restart;
 use signals::{Signal, Signals};
 use workers::Workers;
 
 /// For the last lines of the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
-/// Runs the service until it is told to stop.
+/// Runs the service until it is told to stop, or until a successor has taken over.
 ///
 /// # Errors
 /// What kept it from starting, or what ended it.
@@ -49,8 +47,8 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
         let mut daemon = Daemon::start(plan)?;
         daemon.keep_up()?;
         daemon.announce();
-        daemon.serve(&mut signals).await?;
-        daemon.stop(&mut signals).await;
+        let end = daemon.serve(&mut signals).await?;
+        daemon.stop(end, &mut signals).await;
         Ok(())
     })
 }
@@ -62,57 +60,30 @@ struct Daemon {
     desk: Rc<Desk>,
     datapath: Option<Rc<Datapath>>,
     socket: admin::Socket,
+    /// The task that answers operators, once it runs.
+    clerk: Option<JoinHandle<()>>,
     service: Shared,
     notes: Vec<String>,
-    _instance: Instance,
+    restart: Restart,
+    /// Who has taken over.
+    heirs: mpsc::UnboundedReceiver<Ready>,
+    instance: Instance,
+}
+
+/// Why the service ends.
+enum End {
+    /// It was told to.
+    Stop,
+    /// A successor serves.
+    HandOver(Ready),
 }
 
 impl Daemon {
-    fn start(plan: Plan) -> anyhow::Result<Self> {
-        let Plan { config, mut warnings, .. } = plan;
-        let instance = Instance::claim(&config.name, &config.admin)?;
-        listen::raise_descriptor_limit();
-        warnings.extend(Seats::new(&config).shortfall(&config));
-        let Opened { servers, source, datapath, mut notes } = datapath::open(&config)?;
-        let Bound { addresses, workers: listeners } = listen::bind(&config.listen, config.workers)?;
-        let socket = admin::Socket::bind(&config.admin, &instance)?;
-        let access_log = config.access_log.as_ref().map(open_log).transpose()?;
-
-        let source =
-            source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
-        let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator))| {
-            Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
-                .with_weight(server.weight)
-                .as_backup(server.backup)
-                .with_operator(operator)
-        });
-        let servers = Servers::new(servers.collect());
-        let balance = Balance::new(config.balance.clone(), &servers);
-        let service = Arc::new(Service { config, servers, balance });
-        let datapath = datapath.map(Rc::new);
-        if let Some(datapath) = &datapath {
-            service.servers.publish_with(datapath.publisher());
-        }
-        let workers = Workers::spawn(&service, source.as_ref(), listeners, access_log.as_ref())?;
-        if let Some(datapath) = &datapath {
-            notes.extend(datapath.attach()?);
-        }
-        let desk = Rc::new(Desk {
-            service: Arc::clone(&service),
-            source,
-            view: datapath.as_ref().and_then(Datapath::view),
-            stats: workers.stats.clone(),
-            listen: addresses,
-            warnings,
-            started: Instant::now(),
-        });
-        Ok(Self { workers, access_log, desk, datapath, socket, service, notes, _instance: instance })
-    }
-
     /// Starts what goes on beside the serving.
-    fn keep_up(&self) -> anyhow::Result<()> {
+    fn keep_up(&mut self) -> anyhow::Result<()> {
         health::spawn(&self.service);
-        spawn_local(self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?);
+        let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
+        self.clerk = Some(spawn_local(clerk));
         if let Some(datapath) = &self.datapath {
             spawn_local(Rc::clone(datapath).upkeep());
         }
@@ -151,13 +122,15 @@ impl Daemon {
     }
 
     /// Until told to stop, or until a worker dies: the rest would be a service that answers some and not others.
-    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<()> {
+    async fn serve(&mut self, signals: &mut Signals) -> anyhow::Result<End> {
         loop {
             tokio::select! {
                 signal = signals.next() => match signal {
-                    Signal::Stop => return Ok(()),
+                    Signal::Stop => return Ok(End::Stop),
                     Signal::Reopen => self.reopen_logs(),
+                    Signal::Restart => self.restart.begin(self.obstacle()),
                 },
+                Some(successor) = self.heirs.recv() => return Ok(End::HandOver(successor)),
                 ended = self.workers.ended() => bail!("worker {} has died: {}; stopping", ended.worker, ended.why()),
             }
         }
@@ -170,20 +143,60 @@ impl Daemon {
         }
     }
 
+    /// Why a process that is started by this one could not do what this one does.
+    fn obstacle(&self) -> Option<&'static str> {
+        let has_dropped = self.service.config.owner.is_some();
+        (has_dropped && self.datapath.is_some())
+            .then_some("the kernel's tables and XDP need root, which --user has given up here")
+    }
+
     /// New connections go elsewhere from here on; what is being served may finish.
-    async fn stop(mut self, signals: &mut Signals) {
+    async fn stop(mut self, mut end: End, signals: &mut Signals) {
         let limit = self.service.config.drain_timeout;
-        if let Some(datapath) = &self.datapath {
-            datapath.drain();
+        self.desk.draining.set(true);
+        // So that the sockets are closed when the workers close theirs.
+        if let Some(estate) = self.desk.estate.take() {
+            estate.close();
+            estate.certainty().await;
         }
-        self.workers.drain();
-        log::info(format_args!("draining for at most {limit:?}, another signal stops at once"));
+        if let Ok(successor) = self.heirs.try_recv() {
+            end = End::HandOver(successor);
+        }
+        let is_last = matches!(end, End::Stop);
+        match end {
+            End::Stop => {
+                self.restart.call_off();
+                if let Some(datapath) = &self.datapath {
+                    datapath.drain();
+                }
+                self.workers.tell(Order::Drain);
+                log::info(format_args!("draining for at most {limit:?}, another signal stops at once"));
+            }
+            End::HandOver(successor) => {
+                self.restart.is_over();
+                // From here on everything that has a name is the successor's.
+                self.instance.give_up();
+                self.socket.give_up();
+                if let Some(clerk) = &self.clerk {
+                    clerk.abort();
+                }
+                if let Some(datapath) = &self.datapath {
+                    datapath.hand_over(successor.is_fast);
+                }
+                self.workers.tell(Order::HandOver(successor.taken.into()));
+                log::info(format_args!(
+                    "handed over to pid {}; {} connections may finish here within {limit:?}",
+                    successor.pid,
+                    self.workers.connections()
+                ));
+            }
+        }
         let finished = tokio::select! {
             () = self.workers.finished() => true,
             () = sleep(limit) => false,
             () = signals.stop() => false,
         };
-        if let Some(datapath) = &self.datapath {
+        if let (true, Some(datapath)) = (is_last, &self.datapath) {
             datapath.leave();
         }
         if !finished {
@@ -195,13 +208,6 @@ impl Daemon {
         }
         log::info("stopped");
     }
-}
-
-fn open_log(config: &AccessLogConfig) -> anyhow::Result<AccessLog> {
-    AccessLog::open(config).map_err(|error| match &config.target {
-        LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
-        LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
-    })
 }
 
 /// Writes the last lines, unless whoever reads them has stopped reading.

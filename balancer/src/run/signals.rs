@@ -11,6 +11,8 @@ pub(super) enum Signal {
     Stop,
     /// HUP.
     Reopen,
+    /// USR2.
+    Restart,
 }
 
 /// Caught from the moment this is made.
@@ -19,6 +21,7 @@ pub(super) struct Signals {
     terminate: unix::Signal,
     interrupt: unix::Signal,
     hang_up: unix::Signal,
+    user_2: unix::Signal,
 }
 
 impl Signals {
@@ -27,6 +30,7 @@ impl Signals {
             terminate: unix::signal(SignalKind::terminate())?,
             interrupt: unix::signal(SignalKind::interrupt())?,
             hang_up: unix::signal(SignalKind::hangup())?,
+            user_2: unix::signal(SignalKind::user_defined2())?,
         })
     }
 
@@ -35,6 +39,7 @@ impl Signals {
             _ = self.terminate.recv() => Signal::Stop,
             _ = self.interrupt.recv() => Signal::Stop,
             _ = self.hang_up.recv() => Signal::Reopen,
+            _ = self.user_2.recv() => Signal::Restart,
         }
     }
 

@@ -10,7 +10,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::access_log::AccessLog;
 use crate::log;
-use crate::proxy::{Stats, Worker};
+use crate::proxy::{Order, Stats, Worker};
 use crate::service::Shared;
 use crate::table::Table;
 
@@ -19,7 +19,7 @@ use crate::table::Table;
 pub(super) struct Workers {
     /// The counters of each.
     pub(super) stats: Vec<Arc<Stats>>,
-    shutdown: watch::Sender<bool>,
+    order: watch::Sender<Order>,
     ends: mpsc::UnboundedReceiver<Ended>,
     running: usize,
 }
@@ -39,16 +39,17 @@ impl Ended {
 }
 
 impl Workers {
-    /// One thread for each set of listeners.
+    /// One thread for each set of listeners, with `order` as the first one.
     pub(super) fn spawn(
         service: &Shared,
         table: Option<&Table>,
         listeners: Vec<Vec<TcpListener>>,
         access_log: Option<&AccessLog>,
+        order: Order,
     ) -> anyhow::Result<Self> {
-        let (shutdown, told) = watch::channel(false);
+        let (order, told) = watch::channel(order);
         let (report, ends) = mpsc::unbounded_channel();
-        let mut workers = Self { stats: Vec::new(), shutdown, ends, running: 0 };
+        let mut workers = Self { stats: Vec::new(), order, ends, running: 0 };
         for listeners in listeners {
             let stats = Arc::<Stats>::default();
             let worker = Worker {
@@ -57,7 +58,7 @@ impl Workers {
                 listeners,
                 log: access_log.map(AccessLog::sender),
                 stats: Arc::clone(&stats),
-                shutdown: told.clone(),
+                order: told.clone(),
             };
             workers.stats.push(stats);
             let (report, number) = (report.clone(), workers.running);
@@ -80,9 +81,9 @@ impl Workers {
         Ok(workers)
     }
 
-    /// Tells them to finish what they have.
-    pub(super) fn drain(&self) {
-        self.shutdown.send_replace(true);
+    /// Tells them what to do next.
+    pub(super) fn tell(&self, order: Order) {
+        self.order.send_replace(order);
     }
 
     /// The next one that ends.
@@ -144,11 +145,11 @@ mod tests {
     fn a_worker_that_dies_is_noticed() {
         let good = TcpListener::bind("127.0.0.1:0").expect("bound");
         let bad = TcpListener::from(OwnedFd::from(File::open("/dev/null").expect("there")));
-        let mut workers =
-            Workers::spawn(&service(), None, vec![vec![good], vec![bad]], None).expect("started");
+        let mut workers = Workers::spawn(&service(), None, vec![vec![good], vec![bad]], None, Order::Serve)
+            .expect("started");
         let ended = block_on(workers.ended());
         assert_eq!((ended.worker, ended.why()), (1, "socket operation on non-socket"));
-        workers.drain();
+        workers.tell(Order::Drain);
         block_on(workers.finished());
         assert_eq!(workers.running, 0);
     }

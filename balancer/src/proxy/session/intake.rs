@@ -61,7 +61,7 @@ impl Session {
             if let Poll::Ready(outcome) = self.client.poll_fill(cx) {
                 return Poll::Ready(matches!(outcome, Ok(1..)));
             }
-            if self.shared.is_draining() {
+            if self.shared.ends_idle() {
                 if !self.is_fresh {
                     return Poll::Ready(false);
                 }

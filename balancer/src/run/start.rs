@@ -1,0 +1,225 @@
+//! The start: predecessor → locks → limits → kernel side → listening sockets → admin socket → logs → attach → give up root
+//! → workers → ready.
+//!
+//! With a predecessor everything up to its last word may fail, and it goes on as if nothing had been. So names, locks
+//! and what is published count as its own until then, and the workers wait.
+
+use std::cell::{Cell, RefCell};
+use std::fs::File;
+use std::os::fd::OwnedFd;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::mpsc;
+
+use super::workers::Workers;
+use super::{Daemon, Restart};
+use crate::access_log;
+use crate::admin::{self, Access, Desk};
+use crate::balance::Balance;
+use crate::cli::settings::Origin;
+use crate::config::{Config, LogTarget, Plan};
+use crate::datapath::{self, Datapath, Opened};
+use crate::instance::Instance;
+use crate::listen::{self, Bound};
+use crate::proxy::Order;
+use crate::proxy::descriptors::Seats;
+use crate::server::{Server, Servers};
+use crate::service::{Service, Shared};
+use crate::table::Table;
+use crate::takeover::predecessor::{Heritage, Predecessor};
+use crate::takeover::successor::{self, Estate};
+use crate::takeover::wire::{Descriptor, Ready};
+use crate::{log, privileges};
+
+impl Daemon {
+    pub(super) fn start(plan: Plan) -> anyhow::Result<Self> {
+        let restart = Restart::new(plan.config.takeover && plan.settings.origin("takeover") == Origin::Flag);
+        let Plan { config, mut warnings, .. } = plan;
+        listen::raise_descriptor_limit();
+        warnings.extend(Seats::new(&config).shortfall(&config));
+        let mut predecessor = predecessor(&config)?;
+        let passed = predecessor.as_mut().map(Predecessor::heritage).transpose()?.unwrap_or_default();
+        let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed)?;
+        let access_log = open_log(&config)?;
+        let Made { service, source, datapath, mut notes, wants_entries } =
+            Made::of(config, opened, predecessor.as_mut())?;
+        let (heir, heirs) = mpsc::unbounded_channel();
+        let offered = offer(&instance, &socket, datapath.as_deref(), &service.config, &bound)?;
+        let estate = Estate::new(Arc::clone(&service), datapath.clone(), offered, heir);
+
+        if let Some(owner) = &service.config.owner {
+            instance.give_to(owner).context("--user: cannot give the lock away")?;
+            privileges::drop_to(owner)?;
+            notes.push(format!("root is given up, the user is {}", owner.name));
+        }
+        let access_log = access_log.map(access_log::Opened::start).transpose();
+        let access_log = access_log.context("cannot start a thread")?;
+        let order = if predecessor.is_some() { Order::Wait } else { Order::Serve };
+        let workers = Workers::spawn(&service, source.as_ref(), bound.workers, access_log.as_ref(), order)?;
+        let has_predecessor = predecessor.is_some();
+        if let Some(predecessor) = predecessor {
+            let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
+            let (pid, taken) = (std::process::id(), bound.addresses.clone());
+            let ready = Ready { pid, taken, is_fast, wants_entries };
+            notes.push(succeed(predecessor, ready, source.as_ref(), &service)?);
+            instance.inherit(&service.config.admin);
+            socket.inherit();
+            workers.tell(Order::Serve);
+        }
+        if let Some(Err(error)) = datapath.as_ref().map(|datapath| datapath.settle()) {
+            if !has_predecessor {
+                return Err(error);
+            }
+            log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
+        }
+        let view = datapath.as_ref().and_then(Datapath::view);
+        let desk = Rc::new(Desk {
+            service: Arc::clone(&service),
+            source,
+            view,
+            stats: workers.stats.clone(),
+            listen: bound.addresses,
+            warnings,
+            started: Instant::now(),
+            draining: Cell::new(false),
+            estate: RefCell::new(Some(estate)),
+        });
+        let clerk = None;
+        Ok(Self {
+            workers,
+            access_log,
+            desk,
+            datapath,
+            socket,
+            clerk,
+            service,
+            notes,
+            restart,
+            heirs,
+            instance,
+        })
+    }
+}
+
+/// What is made of the settings and of what was opened.
+struct Made {
+    service: Shared,
+    source: Option<Table>,
+    datapath: Option<Rc<Datapath>>,
+    notes: Vec<String>,
+    /// Entries were copied from the predecessor, and there may be later ones.
+    wants_entries: bool,
+}
+
+impl Made {
+    fn of(config: Config, opened: Opened, mut predecessor: Option<&mut Predecessor>) -> anyhow::Result<Self> {
+        let Opened { servers, source, datapath, mut notes } = opened;
+        let source =
+            source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
+        let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator))| {
+            let server = Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
+                .with_weight(server.weight)
+                .as_backup(server.backup)
+                .with_operator(operator);
+            match &predecessor {
+                Some(predecessor) => predecessor.resume(server),
+                None => server,
+            }
+        });
+        let servers = Servers::new(servers.collect());
+        let balance = Balance::new(config.balance.clone(), &servers);
+        let service = Arc::new(Service { config, servers, balance });
+        let datapath = datapath.map(Rc::new);
+        if let Some(datapath) = &datapath {
+            service.servers.publish_with(datapath.publisher());
+            notes.extend(datapath.attach()?);
+        }
+        let wants_entries = match (&mut predecessor, &source) {
+            (Some(predecessor), Some(table)) => predecessor.copy_entries(table, &service.servers)?,
+            _ => false,
+        };
+        Ok(Self { service, source, datapath, notes, wants_entries })
+    }
+}
+
+/// What has a name that others could want.
+struct Held {
+    instance: Instance,
+    opened: Opened,
+    bound: Bound,
+    socket: admin::Socket,
+}
+
+impl Held {
+    fn take(config: &Config, passed: Heritage) -> anyhow::Result<Self> {
+        let instance = match passed.instance {
+            Some(lock) => Instance::share(&config.name, &config.admin, lock)?,
+            None => Instance::claim(&config.name, &config.admin)?,
+        };
+        let opened = datapath::open(config, passed.role)?;
+        let bound = listen::bind(&config.listen, config.workers, passed.listeners)?;
+        let access = Access { mode: config.admin_mode, owner: config.owner.as_ref() };
+        let socket = match passed.admin {
+            Some(listener) => admin::Socket::share(&config.admin, access, listener)?,
+            None => admin::Socket::bind(&config.admin, access, &instance)?,
+        };
+        Ok(Self { instance, opened, bound, socket })
+    }
+}
+
+fn predecessor(config: &Config) -> anyhow::Result<Option<Predecessor>> {
+    if !config.takeover {
+        return Ok(None);
+    }
+    let found = Predecessor::find(config)?;
+    if found.is_none() {
+        let admin = config.admin.display();
+        log::info(format_args!("--takeover: nobody holds {admin}, so there is nothing to take over"));
+    }
+    Ok(found)
+}
+
+/// Second descriptors of everything that a successor will need, made while it is certain that there are some.
+fn offer(
+    instance: &Instance,
+    socket: &admin::Socket,
+    datapath: Option<&Datapath>,
+    config: &Config,
+    bound: &Bound,
+) -> anyhow::Result<Vec<(Descriptor, OwnedFd)>> {
+    let role: Option<File> = datapath.map(Datapath::role).transpose()?.flatten();
+    let mut offered = vec![(Descriptor::Instance, OwnedFd::from(instance.descriptor()?))];
+    offered.extend(role.map(|role| (Descriptor::Role, OwnedFd::from(role))));
+    offered.push((Descriptor::Admin, socket.descriptor()?.into()));
+    offered.extend(successor::listeners(bound.workers.iter().flatten(), &config.listen, &bound.addresses)?);
+    Ok(offered)
+}
+
+/// The last step before clients are served: from here on there is no way back. Returns what the log should say.
+fn succeed(
+    predecessor: Predecessor,
+    ready: Ready,
+    table: Option<&Table>,
+    service: &Shared,
+) -> anyhow::Result<String> {
+    let inventory = &predecessor.inventory;
+    let is_listener = |kind: &&Descriptor| matches!(kind, Descriptor::Listener(_));
+    let sockets = inventory.descriptors.iter().filter(is_listener).count();
+    let note = format!(
+        "took over from pid {}, balancer {}: {sockets} listening sockets",
+        inventory.pid, inventory.version
+    );
+    predecessor.succeed(ready, table, &service.servers).context("--takeover")?;
+    Ok(note)
+}
+
+fn open_log(config: &Config) -> anyhow::Result<Option<access_log::Opened>> {
+    let Some(log) = &config.access_log else { return Ok(None) };
+    access_log::Opened::new(log, config.owner.as_ref()).map(Some).map_err(|error| match &log.target {
+        LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
+        LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
+    })
+}

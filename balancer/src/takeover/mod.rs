@@ -1,0 +1,36 @@
+//! Hot restart: a new process takes over from the one that serves, and no client notices.
+//!
+//! ```text
+//! successor                                   predecessor
+//! takeover PROTOCOL NAME  ──────────────────▶ of the same user or root? nobody else at it?
+//! shares locks and sockets ◀── Inventory, descriptors
+//! opens, binds, loads, attaches, starts its workers, which wait
+//! fills tables             ◀── Entries         if they are in memory
+//! Ready                   ──────────────────▶ publishes nothing any more
+//! serves                   ◀── Yielded         drains, ends
+//! ```
+//!
+//! The conversation is held on the admin socket. Until [`wire::Note::Yielded`] is on its way the predecessor serves, and
+//! what the successor holds are second descriptors of the same sockets and locks; so the successor may fail, or be
+//! killed, at any point before, and all it leaves behind is closed descriptors. Afterwards the predecessor only closes
+//! its own, which removes nothing and unlocks nothing.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`predecessor`] | the successor's side, as it starts |
+//! | [`successor`] | the predecessor's side, beside its other work |
+//! | [`wire`] | what they say to each other (pure) |
+//! | [`descriptors`] | the system calls that pass descriptors |
+
+pub mod descriptors;
+pub mod predecessor;
+pub mod successor;
+pub mod wire;
+
+use std::time::Duration;
+
+/// For a hand-over as a whole, as the predecessor sees it: the successor loads its program and may copy tables meanwhile.
+pub const HAND_OVER_LIMIT: Duration = Duration::from_secs(30);
+
+/// For a single answer of the predecessor, which serves clients beside.
+pub const ANSWER_LIMIT: Duration = Duration::from_secs(10);

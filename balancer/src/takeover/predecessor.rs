@@ -1,0 +1,257 @@
+//! The new process's side of a hot restart. It is starting and has nothing else to do, so it waits for each answer.
+
+use std::collections::{HashMap, VecDeque};
+use std::fs::File;
+use std::io::{self, ErrorKind, Write};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use anyhow::{Context as _, anyhow, bail, ensure};
+use balancer_ebpf::affinity::Affinity;
+use nix::sys::socket::{getsockopt, sockopt};
+use nix::unistd::geteuid;
+use socket2::SockRef;
+
+use super::wire::{CONSENT, Descriptor, Frame, Inventory, Note, Ready, ServerState, request};
+use super::{ANSWER_LIMIT, descriptors};
+use crate::clock;
+use crate::config::Config;
+use crate::listen::Passed;
+use crate::log::reason;
+use crate::server::{Identity, Server, Servers};
+use crate::table::{Key, Table};
+
+/// Longest first line: a refusal.
+const LONGEST_LINE: usize = 16 * 1024;
+
+/// The process that serves still.
+#[derive(Debug)]
+pub struct Predecessor {
+    stream: UnixStream,
+    /// Received and not yet looked at.
+    bytes: Vec<u8>,
+    descriptors: Vec<OwnedFd>,
+    /// What it has.
+    pub inventory: Inventory,
+}
+
+/// What it has passed on.
+#[derive(Debug, Default)]
+pub struct Heritage {
+    /// The lock of the instance.
+    pub instance: Option<File>,
+    /// The lock of the service in this network namespace.
+    pub role: Option<File>,
+    /// The admin socket.
+    pub admin: Option<UnixListener>,
+    /// The listening sockets.
+    pub listeners: Vec<Passed>,
+}
+
+impl Predecessor {
+    /// Asks whoever holds the admin socket; `None`: nobody does.
+    ///
+    /// # Errors
+    /// It refuses, or is not to be trusted, or breaks off.
+    pub fn find(config: &Config) -> anyhow::Result<Option<Self>> {
+        let shown = config.admin.display();
+        let stream = match UnixStream::connect(&config.admin) {
+            Ok(stream) => stream,
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                return Ok(None);
+            }
+            Err(error) => bail!("--takeover: cannot ask at {shown}: {}", reason(&error)),
+        };
+        Self::ask(stream, config)
+            .map(Some)
+            .with_context(|| format!("--takeover: from the instance at {shown}"))
+    }
+
+    fn ask(stream: UnixStream, config: &Config) -> anyhow::Result<Self> {
+        stream.set_read_timeout(Some(ANSWER_LIMIT))?;
+        stream.set_write_timeout(Some(ANSWER_LIMIT))?;
+        // Whoever made the socket: the predecessor, or one before it. Root may take over from anybody.
+        let (maker, we) = (getsockopt(&stream, sockopt::PeerCredentials)?.uid(), geteuid());
+        let is_trusted = we.is_root() || [0, we.as_raw()].contains(&maker);
+        ensure!(is_trusted, "user {maker} answers, who is neither root nor us");
+        let inventory = Inventory {
+            pid: 0,
+            version: String::new(),
+            descriptors: Vec::new(),
+            servers: Vec::new(),
+            table: None,
+        };
+        let mut found = Self { stream, bytes: Vec::new(), descriptors: Vec::new(), inventory };
+        found.stream.write_all(request(&config.name).as_bytes())?;
+        found.await_consent()?;
+        found.inventory = match found.answer()? {
+            Frame::Note(Note::Inventory(inventory)) => inventory,
+            other => return Err(unexpected(&other)),
+        };
+        while found.descriptors.len() < found.inventory.descriptors.len() {
+            found.receive()?;
+        }
+        Ok(found)
+    }
+
+    /// What was passed on, once.
+    ///
+    /// # Errors
+    /// A descriptor is not what it is said to be.
+    pub fn heritage(&mut self) -> anyhow::Result<Heritage> {
+        let mut heritage = Heritage::default();
+        let received = VecDeque::from(std::mem::take(&mut self.descriptors));
+        for (kind, descriptor) in self.inventory.descriptors.iter().zip(received) {
+            match *kind {
+                Descriptor::Instance => heritage.instance = Some(File::from(descriptor)),
+                Descriptor::Role => heritage.role = Some(File::from(descriptor)),
+                Descriptor::Admin => heritage.admin = Some(UnixListener::from(descriptor)),
+                Descriptor::Listener(asked) => {
+                    let is_listening = SockRef::from(&descriptor).is_listener().unwrap_or(false);
+                    ensure!(is_listening, "--takeover: what was passed on for {asked} does not listen");
+                    heritage.listeners.push(Passed { asked, listener: descriptor.into() });
+                }
+            }
+        }
+        Ok(heritage)
+    }
+
+    /// `server` as the predecessor knows it: the operator's wish goes with the name, its health with the address, too.
+    pub fn resume(&self, server: Server) -> Server {
+        let Some(known) = self.inventory.servers.iter().find(|known| known.name == server.name) else {
+            return server;
+        };
+        let server = server.with_operator(known.operator);
+        if known.address == server.address { server.with_health(known.health) } else { server }
+    }
+
+    /// Copies the learned entries, unless both tables are the same map in the kernel. True: there may be later ones.
+    ///
+    /// # Errors
+    /// When the predecessor breaks off.
+    pub fn copy_entries(&mut self, table: &Table, servers: &Servers) -> anyhow::Result<bool> {
+        let Some(theirs) = &self.inventory.table else { return Ok(false) };
+        if theirs == "kernel" && table.kind() == "kernel" {
+            return Ok(false);
+        }
+        let names = self.identities(servers);
+        self.say(Note::WantEntries)?;
+        loop {
+            match self.answer()? {
+                Frame::Entries(entries) => put(table, &entries, &names),
+                Frame::Note(Note::NoMoreEntries) => return Ok(true),
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Tells it to let go; when this returns without an error it has, and will not take anything back. With the last
+    /// news of servers and entries.
+    ///
+    /// # Errors
+    /// It goes on itself, as far as can be known.
+    pub fn succeed(mut self, ready: Ready, table: Option<&Table>, servers: &Servers) -> anyhow::Result<()> {
+        let names = self.identities(servers);
+        self.say(Note::Ready(ready))?;
+        loop {
+            match self.answer()? {
+                Frame::Entries(entries) => table.into_iter().for_each(|table| put(table, &entries, &names)),
+                Frame::Note(Note::Yielded(yielded)) => {
+                    yielded.servers.iter().for_each(|server| update(servers, server));
+                    return Ok(());
+                }
+                other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Its ids of servers → ours.
+    fn identities(&self, servers: &Servers) -> HashMap<u16, Identity> {
+        let ours = |theirs: &ServerState| Some((theirs.id, servers[servers.by_name(&theirs.name)?].identity));
+        self.inventory.servers.iter().filter_map(ours).collect()
+    }
+
+    fn await_consent(&mut self) -> anyhow::Result<()> {
+        loop {
+            if let Some(end) = self.bytes.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.bytes.drain(..=end).collect();
+                if line == CONSENT {
+                    return Ok(());
+                }
+                let line = String::from_utf8_lossy(&line);
+                bail!("{}", line.trim_end().trim_start_matches("error: "));
+            }
+            ensure!(self.bytes.len() <= LONGEST_LINE, "its answer is no line");
+            self.receive()?;
+        }
+    }
+
+    fn say(&mut self, note: Note) -> anyhow::Result<()> {
+        self.stream.write_all(&Frame::Note(note).encode()).map_err(|error| broken_off(&error))
+    }
+
+    fn answer(&mut self) -> anyhow::Result<Frame> {
+        loop {
+            match Frame::take(&mut self.bytes)? {
+                Some(Frame::Descriptors) => {}
+                Some(frame) => return Ok(frame),
+                None => self.receive()?,
+            }
+        }
+    }
+
+    fn receive(&mut self) -> anyhow::Result<()> {
+        let mut piece = [0; 64 * 1024];
+        match descriptors::receive(&self.stream, &mut piece, &mut self.descriptors) {
+            Ok(0) => Err(broken_off(&ErrorKind::UnexpectedEof.into())),
+            Ok(count) => {
+                self.bytes.extend_from_slice(&piece[..count]);
+                Ok(())
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => Ok(()),
+            Err(error) => Err(broken_off(&error)),
+        }
+    }
+}
+
+fn put(table: &Table, entries: &[(Key, u64)], names: &HashMap<u16, Identity>) {
+    let now = clock::boot_seconds();
+    for (key, word) in entries {
+        let entry = Affinity(*word);
+        let Some(Identity { id, generation }) = names.get(&entry.server()) else { continue };
+        let is_news = table.get(key).is_none_or(|known| known.expiry() <= entry.expiry());
+        if entry.is_live(now) && is_news {
+            // A table that refuses costs this client a new choice.
+            let _ = table.put(key, entry.renamed(*id, *generation));
+        }
+    }
+}
+
+fn update(servers: &Servers, known: &ServerState) {
+    let Some(index) = servers.by_name(&known.name) else { return };
+    if servers[index].operator() != known.operator {
+        servers.set_operator(index, known.operator);
+    }
+    if servers[index].address == known.address {
+        servers.set_health(index, known.health);
+    }
+}
+
+fn broken_off(error: &io::Error) -> anyhow::Error {
+    match error.kind() {
+        ErrorKind::UnexpectedEof | ErrorKind::BrokenPipe | ErrorKind::ConnectionReset => {
+            anyhow!("it has broken off the hand-over")
+        }
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => anyhow!("it has not answered within {ANSWER_LIMIT:?}"),
+        _ => anyhow!("{}", reason(error)),
+    }
+}
+
+fn unexpected(frame: &Frame) -> anyhow::Error {
+    let what = match frame {
+        Frame::Note(note) => format!("{note:?}"),
+        Frame::Entries(_) => "entries".to_owned(),
+        Frame::Descriptors => "descriptors".to_owned(),
+    };
+    anyhow!("it has answered with something else than was asked for: {what:.60}")
+}

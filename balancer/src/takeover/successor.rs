@@ -1,0 +1,247 @@
+//! The serving process's side of a hot restart: a conversation on the control thread, beside everything else. Until the
+//! last word nothing changes here; and if that is never said, nothing has changed.
+
+use std::cell::{Cell, RefCell};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use nix::unistd::geteuid;
+use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
+use tokio::net::UnixStream;
+use tokio::sync::mpsc;
+use tokio::time::{sleep, timeout};
+
+use super::wire::{
+    self, CONSENT, Descriptor, Frame, Inventory, MOST_ENTRIES, Note, REQUEST, Ready, ServerState, Yielded,
+};
+use super::{HAND_OVER_LIMIT, descriptors};
+use crate::admin::Desk;
+use crate::clock;
+use crate::datapath::Datapath;
+use crate::log;
+use crate::server::Server;
+use crate::service::Shared;
+use crate::table::Table;
+
+/// What a successor can have.
+pub struct Estate {
+    service: Shared,
+    datapath: Option<Rc<Datapath>>,
+    /// Second descriptors; none once this process is ending.
+    descriptors: RefCell<Vec<(Descriptor, OwnedFd)>>,
+    is_busy: Cell<bool>,
+    /// The last word is being said: whether it is heard will be known in a moment.
+    is_yielding: Cell<bool>,
+    heirs: mpsc::UnboundedSender<Ready>,
+}
+
+impl Estate {
+    /// To be offered at the admin socket. Who has taken everything over is told to `heirs`.
+    pub fn new(
+        service: Shared,
+        datapath: Option<Rc<Datapath>>,
+        descriptors: Vec<(Descriptor, OwnedFd)>,
+        heirs: mpsc::UnboundedSender<Ready>,
+    ) -> Rc<Self> {
+        let descriptors = RefCell::new(descriptors);
+        let (is_busy, is_yielding) = (Cell::new(false), Cell::new(false));
+        Rc::new(Self { service, datapath, descriptors, is_busy, is_yielding, heirs })
+    }
+
+    /// Until it is certain whether somebody has taken over: a process that is told to stop just then must neither take
+    /// anything away from its successor nor leave anything behind.
+    pub async fn certainty(&self) {
+        while self.is_yielding.get() {
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// This process is ending: its sockets are not to be kept open by what is offered here.
+    pub fn close(&self) {
+        self.descriptors.borrow_mut().clear();
+    }
+
+    fn is_closed(&self) -> bool {
+        self.descriptors.borrow().is_empty()
+    }
+
+    fn inventory(&self, table: Option<&Table>) -> Inventory {
+        Inventory {
+            pid: std::process::id(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            descriptors: self.descriptors.borrow().iter().map(|(kind, _)| *kind).collect(),
+            servers: self.servers(),
+            table: table.map(|table| table.kind().to_owned()),
+        }
+    }
+
+    fn servers(&self) -> Vec<ServerState> {
+        let state = |server: &Server| ServerState {
+            name: server.name.clone(),
+            address: server.address,
+            id: server.identity.id,
+            operator: server.operator(),
+            health: server.health(),
+        };
+        self.service.servers.iter().map(state).collect()
+    }
+}
+
+/// Whether a line of the admin socket is a successor's.
+pub fn is_asking(line: &str) -> bool {
+    line.split_whitespace().next() == Some(REQUEST)
+}
+
+/// Holds the conversation that begins with `line`; gives the stream back with what is to be said when there is none.
+pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(UnixStream, String)> {
+    let (estate, pid) = match begin(&stream, desk, line) {
+        Ok(begun) => begun,
+        Err(refusal) => return Some((stream, refusal)),
+    };
+    estate.is_busy.set(true);
+    let conversation = converse(&mut stream, &estate, desk.source.as_ref());
+    let outcome = match timeout(HAND_OVER_LIMIT, conversation).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(anyhow!("it was not ready within {HAND_OVER_LIMIT:?}")),
+    };
+    match outcome {
+        // Nobody listens: the process has come to its end by itself.
+        Ok(ready) => drop(estate.heirs.send(ready)),
+        Err(error) => {
+            log::warn(format_args!("pid {pid} has not taken over: {error:#}; this process goes on"));
+            if let Some(datapath) = &estate.datapath {
+                datapath.speak_again();
+            }
+            estate.service.servers.publish_all();
+            estate.is_busy.set(false);
+        }
+    }
+    estate.is_yielding.set(false);
+    None
+}
+
+fn begin(stream: &UnixStream, desk: &Desk, line: &str) -> Result<(Rc<Estate>, i32), String> {
+    let peer = stream.peer_cred().map_err(|error| log::reason(&error))?;
+    if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
+        log::warn(format_args!("user {} wanted to take over, and was refused", peer.uid()));
+        return Err("only root and the user that the running balancer has may take over from it".to_owned());
+    }
+    wire::check_request(line, &desk.service.config.name)?;
+    match desk.estate.borrow().as_ref() {
+        Some(estate) if estate.is_busy.get() => {
+            Err("another process is taking over just now; wait until it has, or has failed to".to_owned())
+        }
+        Some(estate) if !estate.is_closed() => Ok((Rc::clone(estate), peer.pid().unwrap_or(0))),
+        _ => Err("the running balancer is just ending; start the new one without --takeover".to_owned()),
+    }
+}
+
+/// Until the successor has everything.
+async fn converse(stream: &mut UnixStream, estate: &Estate, table: Option<&Table>) -> anyhow::Result<Ready> {
+    let begun = clock::boot_seconds();
+    stream.write_all(CONSENT).await?;
+    say(stream, Note::Inventory(estate.inventory(table))).await?;
+    pass_descriptors(stream, estate).await?;
+    let mut bytes = Vec::new();
+    let ready = loop {
+        match hear(stream, &mut bytes).await? {
+            Note::WantEntries => {
+                send_entries(stream, table, 0).await?;
+                say(stream, Note::NoMoreEntries).await?;
+            }
+            Note::Ready(ready) => break ready,
+            _ => bail!("it says something that it was not asked"),
+        }
+    };
+    if let (true, Some(table)) = (ready.wants_entries, table) {
+        // What was written since is used last at that time or later.
+        send_entries(stream, Some(table), begun.saturating_add(table.timeout)).await?;
+    }
+    if estate.is_closed() {
+        bail!("this process has been told to end meanwhile");
+    }
+    estate.is_yielding.set(true);
+    if let Some(datapath) = &estate.datapath {
+        datapath.fall_silent();
+    }
+    // Once this is written the successor serves, whatever becomes of us.
+    say(stream, Note::Yielded(Yielded { servers: estate.servers() })).await?;
+    Ok(ready)
+}
+
+async fn say(stream: &mut UnixStream, note: Note) -> anyhow::Result<()> {
+    Ok(stream.write_all(&Frame::Note(note).encode()).await?)
+}
+
+async fn hear(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> anyhow::Result<Note> {
+    loop {
+        match Frame::take(bytes)? {
+            Some(Frame::Note(note)) => return Ok(note),
+            Some(_) => bail!("it says something that it was not asked"),
+            None => {}
+        }
+        if stream.read_buf(bytes).await.context("it is gone")? == 0 {
+            bail!("it has ended");
+        }
+    }
+}
+
+async fn pass_descriptors(stream: &UnixStream, estate: &Estate) -> anyhow::Result<()> {
+    let announcement = Frame::Descriptors.encode();
+    let mut sent = 0;
+    loop {
+        stream.writable().await?;
+        let outcome = {
+            let descriptors = estate.descriptors.borrow();
+            let next = descriptors.iter().skip(sent).take(descriptors::MOST);
+            let numbers: Vec<RawFd> = next.map(|(_, descriptor)| descriptor.as_raw_fd()).collect();
+            if numbers.is_empty() {
+                return Ok(());
+            }
+            let send = || descriptors::send(stream, &announcement, &numbers);
+            stream.try_io(Interest::WRITABLE, send).map(|()| numbers.len())
+        };
+        match outcome {
+            Ok(count) => sent += count,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) => return Err(error).context("cannot pass sockets on"),
+        }
+    }
+}
+
+/// The live entries that do not expire before `expiry`.
+async fn send_entries(stream: &mut UnixStream, table: Option<&Table>, expiry: u32) -> anyhow::Result<()> {
+    let now = clock::boot_seconds();
+    let mut entries = Vec::new();
+    if let Some(table) = table {
+        table.for_each(|key, entry| {
+            if entry.is_live(now) && !entry.is_tentative() && entry.expiry() >= expiry {
+                entries.push((key, entry.0));
+            }
+        });
+    }
+    for some in entries.chunks(MOST_ENTRIES) {
+        stream.write_all(&Frame::Entries(some.to_vec()).encode()).await?;
+    }
+    Ok(())
+}
+
+/// What is offered of the listening sockets: for each what it was asked for.
+pub fn listeners<'a>(
+    sockets: impl IntoIterator<Item = &'a std::net::TcpListener>,
+    asked: &[SocketAddr],
+    actual: &[SocketAddr],
+) -> io::Result<Vec<(Descriptor, OwnedFd)>> {
+    let mut offered = Vec::new();
+    for socket in sockets {
+        let address = socket.local_addr()?;
+        let place = actual.iter().position(|at| *at == address);
+        let asked = place.and_then(|place| asked.get(place)).copied().unwrap_or(address);
+        offered.push((Descriptor::Listener(asked), socket.try_clone()?.into()));
+    }
+    Ok(offered)
+}
