@@ -7,6 +7,7 @@
 //! | `/slow` | 1 MiB at 64 KiB a second |
 //! | `PUT /upload/NAME` | stored: [`Nginx::uploaded`] |
 //! | `POST /upload` | `received=N`, the length of the body |
+//! | `/echo` | a WebSocket to whatever listens at [`Nginx::echo_socket`] |
 //! | any other | `server=s1 peer=IP:PORT cookie=…` |
 
 use std::fs;
@@ -98,6 +99,12 @@ impl Nginx {
         self.folder.join("access.log")
     }
 
+    /// Where a test may listen for what goes to `/echo`, upgrades included.
+    #[must_use]
+    pub fn echo_socket(&self) -> PathBuf {
+        self.folder.join("echo.sock")
+    }
+
     /// What it complained of.
     #[must_use]
     pub fn error_log(&self) -> String {
@@ -141,6 +148,8 @@ fn origin(folder: &Path, address: SocketAddr, name: &str) -> String {
         location = /quiet {{ access_log off; return 200 'Hello, world!'; }}
         location = /slow {{ alias {f}/www/1m; limit_rate 64k; }}
         location /upload/ {{ dav_methods PUT; }}
+        location = /echo {{ proxy_pass http://unix:{f}/echo.sock; proxy_http_version 1.1;
+            proxy_set_header Upgrade $http_upgrade; proxy_set_header Connection upgrade; }}
         location = /upload {{ proxy_pass http://unix:{f}/sink.sock; }}
     }}
     server {{
