@@ -15,8 +15,8 @@ const CLIENTS: u64 = 10_000;
 const FEWEST: u64 = 2000;
 /// Resident memory of the whole process, in bytes.
 const MOST_MEMORY: u64 = 60 * 1000 * 1000;
-/// Descriptors of the balancer that are not for clients. It keeps one for the server of each, so it needs two each;
-/// this program needs one.
+/// Descriptors that are not for clients, here and in the balancer. It keeps some for servers, too, and says how many
+/// clients it takes.
 const OTHERS: u64 = 500;
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -43,11 +43,12 @@ fn most_clients() -> u64 {
         setrlimit(Resource::RLIMIT_NOFILE, hard, hard).expect("up to the hard limit");
     }
     let (soft, _) = getrlimit(Resource::RLIMIT_NOFILE).expect("a limit");
-    (soft.saturating_sub(OTHERS) / 2).min(CLIENTS)
+    soft.saturating_sub(OTHERS).min(CLIENTS)
 }
 
 fn idle(count: u64) -> Result<(), libtest_mimic::Failed> {
     let daemon = Daemon::start(origin());
+    let count = count.min(daemon.most_clients);
     let at_rest = daemon.resident();
     let mut clients = Vec::new();
     for _ in 0..count {
@@ -107,6 +108,7 @@ fn origin() -> SocketAddr {
 struct Daemon {
     child: Child,
     address: SocketAddr,
+    most_clients: u64,
     _folder: TempDir,
 }
 
@@ -120,12 +122,16 @@ impl Daemon {
         command.arg("--server").arg(format!("s1={origin}"));
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
         let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = log.by_ref().map_while(Result::ok).find(|line| line.contains("ready: "));
-        let ready = ready.expect("the balancer starts");
+        let mut line_with = |part: &str| {
+            log.by_ref().map_while(Result::ok).find(|line| line.contains(part)).expect("the balancer starts")
+        };
+        let most = line_with("clients: at most ");
+        let most_clients = most.split_whitespace().find_map(|word| word.parse().ok()).expect("a number");
+        let ready = line_with("ready: ");
         let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
         // Somebody has to go on reading, or a talkative daemon would stop.
         thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { child, address, _folder: folder }
+        Self { child, address, most_clients, _folder: folder }
     }
 
     /// The smallest figure within a second: what is freed is not given back at once.

@@ -16,6 +16,9 @@ const PER_WORKER: u64 = 4;
 /// Descriptors of the process that are nobody's in particular: logs, the admin socket and its clients, maps.
 const OTHERS: u64 = 64;
 
+/// Of this many descriptors half are kept for connections to servers, of those beyond it a quarter.
+const BUSY: u64 = 8192;
+
 /// Client connections of this process.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
@@ -68,9 +71,12 @@ impl Seats {
     }
 }
 
-/// A client that is served takes two descriptors. Whatever the reserve, a small limit is not all reserve.
+/// A client that is served takes two descriptors, an idle one takes one. Up to [`BUSY`] every client is taken to be
+/// served; where there are many, most of them are idle. Whatever the reserve, a small limit is not all reserve.
 fn most_clients(files: u64, reserve: u64) -> u64 {
-    (files.saturating_sub(reserve).max(files / 2) / 2).max(1)
+    let files = files.saturating_sub(reserve).max(files / 2);
+    let (busy, idle) = (files.min(BUSY), files.saturating_sub(BUSY));
+    (busy / 2 + idle / 4 * 3).max(1)
 }
 
 pub(super) fn client_came() {
@@ -108,8 +114,14 @@ mod tests {
     #[test]
     fn every_client_leaves_a_descriptor_for_its_server() {
         assert_eq!(most_clients(1024, 124), 450);
-        assert_eq!(most_clients(u64::MAX, 124), (u64::MAX - 124) / 2);
+        assert_eq!(most_clients(8192 + 124, 124), 4096);
         assert_eq!(most_clients(100, 124), 25);
         assert_eq!(most_clients(1, 124), 1);
+    }
+
+    #[test]
+    fn many_clients_are_mostly_idle() {
+        assert_eq!(most_clients(20_000, 124), 4096 + 8763);
+        assert!(most_clients(u64::MAX, 124) < u64::MAX);
     }
 }
