@@ -20,6 +20,9 @@ impl Session {
         let failure = if outgoing.relay.is_whole() && incoming.upload.is_complete() {
             // All there is has been read: the next request may have the server's connection already.
             upstream.put_back(&self.shared, outgoing.reusable, &mut self.private);
+            if !outgoing.keep_alive && self.is_parted_with(incoming) {
+                self.client.socket.will_end();
+            }
             self.flush(&mut outgoing).await.err()
         } else {
             self.wait_for(incoming, self.shared.patience.client);
@@ -43,13 +46,15 @@ impl Session {
                 Next::Close
             }
             None if outgoing.keep_alive => Next::Request,
-            // The client asked for the end, and nothing of it is left unread.
-            None if !incoming.keep_alive && incoming.upload.is_complete() && self.client.input.is_empty() => {
-                Next::Close
-            }
+            None if self.is_parted_with(incoming) => Next::Close,
             None => Next::Linger,
         };
         (next, Outcome { status: Some(outgoing.status), bytes, failure, issued: Some(outgoing.issued) })
+    }
+
+    /// The client asked for the end, and nothing of it is left unread.
+    fn is_parted_with(&self, incoming: &Incoming) -> bool {
+        !incoming.keep_alive && incoming.upload.is_complete() && self.client.input.is_empty()
     }
 
     /// Sends what is composed of a response.
