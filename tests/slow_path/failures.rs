@@ -271,3 +271,43 @@ fn a_client_that_has_only_ended_its_side_is_answered() {
     assert_eq!(client.response().text(), "s1");
     client.expect_end();
 }
+
+#[test]
+fn an_early_answer_does_not_cut_off_a_request_that_the_server_goes_on_reading() {
+    let (origin, connections) = Origin::by_hand();
+    let balancer = Builder::new([]).server(origin.address).start();
+    let mut client = balancer.client();
+    client.send("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: 3000\r\n\r\n").send(vec![b'x'; 1000]);
+    let mut server = connections.recv_timeout(super::PATIENCE).expect("asked");
+    server.head().expect("read").expect("a request");
+    server.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok").expect("sent");
+    assert_eq!(client.response().text(), "ok");
+    client.send(vec![b'x'; 2000]);
+    client.expect_end();
+    let mut next = balancer.client();
+    next.send("GET /next HTTP/1.1\r\nHost: a\r\n\r\n");
+    // All of the body, then the next request on the same connection.
+    assert_eq!(server.bytes(3000).expect("the whole body"), vec![b'x'; 3000]);
+    assert!(server.head().expect("read").expect("a request").start.starts_with("GET /next "));
+    server.stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").expect("sent");
+    assert_eq!(next.response().status(), 204);
+}
+
+#[test]
+fn a_body_that_a_bodiless_answer_should_not_have_is_nobodys_answer() {
+    let (origin, connections) = Origin::by_hand();
+    let balancer = Builder::new([]).server(origin.address).start();
+    let mut client = balancer.client();
+    client.send("HEAD / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut first = connections.recv_timeout(super::PATIENCE).expect("asked");
+    first.head().expect("read").expect("a request");
+    first.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\n").expect("sent");
+    assert_eq!(client.response_to_head().status(), 200);
+    // The connection is kept by now. The reactor may not have seen what comes next, the kernel has.
+    first.stream.write_all(b"EVIL").expect("sent");
+    client.send("GET / HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut second = connections.recv_timeout(super::PATIENCE).expect("another connection");
+    second.head().expect("read").expect("a request");
+    second.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").expect("sent");
+    assert_eq!(client.response().text(), "good");
+}

@@ -132,6 +132,16 @@ impl Reader {
         socket2::SockRef::from(&self.stream).set_linger(Some(Duration::ZERO)).expect("option");
     }
 
+    /// The next bytes, so many of them.
+    pub fn bytes(&mut self, count: usize) -> io::Result<Vec<u8>> {
+        while self.held.len() < count {
+            if !self.more()? {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+        }
+        Ok(self.take(count))
+    }
+
     /// Everything until the peer ends its side; an error if it resets the connection.
     pub fn rest(&mut self) -> io::Result<Vec<u8>> {
         while self.more()? {}

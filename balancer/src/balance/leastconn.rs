@@ -11,10 +11,9 @@ pub(super) struct Load {
 }
 
 impl Load {
-    /// Would have less to do for its weight than `other` after one request more.
+    /// Has less to do for its weight than `other`. Idle ones are equal, whatever their weights.
     pub(super) fn is_less_than(self, other: Self) -> bool {
-        let after = |load: Self| u64::from(load.busy) + 1;
-        after(self) * u64::from(other.weight) < after(other) * u64::from(self.weight)
+        u64::from(self.busy) * u64::from(other.weight) < u64::from(other.busy) * u64::from(self.weight)
     }
 }
 
@@ -35,7 +34,7 @@ mod tests {
     fn the_least_loaded_for_its_weight() {
         assert_eq!(least_of(&[(3, 1), (1, 1), (2, 1)]), Some(1));
         assert_eq!(least_of(&[(3, 4), (1, 1)]), Some(0));
-        assert_eq!(least_of(&[(0, 1), (0, 256)]), Some(1));
+        assert_eq!(least_of(&[(0, 1), (0, 256)]), Some(0));
         assert_eq!(least_of(&[(1, 1), (1, 1)]), Some(0));
         assert_eq!(least_of(&[(u32::MAX, 1), (u32::MAX, 256)]), Some(1));
         assert_eq!(least_of(&[]), None);

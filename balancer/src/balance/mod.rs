@@ -158,14 +158,17 @@ impl Group {
         Self { schedule: Schedule::new(&members), table, members }
     }
 
-    /// Everybody's load, starting at that turn.
+    /// Everybody's load, starting with whose turn it is: among equals the first is taken, so their shares follow the
+    /// weights.
     fn loads(
         &self,
         servers: &Servers,
         turn: u64,
         will_do: impl Fn(usize) -> bool,
     ) -> impl Iterator<Item = Load> {
-        let start = (turn % self.members.len().max(1) as u64) as usize;
+        let first = self.schedule.from(turn).next();
+        let start =
+            self.members.iter().position(|&(place, _)| Some(usize::from(place)) == first).unwrap_or(0);
         let in_turn = self.members[start..].iter().chain(&self.members[..start]);
         in_turn.filter_map(move |&(place, weight)| {
             let place = usize::from(place);
@@ -247,9 +250,9 @@ mod tests {
         }
         let busy = [0, 1].map(|place: usize| set[place].in_flight.load(Ordering::Relaxed));
         assert_eq!(busy, [10, 30]);
-        let idle = servers(2);
-        let picks = picks(&Balance::new(LeastConn, &idle), &idle, 10);
-        assert_eq!(share(&picks, 0), 5);
+        let idle = weighted(&[(1, false), (3, false)]);
+        let picks = picks(&Balance::new(LeastConn, &idle), &idle, 40);
+        assert_eq!(share(&picks, 0), 10, "in turn by weight while nobody is busy");
     }
 
     #[test]
@@ -260,6 +263,11 @@ mod tests {
         // Only drawn twice does it get anything.
         assert!((150..350).contains(&share(&picks, 0)), "{}", share(&picks, 0));
         assert!((1..4).all(|place| (1100..1400).contains(&share(&picks, place))));
+        let idle = weighted(&[(1, false), (2, false), (5, false)]);
+        let picks = super::tests::picks(&Balance::new(Random, &idle), &idle, 8000);
+        for (place, expected) in [(0, 1000), (1, 2000), (2, 5000)] {
+            assert!(share(&picks, place).abs_diff(expected) < 200, "{place}: {}", share(&picks, place));
+        }
     }
 
     #[test]

@@ -149,10 +149,11 @@ impl Decoder {
         })
     }
 
-    /// Sixteen digits are what a u64 holds; leading zeros beyond that are nothing but a way to be slow.
+    /// At most what an `i64` holds: others would take more for a negative number. Leading zeros beyond sixteen digits are
+    /// nothing but a way to be slow.
     fn size_digit(&mut self, digits: u8, byte: u8) -> Result<State, Fault> {
         let digit = char::from(byte).to_digit(16).map(u64::from).ok_or(Fault::Chunk)?;
-        if digits >= 16 || self.remaining >> 60 != 0 {
+        if digits >= 16 || self.remaining > i64::MAX as u64 >> 4 {
             return Err(Fault::Chunk);
         }
         self.remaining = self.remaining << 4 | digit;
@@ -229,13 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn the_largest_chunk_is_one_that_everybody_can_count() {
+        assert_eq!(decode(b"7FFFFFFFFFFFFFFF\r\nx"), Ok((19, b"x".to_vec(), false)));
+    }
+
+    #[test]
     fn takes_trailers_and_space_before_an_extension() {
         assert!(decode(b"1 ;a\r\nx\r\n0\r\nDigest: abc\r\nX:\r\n\r\n").is_ok_and(|(_, _, done)| done));
     }
 
     #[test]
     fn refuses_what_others_may_read_differently() {
-        let refused: [&[u8]; 22] = [
+        let refused: [&[u8]; 24] = [
             b"\r\n",
             b"+5\r\nhello\r\n0\r\n\r\n",
             b"-5\r\n",
@@ -249,6 +255,8 @@ mod tests {
             b"5;\0\r\n",
             b"g\r\n",
             b"10000000000000000\r\n",
+            b"8000000000000000\r\n",
+            b"FFFFFFFFFFFFFFFF\r\n",
             b"00000000000000005\r\n",
             b"5\r\nhelloXX",
             b"5\r\nhello\n0\r\n",

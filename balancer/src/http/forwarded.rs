@@ -37,13 +37,14 @@ const PORT: &str = "X-Forwarded-Port";
 const FORWARDED: &str = "Forwarded";
 
 impl Hop {
-    /// A field with this name is not passed on as it is: [`Self::write`] says what becomes of it.
+    /// A field with this name is not passed on as it is: [`Self::write`] says what becomes of it. That of the other style
+    /// goes, too: a server that prefers it would believe the client.
     pub(super) fn takes_over(&self, name: &str) -> bool {
-        match (self.style, name.len()) {
-            (Style::XForwarded, 15) => is(name, FOR),
-            (Style::XForwarded, 16) => is(name, HOST) || is(name, PORT),
-            (Style::XForwarded, 17) => is(name, PROTO),
-            (Style::Rfc7239, 9) => is(name, FORWARDED),
+        match name.len() {
+            9 => is(name, FORWARDED),
+            15 => is(name, FOR),
+            16 => is(name, HOST) || is(name, PORT),
+            17 => is(name, PROTO),
             _ => false,
         }
     }
@@ -101,7 +102,14 @@ impl Hop {
 /// The values of the client's own fields, the misspelt ones left out.
 fn values<'a>(headers: &'a [Header<'a>], name: &'static str) -> impl Iterator<Item = &'a [u8]> {
     let named = headers.iter().filter(move |header| header.name.eq_ignore_ascii_case(name));
-    named.map(|header| header.value.trim_ascii()).filter(|value| !value.is_empty())
+    named.map(|header| without_empty_end(header.value)).filter(|value| !value.is_empty())
+}
+
+/// An empty element at the end would become one in the middle.
+fn without_empty_end(value: &[u8]) -> &[u8] {
+    let is_filler = |byte: &u8| matches!(byte, b' ' | b'\t' | b',');
+    let end = value.iter().rposition(|byte| !is_filler(byte)).map_or(0, |last| last + 1);
+    value[..end].trim_ascii()
 }
 
 /// The same name, also where an underscore stands for a dash: gateways of the CGI kind cannot tell them apart.
@@ -184,9 +192,12 @@ mod tests {
         let hop = |style| Hop { style, client: IpAddr::from([192, 0, 2, 7]), port: 80 };
         let (x, standard) = (hop(Style::XForwarded), hop(Style::Rfc7239));
         for name in [FOR, PROTO, HOST, PORT, "x-forwarded-host", "X_Forwarded_Proto", "x_forwarded-for"] {
-            assert!(x.takes_over(name) && !standard.takes_over(name), "{name}");
+            assert!(x.takes_over(name) && standard.takes_over(name), "{name}");
         }
-        assert!(standard.takes_over("FORWARDED") && !x.takes_over("Forwarded"));
+        assert!(
+            standard.takes_over("FORWARDED") && x.takes_over("Forwarded"),
+            "a server may prefer the other style"
+        );
         assert!(!x.takes_over("X-Forwarded-Server") && !x.takes_over("Via"));
     }
 }

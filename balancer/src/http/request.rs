@@ -14,6 +14,9 @@ use crate::persist::cookie;
 /// Bytes of a request target; what browsers and servers agree on as the longest sensible one.
 pub const TARGET_LIMIT: usize = 8 * 1024;
 
+/// Bytes of a method. The longest that is registered has 17 (`UPDATEREDIRECTREF`).
+const METHOD_LIMIT: usize = 64;
+
 /// A checked request head, borrowed from the bytes it was read from.
 #[derive(Debug)]
 pub struct Request<'b, 'h> {
@@ -85,13 +88,14 @@ pub fn parse<'b, 'h>(
         Err(httparse::Error::Version) if is_within_version(bytes) => {
             return partial(bytes, limits).map(|()| None);
         }
-        Err(error) => return Err(fault_of(error, bytes)),
+        Err(error) => return Err(check_words(bytes).err().unwrap_or_else(|| fault_of(error, bytes))),
     };
+    let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(Fault::Syntax) };
+    check_lengths(method.len(), target.len())?;
     if head_length > limits.head {
         return Err(Fault::HeadTooLarge);
     }
     fields::check_line_ends(&bytes[..head_length])?;
-    let (Some(method), Some(target)) = (parsed.method, parsed.path) else { return Err(Fault::Syntax) };
     let form = form(method, target)?;
     let version = Version::from_minor(parsed.version);
     let headers: &'h [Header<'b>] = parsed.headers;
@@ -280,10 +284,23 @@ impl<'b> Request<'b, '_> {
 
 /// What an unfinished head says already.
 fn partial(bytes: &[u8], limits: &Limits) -> Result<(), Fault> {
-    let in_request_line = bytes.len() > TARGET_LIMIT && memchr::memchr(b'\n', bytes).is_none();
+    check_words(bytes)?;
+    if bytes.len() >= limits.head { Err(Fault::HeadTooLarge) } else { Ok(()) }
+}
+
+/// The lengths of what there is of method and target.
+fn check_words(bytes: &[u8]) -> Result<(), Fault> {
+    let line = bytes.trim_ascii_start();
+    let end = |text: &[u8]| text.iter().position(u8::is_ascii_whitespace).unwrap_or(text.len());
+    let method = end(line);
+    let target = line.get(method + 1..).map_or(0, end);
+    check_lengths(method, target)
+}
+
+fn check_lengths(method: usize, target: usize) -> Result<(), Fault> {
     match () {
-        () if in_request_line => Err(Fault::TargetTooLong),
-        () if bytes.len() >= limits.head => Err(Fault::HeadTooLarge),
+        () if method > METHOD_LIMIT => Err(Fault::Syntax),
+        () if target > TARGET_LIMIT => Err(Fault::TargetTooLong),
         () => Ok(()),
     }
 }
@@ -329,9 +346,6 @@ fn starts_version(word: &[u8]) -> bool {
 }
 
 fn form<'b>(method: &str, target: &'b str) -> Result<Form<'b>, Fault> {
-    if target.len() > TARGET_LIMIT {
-        return Err(Fault::TargetTooLong);
-    }
     if method == "CONNECT" {
         return Err(Fault::Connect);
     }
@@ -511,8 +525,8 @@ mod tests {
         };
         let table = [
             (
-                "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\
-                 x_forwarded_host: b\r\nX-Forwarded-Port: 1\r\n\r\n",
+                "GET / HTTP/1.1\r\nX-Forwarded-For: 1.1.1.1, ,\r\nHost: a\r\nX-Forwarded-Proto: https\r\n\
+                 Forwarded: for=1.1.1.1\r\nx_forwarded_host: b\r\nX-Forwarded-Port: 1\r\n\r\n",
                 format!("GET / HTTP/1.1\r\nHost: a\r\n{}", ours("1.1.1.1, ", "a")),
             ),
             (
@@ -530,6 +544,27 @@ mod tests {
         let untouched =
             "GET / HTTP/1.1\r\nHost: a\r\nX-Forwarded-For: 1.1.1.1\r\nX-Forwarded-Proto: https\r\n\r\n";
         assert_eq!(sent_on(untouched), untouched);
+    }
+
+    #[test]
+    fn the_longest_target_is_taken_and_the_next_refused_wherever_they_are_cut() {
+        let outcome = |bytes: &[u8]| {
+            let mut slots = Slots::default();
+            parse(bytes, &mut slots, &Limits::default()).map(|request| request.is_some())
+        };
+        for (method, path, expected) in [
+            (3, TARGET_LIMIT, Ok(true)),
+            (METHOD_LIMIT, 1, Ok(true)),
+            (3, TARGET_LIMIT + 1, Err(Fault::TargetTooLong)),
+            (METHOD_LIMIT + 1, 1, Err(Fault::Syntax)),
+        ] {
+            let (method, path) = ("M".repeat(method), "a".repeat(path - 1));
+            let head = format!("\r\n{method} /{path} HTTP/1.1\r\nHost: a\r\n\r\n").into_bytes();
+            assert_eq!(outcome(&head), expected);
+            let first =
+                (0..head.len()).map(|cut| outcome(&head[..cut])).find(|outcome| *outcome != Ok(false));
+            assert_eq!(first.unwrap_or(Ok(true)), expected);
+        }
     }
 
     #[test]
@@ -620,7 +655,7 @@ mod tests {
         let long = "x".repeat(16 * 1024);
         assert_eq!(fault(&head(&format!("X: {long}\r\n"))).map(Fault::status), Some(431));
         assert_eq!(fault(&format!("GET / HTTP/1.1\r\nX: {long}")).map(Fault::status), Some(431));
-        assert_eq!(fault(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(Fault::status), Some(431));
+        assert_eq!(fault(&format!("GET /{long} HTTP/1.1\r\nHost: a\r\n\r\n")).map(Fault::status), Some(414));
         assert_eq!(fault(&format!("GET /{}", &long[..9000])).map(Fault::status), Some(414));
         assert_eq!(
             fault(&format!("GET /{} HTTP/1.1\r\nHost: a\r\n\r\n", &long[..9000])).map(Fault::status),

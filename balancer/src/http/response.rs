@@ -157,7 +157,7 @@ impl Response<'_, '_> {
 
     /// The server agrees to speak WebSocket, and nothing else, after this 101.
     pub fn is_websocket(&self) -> bool {
-        self.status == 101 && self.survey.upgrade == Upgrade::WebSocket
+        self.status == 101 && self.survey.upgrade == Upgrade::WebSocket && self.survey.wants_upgrade
     }
 
     /// The server wants NTLM or Negotiate: whoever answers authenticates the connection (RFC 4559 §6).
@@ -311,6 +311,7 @@ mod tests {
             "101 S\r\nUpgrade: h2c\r\nConnection: upgrade",
             "101 S\r\nUpgrade: websocket\r\nUpgrade: h2c",
             "101 S\r\nConnection: upgrade",
+            "101 S\r\nUpgrade: websocket",
             "426 Upgrade Required\r\nUpgrade: websocket\r\nConnection: upgrade",
         ] {
             let head = format!("HTTP/1.1 {other}\r\n\r\n");

@@ -91,6 +91,7 @@ struct Outgoing {
     keep_alive: bool,
     /// The server will take another request after it.
     reusable: bool,
+    has_no_body: bool,
     /// The server's connection is the client's own from here on.
     binds_connection: bool,
     /// Only the end of the connection tells the client where it ends.

@@ -30,6 +30,8 @@ const IDLE_LIFE: Duration = Duration::from_secs(30);
 struct Idle {
     socket: Socket,
     since: u64,
+    /// The kernel is to be asked whether more has come, whatever the reactor has seen.
+    is_suspect: bool,
 }
 
 /// A worker's idle connections, by server. The youngest is used first, so that a quiet hour lets the others go.
@@ -51,8 +53,8 @@ impl Pool {
         if reuse == Reuse::Never {
             return None;
         }
-        while let Some(Idle { socket, .. }) = idle.pop() {
-            if reuse.suits(&socket) {
+        while let Some(Idle { socket, is_suspect, .. }) = idle.pop() {
+            if reuse.suits(&socket) && (!is_suspect || socket.is_quiet_now()) {
                 return Some(socket);
             }
         }
@@ -60,10 +62,10 @@ impl Pool {
     }
 
     /// Keeps a connection on which everything has been said.
-    fn give(&self, server: usize, socket: Socket, timers: &Timers) {
+    fn give(&self, server: usize, socket: Socket, is_suspect: bool, timers: &Timers) {
         let mut idle = self.idle[server].borrow_mut();
         if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { socket, since: timers.now() });
+            idle.push(Idle { socket, since: timers.now(), is_suspect });
         }
     }
 
@@ -127,6 +129,9 @@ pub(super) struct Upstream {
     /// The server may have taken its client for somebody by what was said on it (NTLM, Negotiate): nobody else gets it,
     /// and the client should.
     pub(super) is_bound: bool,
+    /// What the server has answered has no body, which not every server knows: what it sends for one would be taken for
+    /// the next answer.
+    pub(super) is_suspect: bool,
     /// The server was told who its client is (`--send-proxy`): nobody else gets it.
     is_greeted: bool,
     server: usize,
@@ -162,17 +167,25 @@ impl Upstream {
         let connection = Connection::new(socket, &shared.buffers);
         let in_flight = InFlight::new(&shared.service, server);
         let is_greeted = !greeting.is_empty();
-        Ok(Self { connection, is_reused, is_bound, is_greeted, server, _in_flight: in_flight })
+        Ok(Self {
+            connection,
+            is_reused,
+            is_bound,
+            is_suspect: false,
+            is_greeted,
+            server,
+            _in_flight: in_flight,
+        })
     }
 
     /// Everything has been said. Keeps the connection for another request, unless the server wants to close it or
     /// has sent bytes that nobody asked for. The client's own goes to `private`.
     pub(super) fn put_back(self, shared: &Shared, reusable: bool, private: &mut Option<Private>) {
-        let Self { server, is_bound, is_greeted, .. } = self;
+        let Self { server, is_bound, is_suspect, is_greeted, .. } = self;
         let socket = self.connection.socket;
         match reusable && self.connection.input.is_empty() {
             true if is_bound || is_greeted => *private = Some(Private { server, socket, is_bound }),
-            true => shared.pool.give(server, socket, &shared.timers),
+            true => shared.pool.give(server, socket, is_suspect, &shared.timers),
             false => {}
         }
     }

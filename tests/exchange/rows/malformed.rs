@@ -135,7 +135,7 @@ fn series() -> Vec<Row> {
             format!("{hints}HTTP/1.1 200 OK\nContent-Length: 2\n\nok"),
         )
         .tells(format!("{hints}{}", reply(502, "the server's answer is malformed", false))),
-        bad_gateway("interim answers without end", hints.repeat(40))
-            .tells(hints.repeat(16) + &reply(502, "the server's answer is malformed", false)),
+        bad_gateway("interim answers without end", hints.repeat(120))
+            .tells(hints.repeat(100) + &reply(502, "the server's answer is malformed", false)),
     ]
 }

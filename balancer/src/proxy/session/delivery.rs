@@ -30,6 +30,9 @@ impl Session {
                 poll_fn(|cx| self.poll_relay(cx, incoming, &mut upstream.connection, &mut outgoing))
                     .await
                     .err();
+            if failure.is_none() && is_still_heard(incoming, &outgoing) {
+                self.finish_upload(incoming, &mut upstream.connection, outgoing.keep_alive).await;
+            }
             if failure.is_none() && incoming.upload.is_complete() {
                 upstream.put_back(&self.shared, outgoing.reusable, &mut self.private);
             }
@@ -107,9 +110,37 @@ impl Session {
         self.poll_patience(cx, incoming, awaited).map(Err)
     }
 
+    /// The answer is complete, the request is not yet. Whatever becomes of its rest, the client has been answered, and is
+    /// shown that this was all.
+    async fn finish_upload(&mut self, incoming: &mut Incoming, server: &mut Connection, keep_alive: bool) {
+        if !keep_alive && self.client.socket.shut_down().is_err() {
+            return incoming.upload.break_off();
+        }
+        self.wait_for(incoming, self.awaited(incoming).0);
+        poll_fn(|cx| {
+            let passed = incoming.upload.passed;
+            if self.poll_upload(cx, incoming, server).is_err() || incoming.upload.is_over() {
+                return Poll::Ready(());
+            }
+            let awaited = self.awaited(incoming);
+            if incoming.upload.passed != passed {
+                self.wait_for(incoming, awaited.0);
+            }
+            self.poll_patience(cx, incoming, awaited).map(|_| ())
+        })
+        .await;
+    }
+
     /// A response that broke off must not look like one that ended with the connection.
     pub(super) fn reset_on_close(&self) {
         // On failure the client sees an ordinary end, which a length or the chunks still give away.
         let _ = self.client.socket.reset_on_close();
     }
+}
+
+/// The server has answered without waiting for the end of the request, and goes on reading it: it has not said that it
+/// closes the connection. A client that waits to be told to go on has not been.
+fn is_still_heard(incoming: &Incoming, outgoing: &Outgoing) -> bool {
+    let is_held_back = incoming.awaits_continue && !incoming.upload.has_continued();
+    outgoing.reusable && !is_held_back && !incoming.upload.is_over()
 }

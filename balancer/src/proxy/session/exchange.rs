@@ -24,7 +24,7 @@ use crate::proxy::visit::Visit;
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Interim responses to one request; a server that sends more is broken, or wants us to be.
-const INTERIM_LIMIT: u32 = 16;
+const INTERIM_LIMIT: u32 = 100;
 
 /// What has been read from a server.
 enum Answer {
@@ -44,6 +44,7 @@ impl Session {
             let mut upstream = self.reach(&mut incoming.visit, reuse).await?;
             match self.forward(incoming, &mut upstream.connection).await {
                 Ok(outgoing) => {
+                    upstream.is_suspect = outgoing.has_no_body;
                     upstream.is_bound |= incoming.binds_connection || outgoing.binds_connection;
                     return Ok((upstream, outgoing));
                 }
@@ -139,7 +140,7 @@ impl Session {
     }
 
     /// How long is waited for whoever has the next word, and what it is when nothing comes.
-    fn awaited(&self, incoming: &Incoming) -> (Ticks, Failure) {
+    pub(super) fn awaited(&self, incoming: &Incoming) -> (Ticks, Failure) {
         if incoming.awaits_client() {
             (self.shared.patience.client, Failure::SlowBody)
         } else {
@@ -251,6 +252,7 @@ impl Session {
             head_length,
             keep_alive,
             reusable: response.keep_alive && response.framing != Framing::UntilClose,
+            has_no_body: response.framing == Framing::None,
             binds_connection: response.binds_connection(),
             ends_by_close,
             issued,
