@@ -107,6 +107,7 @@ fn origin() -> SocketAddr {
 /// A running balancer; killed on drop.
 struct Daemon {
     child: Child,
+    name: String,
     address: SocketAddr,
     most_clients: u64,
     _folder: TempDir,
@@ -117,7 +118,8 @@ impl Daemon {
         let folder = TempDir::new().expect("a folder");
         let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
         command.args(["run", "--listen", "127.0.0.1:0", "--check", "none"]);
-        command.arg("--name").arg(format!("idle-{}", std::process::id()));
+        let name = format!("idle-{}", std::process::id());
+        command.args(["--name", &name]);
         command.arg("--admin").arg(folder.path().join("admin.sock"));
         command.arg("--server").arg(format!("s1={origin}"));
         let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
@@ -131,7 +133,7 @@ impl Daemon {
         let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
         // Somebody has to go on reading, or a talkative daemon would stop.
         thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { child, address, most_clients, _folder: folder }
+        Self { child, name, address, most_clients, _folder: folder }
     }
 
     /// The smallest figure within a second: what is freed is not given back at once.
@@ -156,5 +158,7 @@ impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Where the tests run with privileges its servers are on record in the kernel.
+        let _ = Command::new(env!("CARGO_BIN_EXE_balancer")).args(["detach", "--name", &self.name]).output();
     }
 }

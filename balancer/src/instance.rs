@@ -11,6 +11,7 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsE
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
+use nix::unistd::{getegid, geteuid};
 
 use crate::config::Owner;
 use crate::log::reason;
@@ -66,6 +67,8 @@ impl Instance {
     pub fn share(name: &str, admin: &Path, lock: File) -> anyhow::Result<Self> {
         let path = lock_path(name, admin);
         if is_still_at(&lock, &path) && lock.try_lock().is_ok() {
+            // It may have been another user's. Who is not root cannot change that, and need not.
+            let _ = fchown(&lock, Some(geteuid().as_raw()), Some(getegid().as_raw()));
             return Ok(Self { path, lock, is_sole: false });
         }
         Self::claim(name, admin)

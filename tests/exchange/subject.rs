@@ -94,6 +94,8 @@ impl Stream for UnixStream {
 pub struct Subject {
     child: Child,
     front: Front,
+    /// The balancer's name for itself.
+    service: Option<String>,
     _folder: TempDir,
 }
 
@@ -161,7 +163,7 @@ impl Subject {
         let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
         // Somebody has to go on reading, or a talkative daemon would stop.
         thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { child, front: Front::Port(address), _folder: folder }
+        Self { child, front: Front::Port(address), service: Some(name), _folder: folder }
     }
 
     fn behind_socket(folder: TempDir, mut command: Command) -> Self {
@@ -173,7 +175,7 @@ impl Subject {
             assert!(start.elapsed() < START_LIMIT, "{command:?} does not listen");
             thread::sleep(Duration::from_millis(5));
         }
-        Self { child, front: Front::Socket(path), _folder: folder }
+        Self { child, front: Front::Socket(path), service: None, _folder: folder }
     }
 }
 
@@ -181,6 +183,10 @@ impl Drop for Subject {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        // Where the tests run with privileges its servers are on record in the kernel.
+        if let Some(name) = &self.service {
+            let _ = Command::new(env!("CARGO_BIN_EXE_balancer")).args(["detach", "--name", name]).output();
+        }
     }
 }
 

@@ -249,6 +249,10 @@ impl Balancer {
         self.stop.send_replace(Order::HandOver([self.address].into()));
     }
 
+    pub fn cut_off(&self) {
+        self.stop.send_replace(Order::CutOff);
+    }
+
     /// The worker has ended by itself.
     pub fn expect_end(&mut self) {
         let thread = self.thread.take().expect("running");

@@ -311,3 +311,20 @@ fn a_body_that_a_bodiless_answer_should_not_have_is_nobodys_answer() {
     second.stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\ngood").expect("sent");
     assert_eq!(client.response().text(), "good");
 }
+
+#[test]
+fn whoever_is_cut_off_at_the_end_of_a_drain_can_tell_and_is_in_the_log() {
+    let (origin, connections) = Origin::by_hand();
+    let mut balancer = Builder::new([]).server(origin.address).start();
+    let mut client = balancer.client();
+    client.send("GET /endless HTTP/1.1\r\nHost: a\r\n\r\n");
+    let mut server = connections.recv_timeout(super::PATIENCE).expect("asked");
+    server.head().expect("read").expect("a request");
+    server.stream.write_all(b"HTTP/1.1 200 OK\r\n\r\nonly this").expect("sent");
+    assert_eq!(client.0.bytes(8).expect("the head"), b"HTTP/1.1");
+    balancer.drain();
+    balancer.cut_off();
+    balancer.expect_end();
+    assert!(client.rest().is_err(), "an answer that the end of the connection ends must not look complete");
+    assert!(balancer.log_line(0).ends_with(" fault=cut-off\n"), "{}", balancer.log_line(0));
+}

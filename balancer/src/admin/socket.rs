@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::{anyhow, bail};
-use nix::unistd::geteuid;
+use nix::unistd::{getegid, geteuid};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -61,14 +61,14 @@ impl Access<'_> {
         fs::set_permissions(path, fs::Permissions::from_mode(self.mode))?;
         match self.owner {
             Some(owner) => lchown(path, Some(owner.uid), Some(owner.gid)),
-            None => lchown(path, Some(geteuid().as_raw()), None),
+            None => lchown(path, Some(geteuid().as_raw()), Some(getegid().as_raw())),
         }
     }
 
     fn is_granted(self, there: &fs::Metadata) -> bool {
         let is_owners = match self.owner {
             Some(owner) => (there.uid(), there.gid()) == (owner.uid, owner.gid),
-            None => there.uid() == geteuid().as_raw(),
+            None => (there.uid(), there.gid()) == (geteuid().as_raw(), getegid().as_raw()),
         };
         is_owners && there.mode() & 0o777 == self.mode
     }

@@ -25,7 +25,7 @@ pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         "d" => 86_400_000,
         "" => return Err(format!("has no unit; write {number}s for seconds or {number}ms for milliseconds")),
-        _ => return Err(format!("has a unit that is not known; {EXAMPLES}")),
+        _ => return Err(format!("is not a whole number with a unit that is known; {EXAMPLES}")),
     };
     number
         .checked_mul(millis)
@@ -142,11 +142,11 @@ mod tests {
             ("7d", Ok(604_800_000)),
             ("5", Err("write 5s for seconds")),
             ("0s", Err("more than nothing")),
-            ("1.5s", Err("unit that is not known")),
+            ("1.5s", Err("with a unit that is known")),
             ("s", Err("not a duration")),
             ("", Err("not a duration")),
             ("-1s", Err("not a duration")),
-            ("2 s", Err("unit that is not known")),
+            ("2 s", Err("with a unit that is known")),
             ("366d", Err("longer than a year")),
             ("99999999999999999d", Err("longer than a year")),
             ("99999999999999999999s", Err("not a duration")),

@@ -83,5 +83,10 @@ fn existing(pins: &Pins) -> anyhow::Result<(Ebpf, Maps)> {
 }
 
 fn list(services: &[String]) -> String {
-    if services.is_empty() { "none".to_owned() } else { services.join(", ") }
+    const SHOWN: usize = 8;
+    match services {
+        [] => "none".to_owned(),
+        shown if shown.len() <= SHOWN => shown.join(", "),
+        _ => format!("{} and {} more", services[..SHOWN].join(", "), services.len() - SHOWN),
+    }
 }

@@ -44,6 +44,8 @@ pub(super) struct Timers {
     now: Cell<u64>,
     slots: RefCell<Vec<Slot>>,
     free: RefCell<Vec<usize>>,
+    /// Nobody's time is left.
+    is_over: Cell<bool>,
 }
 
 impl Timers {
@@ -53,6 +55,7 @@ impl Timers {
             now: Cell::new(0),
             slots: RefCell::default(),
             free: RefCell::default(),
+            is_over: Cell::new(false),
         })
     }
 
@@ -90,6 +93,17 @@ impl Timers {
         self.wake(|_| true);
     }
 
+    /// Every deadline has passed from now on, those too that are armed later.
+    pub(super) fn expire_all(&self) {
+        self.is_over.set(true);
+        self.wake_all();
+    }
+
+    /// [`Self::expire_all`] was called.
+    pub(super) fn is_over(&self) -> bool {
+        self.is_over.get()
+    }
+
     fn advance(&self, now: u64) {
         self.now.set(now);
         self.wake(|slot| slot.due <= now);
@@ -122,7 +136,7 @@ impl Deadline {
     /// Whether it has passed; otherwise the task is woken when it does.
     pub(super) fn poll(&self, cx: &mut Context<'_>) -> Poll<()> {
         let slot = &mut self.timers.slots.borrow_mut()[self.index];
-        if slot.due <= self.timers.now() {
+        if slot.due <= self.timers.now() || self.timers.is_over() {
             return Poll::Ready(());
         }
         if !slot.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -160,6 +174,17 @@ mod tests {
         assert!(is_due(&deadline));
         deadline.arm(Ticks::from_duration(Duration::from_secs(1)));
         assert!(!is_due(&deadline));
+    }
+
+    #[test]
+    fn when_all_is_over_every_deadline_has_passed() {
+        let timers = Timers::new();
+        let deadline = timers.deadline();
+        deadline.arm(Ticks::from_duration(Duration::from_secs(60)));
+        assert!(!is_due(&deadline));
+        timers.expire_all();
+        assert!(is_due(&deadline));
+        assert!(is_due(&timers.deadline()), "not armed");
     }
 
     #[test]

@@ -65,6 +65,8 @@ pub enum Order {
     /// A successor accepts at these addresses, so nobody is turned away and idle connections are left open until their
     /// next answer: their clients may be about to send a request. At other addresses as [`Self::Drain`].
     HandOver(Arc<[SocketAddr]>),
+    /// After one of the two before: there is no time left for what is still being served.
+    CutOff,
 }
 
 impl Order {
@@ -73,14 +75,14 @@ impl Order {
     }
 
     fn is_to_end(&self) -> bool {
-        matches!(self, Self::Drain | Self::HandOver(_))
+        matches!(self, Self::Drain | Self::HandOver(_) | Self::CutOff)
     }
 
     /// Whether others will accept who has connected to `listener`.
     fn leaves(&self, listener: &Listener) -> bool {
         match self {
             Self::HandOver(taken) => listener.address().is_ok_and(|address| taken.contains(&address)),
-            Self::Wait | Self::Serve | Self::Drain => false,
+            Self::Wait | Self::Serve | Self::Drain | Self::CutOff => false,
         }
     }
 }
@@ -112,11 +114,21 @@ impl Worker {
         let _ = order.wait_for(Order::is_to_end).await;
         // Before the queues are empty: in a shortage they wait for those who leave now.
         shared.start_to_drain(!matches!(*order.borrow(), Order::HandOver(_)));
-        for listener in accepting {
-            // A panic in one listener's task must not keep the others from draining.
-            let _ = listener.await;
+        let mut finished = pin!(async {
+            for listener in accepting {
+                // A panic in one listener's task must not keep the others from draining.
+                let _ = listener.await;
+            }
+            shared.until_empty().await;
+        });
+        tokio::select! {
+            () = &mut finished => return Ok(()),
+            _ = order.wait_for(|order| *order == Order::CutOff) => {}
         }
-        shared.until_empty().await;
+        // Whoever is served finds that its time has passed, tells its client as far as that can be told, and leaves a
+        // line in the log.
+        shared.timers.expire_all();
+        finished.await;
         Ok(())
     }
 }

@@ -32,6 +32,9 @@ use restart::Restart;
 use signals::{Signal, Signals};
 use workers::Workers;
 
+/// For those who are cut off to be told.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
 /// For the last lines of the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
 
@@ -141,6 +144,7 @@ impl Daemon {
             log.reopen();
             log::info("access log opened anew");
         }
+        log::info("flags and the files that they name are not read again; USR2 does that");
     }
 
     /// Why a process that is started by this one could not do what this one does.
@@ -201,6 +205,9 @@ impl Daemon {
         }
         if !finished {
             log::warn(format_args!("{} connections are cut off", self.workers.connections()));
+            self.workers.tell(Order::CutOff);
+            // Who is not done by then is connecting to a server that does not answer.
+            let _ = timeout(LAST_ANSWERS, self.workers.finished()).await;
         }
         tokio::select! {
             () = finish_log(self.access_log.take()) => {}

@@ -60,14 +60,15 @@ impl Daemon {
         let order = if predecessor.is_some() { Order::Wait } else { Order::Serve };
         let workers = Workers::spawn(&service, source.as_ref(), bound.workers, access_log.as_ref(), order)?;
         let has_predecessor = predecessor.is_some();
-        if let Some(predecessor) = predecessor {
+        if let Some(predecessor) = &mut predecessor {
             let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
             let (pid, taken) = (std::process::id(), bound.addresses.clone());
             let ready = Ready { pid, taken, is_fast, wants_entries };
             notes.push(succeed(predecessor, ready, source.as_ref(), &service)?);
+            workers.tell(Order::Serve);
+            predecessor.serving().context("--takeover")?;
             instance.inherit(&service.config.admin);
             socket.inherit();
-            workers.tell(Order::Serve);
         }
         if let Some(Err(error)) = datapath.as_ref().map(|datapath| datapath.settle()) {
             if !has_predecessor {
@@ -200,7 +201,7 @@ fn offer(
 
 /// The last step before clients are served: from here on there is no way back. Returns what the log should say.
 fn succeed(
-    predecessor: Predecessor,
+    predecessor: &mut Predecessor,
     ready: Ready,
     table: Option<&Table>,
     service: &Shared,

@@ -7,13 +7,14 @@
 //! opens, binds, loads, attaches, starts its workers, which wait
 //! fills tables             ◀── Entries         if they are in memory
 //! Ready                   ──────────────────▶ publishes nothing any more
-//! serves                   ◀── Yielded         drains, ends
+//! serves                   ◀── Yielded
+//! Serving                 ──────────────────▶ drains, ends
 //! ```
 //!
-//! The conversation is held on the admin socket. Until [`wire::Note::Yielded`] is on its way the predecessor serves, and
-//! what the successor holds are second descriptors of the same sockets and locks; so the successor may fail, or be
-//! killed, at any point before, and all it leaves behind is closed descriptors. Afterwards the predecessor only closes
-//! its own, which removes nothing and unlocks nothing.
+//! The conversation is held on the admin socket. Until [`wire::Note::Serving`] arrives the predecessor accepts, and what
+//! the successor holds are second descriptors of the same sockets and locks; so the successor may fail, or be killed, at
+//! any point before, and all it leaves behind is closed descriptors. Afterwards the predecessor only closes its own,
+//! which removes nothing and unlocks nothing.
 //!
 //! | module | what it does |
 //! |---|---|

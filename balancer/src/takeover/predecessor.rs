@@ -145,12 +145,12 @@ impl Predecessor {
         }
     }
 
-    /// Tells it to let go; when this returns without an error it has, and will not take anything back. With the last
-    /// news of servers and entries.
+    /// Tells it to let go; when this returns without an error it has fallen silent, and waits for [`Self::serving`]. With
+    /// the last news of servers and entries.
     ///
     /// # Errors
     /// It goes on itself, as far as can be known.
-    pub fn succeed(mut self, ready: Ready, table: Option<&Table>, servers: &Servers) -> anyhow::Result<()> {
+    pub fn succeed(&mut self, ready: Ready, table: Option<&Table>, servers: &Servers) -> anyhow::Result<()> {
         let names = self.identities(servers);
         self.say(Note::Ready(ready))?;
         loop {
@@ -163,6 +163,14 @@ impl Predecessor {
                 other => return Err(unexpected(&other)),
             }
         }
+    }
+
+    /// Tells it that clients are served here.
+    ///
+    /// # Errors
+    /// It has given up waiting and goes on itself.
+    pub fn serving(&mut self) -> anyhow::Result<()> {
+        self.say(Note::Serving)
     }
 
     /// Its ids of servers → ours.

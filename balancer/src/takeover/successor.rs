@@ -168,9 +168,13 @@ async fn converse(stream: &mut UnixStream, estate: &Estate, table: Option<&Table
     if let Some(datapath) = &estate.datapath {
         datapath.fall_silent();
     }
-    // Once this is written the successor serves, whatever becomes of us.
+    // Once this is written the successor serves, whatever becomes of us. Should it die before it does, it is still us
+    // who accept.
     say(stream, Note::Yielded(Yielded { servers: estate.servers() })).await?;
-    Ok(ready)
+    match hear(stream, &mut bytes).await? {
+        Note::Serving => Ok(ready),
+        _ => bail!("it says something that it was not asked"),
+    }
 }
 
 async fn say(stream: &mut UnixStream, note: Note) -> anyhow::Result<()> {

@@ -42,6 +42,8 @@ pub enum Note {
     Ready(Ready),
     /// The predecessor: from now on it is all yours.
     Yielded(Yielded),
+    /// The successor: clients are served. Until this is heard the predecessor keeps its sockets.
+    Serving,
 }
 
 /// What a predecessor has.

@@ -76,11 +76,16 @@ impl Session {
             server: server.map(|server| &*self.shared.service.servers[server].name),
             letters,
             trace,
-            fault: outcome.failure.map(Failure::as_str),
+            fault: outcome.failure.map(|failure| self.fault(failure)),
         };
         let mut line = self.shared.buffers.scratch();
         record.write(log.format, &mut line);
         log.send(&line);
         self.shared.buffers.give_scratch(line);
+    }
+
+    /// At the end of a drain it is us who have no time left, whoever was waited for.
+    fn fault(&self, failure: Failure) -> &'static str {
+        if self.shared.timers.is_over() { "cut-off" } else { failure.as_str() }
     }
 }

@@ -59,8 +59,15 @@ impl Session {
         let mut tunnel = Tunnel::new();
         self.deadline.arm(self.shared.patience.tunnel);
         let failure = poll_fn(|cx| self.poll_tunnel(cx, server, &mut tunnel)).await.err();
-        if failure == Some(Failure::ServerCut) {
+        let is_cut = match failure {
+            Some(Failure::ServerCut) => true,
+            // One of the two has not got all of what the other has sent: it must not take this for an orderly end.
+            Some(Failure::TunnelSilent) => self.shared.timers.is_over() || !tunnel.is_quiet(),
+            _ => false,
+        };
+        if is_cut {
             self.reset_on_close();
+            let _ = server.socket.reset_on_close();
         }
         (tunnel.down.relay.passed, failure)
     }
@@ -88,6 +95,11 @@ impl Session {
 impl Tunnel {
     fn new() -> Self {
         Self { up: Way::new(), down: Way::new(), up_is_first: false, failure: None }
+    }
+
+    /// Nothing is under way.
+    fn is_quiet(&self) -> bool {
+        [&self.up, &self.down].into_iter().all(|way| way.is_over || way.relay.awaits_source())
     }
 
     /// Moves what can be moved; ready when both sides have ended.
