@@ -128,22 +128,29 @@ fn crash_under_load() -> Result<()> {
         (site.lab.client().ns.clone(), site.lab.client().gateway_at(80), Some(site.address(0)));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
-        let client = scope.spawn(|| -> Result<u32> {
-            let mut visits = 0;
+        let client = scope.spawn(|| -> Result<(u64, u64)> {
+            let (mut visits, mut slow) = (0, 0);
             while !stop.load(Ordering::Relaxed) {
                 let visit = Visit::of(&http::get(&ns, source, to, "/", &[])?)?;
-                ensure!(visit.fast && visit.server == home, "{visit:?}");
+                ensure!(visit.server == home, "{visit:?}");
                 visits += 1;
+                slow += u64::from(!visit.fast);
             }
-            Ok(visits)
+            Ok((visits, slow))
         });
         for _ in 0..3 {
             site.daemon.kill();
             site.daemon.restart()?;
         }
         stop.store(true, Ordering::Relaxed);
-        let visits = client.join().expect("the thread")?;
+        let (visits, slow) = client.join().expect("the thread")?;
         ensure!(visits > 10, "only {visits} visits: nothing was tried");
+        // In thousands of visits the client comes back to the port of its first one, which the stack still remembers.
+        let excused = site.daemon.counter("pass_socket_exists")?;
+        ensure!(
+            slow <= excused,
+            "{slow} of {visits} visits went through the proxy, {excused} of them for their port"
+        );
         Ok(())
     })
 }
