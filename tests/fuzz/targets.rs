@@ -32,7 +32,7 @@ pub fn request_head(input: &[u8]) {
     if let Ok(Some((length, framing, sent))) = whole {
         assert!(length <= input.len());
         sound(&sent);
-        let again = read_request(&sent);
+        let again = read_request_within(&sent, &beyond());
         assert_eq!(
             again,
             Ok(Some((sent.len(), framing, sent.clone()))),
@@ -56,7 +56,7 @@ pub fn response_head(input: &[u8]) {
         assert!(length <= input.len());
         sound(&sent);
         assert_eq!(
-            read(&sent),
+            read_response_within(&sent, to_head, &beyond()),
             Ok(Some((sent.len(), framing, sent.clone()))),
             "what is sent on is accepted as it is"
         );
@@ -121,9 +121,19 @@ pub fn proxy_header(input: &[u8]) {
     }
 }
 
+/// What is sent on may be a little larger than what was accepted: a space after a colon, a Host that 1.0 left out.
+fn beyond() -> Limits {
+    let Limits { head, headers } = Limits::default();
+    Limits { head: 2 * head, headers: headers + 1 }
+}
+
 fn read_request(bytes: &[u8]) -> Result<Option<Accepted>, Fault> {
+    read_request_within(bytes, &Limits::default())
+}
+
+fn read_request_within(bytes: &[u8], limits: &Limits) -> Result<Option<Accepted>, Fault> {
     let mut slots = Slots::default();
-    let Some(request) = request::parse(bytes, &mut slots, &Limits::default())? else { return Ok(None) };
+    let Some(request) = request::parse(bytes, &mut slots, limits)? else { return Ok(None) };
     let mut sent = Vec::new();
     let rewrite =
         request::Rewrite { without_cookie: Some(OURS), default_host: "192.0.2.1:80", forwarded: None };
@@ -132,10 +142,12 @@ fn read_request(bytes: &[u8]) -> Result<Option<Accepted>, Fault> {
 }
 
 fn read_response(bytes: &[u8], to_head: bool) -> Result<Option<Accepted>, Fault> {
+    read_response_within(bytes, to_head, &Limits::default())
+}
+
+fn read_response_within(bytes: &[u8], to_head: bool, limits: &Limits) -> Result<Option<Accepted>, Fault> {
     let mut slots = Slots::default();
-    let Some(response) = response::parse(bytes, &mut slots, &Limits::default(), to_head)? else {
-        return Ok(None);
-    };
+    let Some(response) = response::parse(bytes, &mut slots, limits, to_head)? else { return Ok(None) };
     let mut sent = Vec::new();
     let rewrite = response::Rewrite {
         connection: Connection::Implicit,
