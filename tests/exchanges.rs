@@ -6,6 +6,8 @@
 //! shows.
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what its modules share")]
 
+#[expect(dead_code, reason = "only the test of idle clients asks how many there may be")]
+mod daemon;
 mod exchange;
 
 use std::sync::{Arc, Mutex, PoisonError};

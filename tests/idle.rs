@@ -1,14 +1,17 @@
 //! Ten thousand clients that say nothing: what they cost.
 
-use std::io::{BufRead, BufReader, Read, Write};
+#![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what its modules share")]
+
+mod daemon;
+
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use daemon::Daemon;
 use libtest_mimic::{Arguments, Trial};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
-use tempfile::TempDir;
 
 const CLIENTS: u64 = 10_000;
 /// With fewer the rest of the process would hide what each costs.
@@ -47,9 +50,9 @@ fn most_clients() -> u64 {
 }
 
 fn idle(count: u64) -> Result<(), libtest_mimic::Failed> {
-    let daemon = Daemon::start(origin());
+    let daemon = Daemon::start(&format!("idle-{}", std::process::id()), origin(), &[]);
     let count = count.min(daemon.most_clients);
-    let at_rest = daemon.resident();
+    let at_rest = resident(daemon.pid());
     let mut clients = Vec::new();
     for _ in 0..count {
         let mut client = TcpStream::connect(daemon.address)?;
@@ -57,7 +60,7 @@ fn idle(count: u64) -> Result<(), libtest_mimic::Failed> {
         ask(&mut client)?;
         clients.push(client);
     }
-    let resident = daemon.resident();
+    let resident = resident(daemon.pid());
     let each = resident.saturating_sub(at_rest) / count;
     let all = at_rest + each * CLIENTS;
     let words = format!(
@@ -104,61 +107,19 @@ fn origin() -> SocketAddr {
     address
 }
 
-/// A running balancer; killed on drop.
-struct Daemon {
-    child: Child,
-    name: String,
-    address: SocketAddr,
-    most_clients: u64,
-    _folder: TempDir,
+/// The smallest figure within a second: what is freed is not given back at once.
+fn resident(process: u32) -> u64 {
+    let start = Instant::now();
+    let mut least = u64::MAX;
+    while start.elapsed() < Duration::from_secs(1) {
+        least = least.min(resident_now(process));
+        thread::sleep(Duration::from_millis(50));
+    }
+    least
 }
 
-impl Daemon {
-    fn start(origin: SocketAddr) -> Self {
-        let folder = TempDir::new().expect("a folder");
-        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
-        command.args(["run", "--listen", "127.0.0.1:0", "--check", "none"]);
-        let name = format!("idle-{}", std::process::id());
-        command.args(["--name", &name]);
-        command.arg("--admin").arg(folder.path().join("admin.sock"));
-        command.arg("--server").arg(format!("s1={origin}"));
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
-        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let mut line_with = |part: &str| {
-            log.by_ref().map_while(Result::ok).find(|line| line.contains(part)).expect("the balancer starts")
-        };
-        let most = line_with("clients: at most ");
-        let most_clients = most.split_whitespace().find_map(|word| word.parse().ok()).expect("a number");
-        let ready = line_with("ready: ");
-        let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
-        // Somebody has to go on reading, or a talkative daemon would stop.
-        thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { child, name, address, most_clients, _folder: folder }
-    }
-
-    /// The smallest figure within a second: what is freed is not given back at once.
-    fn resident(&self) -> u64 {
-        let start = Instant::now();
-        let mut least = u64::MAX;
-        while start.elapsed() < Duration::from_secs(1) {
-            least = least.min(self.resident_now());
-            thread::sleep(Duration::from_millis(50));
-        }
-        least
-    }
-
-    fn resident_now(&self) -> u64 {
-        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("running");
-        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
-        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
-    }
-}
-
-impl Drop for Daemon {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        // Where the tests run with privileges its servers are on record in the kernel.
-        let _ = Command::new(env!("CARGO_BIN_EXE_balancer")).args(["detach", "--name", &self.name]).output();
-    }
+fn resident_now(process: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).expect("running");
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a figure");
+    line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number") * 1024
 }

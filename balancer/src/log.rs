@@ -52,6 +52,14 @@ pub(crate) fn one_line(text: &str) -> String {
     line
 }
 
+/// The first few names, and how many more there are.
+pub(crate) fn first_few<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
+    const SHOWN: usize = 8;
+    let more = names.len().saturating_sub(SHOWN);
+    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
+    if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
 /// Why a system call failed, as it stands inside a sentence: `connection refused`.
 pub fn reason(error: &io::Error) -> String {
     let Some(code) = error.raw_os_error() else { return error.to_string() };
@@ -76,6 +84,15 @@ mod tests {
         assert_eq!(of(Errno::ECONNREFUSED), "connection refused");
         assert_eq!(of(Errno::EIO), "I/O error");
         assert_eq!(reason(&io::Error::other("it broke")), "it broke");
+    }
+
+    #[test]
+    fn a_long_list_is_cut_short() {
+        let names: Vec<_> = (1..=10).map(|n| format!("s{n}")).collect();
+        let shown = |count: usize| first_few(names[..count].iter().map(String::as_str));
+        assert_eq!(shown(2), "s1, s2");
+        assert_eq!(shown(8), "s1, s2, s3, s4, s5, s6, s7, s8");
+        assert_eq!(shown(10), "s1, s2, s3, s4, s5, s6, s7, s8 and 2 more");
     }
 
     #[test]

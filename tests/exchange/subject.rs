@@ -3,7 +3,7 @@
 //!
 //! The balancer says which port the kernel gave it; the others listen on a Unix socket, so no port has to be guessed.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
@@ -16,6 +16,7 @@ use tempfile::TempDir;
 use xtask::privilege::find_program;
 
 use super::differences::{self, Reason};
+use crate::daemon::Daemon;
 
 /// For a program to be ready.
 const START_LIMIT: Duration = Duration::from_secs(20);
@@ -65,13 +66,6 @@ impl Kind {
     }
 }
 
-/// Where it takes clients.
-#[derive(Debug)]
-enum Front {
-    Port(SocketAddr),
-    Socket(PathBuf),
-}
-
 /// A client's connection.
 pub trait Stream: Read + Write + std::os::fd::AsFd {
     fn end_sending(&self);
@@ -91,11 +85,16 @@ impl Stream for UnixStream {
 
 /// A running program.
 #[derive(Debug)]
-pub struct Subject {
+pub enum Subject {
+    Balancer(Daemon),
+    Oracle(Oracle),
+}
+
+/// Another proxy; gone on drop.
+#[derive(Debug)]
+pub struct Oracle {
     child: Child,
-    front: Front,
-    /// The balancer's name for itself.
-    service: Option<String>,
+    socket: PathBuf,
     _folder: TempDir,
 }
 
@@ -104,13 +103,17 @@ impl Subject {
     pub fn start(kind: Kind, origin: SocketAddr) -> Self {
         let folder = TempDir::new().expect("a folder");
         match kind {
-            Kind::Balancer => Self::balancer(folder, origin),
+            Kind::Balancer => {
+                let name = format!("exchange-{}-{}", std::process::id(), origin.port());
+                let flags = ["--workers", "1", "--timeout-request", "1s"];
+                Self::Balancer(Daemon::start(&name, origin, &flags))
+            }
             Kind::Haproxy => {
                 let configuration = folder.path().join("haproxy.cfg");
                 std::fs::write(&configuration, haproxy(folder.path(), origin)).expect("written");
                 let mut command = program(kind);
                 command.args(["-db", "-f"]).arg(configuration);
-                Self::behind_socket(folder, command)
+                Self::Oracle(Oracle::start(folder, command))
             }
             Kind::Nginx => {
                 let configuration = folder.path().join("nginx.conf");
@@ -118,23 +121,23 @@ impl Subject {
                 let mut command = program(kind);
                 command.arg("-e").arg(folder.path().join("error.log"));
                 command.arg("-p").arg(folder.path()).arg("-c").arg(configuration);
-                Self::behind_socket(folder, command)
+                Self::Oracle(Oracle::start(folder, command))
             }
         }
     }
 
     pub fn connect(&self) -> Box<dyn Stream> {
-        match &self.front {
-            Front::Port(address) => {
-                let stream = TcpStream::connect(address).expect("connect");
+        match self {
+            Self::Balancer(daemon) => {
+                let stream = TcpStream::connect(daemon.address).expect("connect");
                 stream.set_nodelay(true).expect("nodelay");
                 // The table is played thousands of times: none of its connections is to keep its port for a minute.
                 SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("linger");
                 stream.set_nonblocking(true).expect("nonblocking");
                 Box::new(stream)
             }
-            Front::Socket(path) => {
-                let stream = UnixStream::connect(path).expect("connect");
+            Self::Oracle(oracle) => {
+                let stream = UnixStream::connect(&oracle.socket).expect("connect");
                 stream.set_nonblocking(true).expect("nonblocking");
                 Box::new(stream)
             }
@@ -143,50 +146,31 @@ impl Subject {
 
     /// What [`super::row::LISTEN`] stands for.
     pub fn listen(&self) -> String {
-        match &self.front {
-            Front::Port(address) => address.to_string(),
-            Front::Socket(_) => String::new(),
+        match self {
+            Self::Balancer(daemon) => daemon.address.to_string(),
+            Self::Oracle(_) => String::new(),
         }
-    }
-
-    fn balancer(folder: TempDir, origin: SocketAddr) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
-        let name = format!("exchange-{}-{}", std::process::id(), origin.port());
-        command.args(["run", "--listen", "127.0.0.1:0", "--workers", "1", "--check", "none"]);
-        command.args(["--timeout-request", "1s", "--name", &name]);
-        command.arg("--admin").arg(folder.path().join("admin.sock"));
-        command.arg("--server").arg(format!("s1={origin}"));
-        let mut child = command.stdin(Stdio::null()).stderr(Stdio::piped()).spawn().expect("started");
-        let mut log = BufReader::new(child.stderr.take().expect("piped")).lines();
-        let ready = log.by_ref().map_while(Result::ok).find(|line| line.contains("ready: "));
-        let ready = ready.expect("the balancer starts");
-        let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
-        // Somebody has to go on reading, or a talkative daemon would stop.
-        thread::spawn(move || log.map_while(Result::ok).for_each(drop));
-        Self { child, front: Front::Port(address), service: Some(name), _folder: folder }
-    }
-
-    fn behind_socket(folder: TempDir, mut command: Command) -> Self {
-        let path = folder.path().join("front.sock");
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        let child = child.spawn().expect("started");
-        let start = Instant::now();
-        while UnixStream::connect(&path).is_err() {
-            assert!(start.elapsed() < START_LIMIT, "{command:?} does not listen");
-            thread::sleep(Duration::from_millis(5));
-        }
-        Self { child, front: Front::Socket(path), service: None, _folder: folder }
     }
 }
 
-impl Drop for Subject {
+impl Oracle {
+    fn start(folder: TempDir, mut command: Command) -> Self {
+        let socket = folder.path().join("front.sock");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        let child = child.spawn().expect("started");
+        let start = Instant::now();
+        while UnixStream::connect(&socket).is_err() {
+            assert!(start.elapsed() < START_LIMIT, "{command:?} does not listen");
+            thread::sleep(Duration::from_millis(5));
+        }
+        Self { child, socket, _folder: folder }
+    }
+}
+
+impl Drop for Oracle {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
-        // Where the tests run with privileges its servers are on record in the kernel.
-        if let Some(name) = &self.service {
-            let _ = Command::new(env!("CARGO_BIN_EXE_balancer")).args(["detach", "--name", name]).output();
-        }
     }
 }
 

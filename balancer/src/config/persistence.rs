@@ -2,6 +2,7 @@
 
 use super::options::Value;
 use crate::cli::{Stop, parse_count, parse_duration};
+use crate::http::fields::is_tchar;
 use crate::persist::{CookieMethod, List, Method, SourceMethod};
 
 const COOKIE_FORM: &str = "cookie=NAME[,insert][,indirect]";
@@ -70,7 +71,8 @@ fn cookie<'a>(
     name: &str,
     options: impl Iterator<Item = &'a str> + Clone,
 ) -> Result<CookieMethod, Stop> {
-    if name.is_empty() || !name.bytes().all(is_token_octet) {
+    // RFC 6265 §4.1.1.
+    if name.is_empty() || !name.bytes().all(is_tchar) {
         return Err(value.wrong(
             "has a cookie name that is not allowed; write letters, digits and any of ! # $ % & ' * + - . ^ _ ` | ~",
         ));
@@ -119,9 +121,4 @@ fn source<'a>(value: Value<'a>, options: impl Iterator<Item = &'a str>) -> Resul
         }
     }
     Ok(SourceMethod { timeout: timeout.unwrap_or(SOURCE_TIMEOUT_SECONDS), size: size.unwrap_or(SOURCE_SIZE) })
-}
-
-/// A token as RFC 6265 §4.1.1 wants for a cookie's name: RFC 9110 §5.6.2.
-fn is_token_octet(octet: u8) -> bool {
-    octet.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&octet)
 }

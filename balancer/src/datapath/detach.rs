@@ -11,6 +11,7 @@ use super::pins::{Pins, REGISTRY, Rollback};
 use super::registry::Registry;
 use super::{flows, publish};
 use crate::cidr::AddressSet;
+use crate::log;
 
 /// `balancer detach`: removes a service's pins; the last one takes the program and the shared pins with it. `force`
 /// also removes what a live instance uses, and what cannot be read.
@@ -83,10 +84,8 @@ fn existing(pins: &Pins) -> anyhow::Result<(Ebpf, Maps)> {
 }
 
 fn list(services: &[String]) -> String {
-    const SHOWN: usize = 8;
     match services {
         [] => "none".to_owned(),
-        shown if shown.len() <= SHOWN => shown.join(", "),
-        _ => format!("{} and {} more", services[..SHOWN].join(", "), services.len() - SHOWN),
+        some => log::first_few(some.iter().map(String::as_str)),
     }
 }

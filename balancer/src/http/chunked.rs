@@ -5,6 +5,7 @@
 //! trailer is a field that a recipient who merges trailers into the head (RFC 9110 §6.5.1) would be misled by.
 
 use super::fault::Fault;
+use super::fields::is_tchar;
 
 /// Bytes of chunk extensions in one message: nobody uses them, and Go's and Node's decoders were once kept busy by them.
 pub const EXTENSION_LIMIT: u32 = 16 * 1024;
@@ -134,11 +135,11 @@ impl Decoder {
             (State::DataCr, b'\r') => State::DataLf,
             (State::DataLf, b'\n') => State::Size(0),
             (State::Trailer, b'\r') => State::EndLf,
-            (State::Trailer, _) if is_token(byte) => {
+            (State::Trailer, _) if is_tchar(byte) => {
                 self.name = TrailerName::default();
                 self.name_byte(byte)?
             }
-            (State::TrailerName, _) if is_token(byte) => self.name_byte(byte)?,
+            (State::TrailerName, _) if is_tchar(byte) => self.name_byte(byte)?,
             (State::TrailerName, b':') if self.name.is_forbidden() => return Err(Fault::Trailer),
             (State::TrailerName, b':') => self.trailer_byte(State::TrailerValue)?,
             (State::TrailerValue, b'\r') => State::TrailerLf,
@@ -201,11 +202,6 @@ impl TrailerName {
 /// `field-vchar`, space and tab (RFC 9110 §5.5).
 fn is_text(byte: u8) -> bool {
     matches!(byte, b'\t' | b' '..=b'~' | 0x80..)
-}
-
-/// `tchar` (RFC 9110 §5.6.2).
-fn is_token(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -205,6 +205,11 @@ pub(super) fn write_framing(out: &mut Vec<u8>, content_length: Option<u64>, chun
     }
 }
 
+/// What tokens, such as names of fields and cookies, are made of (RFC 9110 §5.6.2).
+pub fn is_tchar(byte: u8) -> bool {
+    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
+}
+
 /// The parts of a comma-separated list (RFC 9110 §5.6.1).
 fn options(value: &[u8]) -> impl Iterator<Item = &[u8]> {
     value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii)

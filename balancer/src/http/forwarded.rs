@@ -10,6 +10,8 @@ use std::net::IpAddr;
 
 use httparse::Header;
 
+use super::fields::is_tchar;
+
 /// Which headers.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Style {
@@ -90,7 +92,7 @@ impl Hop {
         };
         if !host.is_empty() {
             // What a Host can hold needs no escapes inside quotes.
-            let quote: &[u8] = if host.iter().all(|byte| is_token_byte(*byte)) { b"" } else { b"\"" };
+            let quote: &[u8] = if host.iter().all(|&byte| is_tchar(byte)) { b"" } else { b"\"" };
             for part in [b";host=", quote, host, quote] {
                 out.extend_from_slice(part);
             }
@@ -130,11 +132,6 @@ fn is_balanced(value: &[u8]) -> bool {
         }
     }
     !quoted
-}
-
-/// RFC 9110 §5.6.2.
-fn is_token_byte(byte: u8) -> bool {
-    byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 #[cfg(test)]

@@ -43,12 +43,11 @@ impl Visit {
     /// Takes from the request what the methods need; tables are asked when their turn comes.
     pub(super) fn new(shared: &Rc<Shared>, request: &Request<'_, '_>, client: IpAddr) -> Self {
         let service = &shared.service;
-        let mut visit = Self::of_connection(shared, client);
+        let mut visit = Self::begin(shared, client, key(service.balance.algorithm(), Some(request), client));
         if let Some(method) = service.config.persist.cookie() {
             visit.named = Named::read(request, method, &service.servers);
         }
         visit.proxied = request.proxied;
-        visit.key = key(service.balance.algorithm(), Some(request), client);
         visit
     }
 
@@ -60,13 +59,17 @@ impl Visit {
 
     /// The same for a connection that is not HTTP: its address is all that is known of it.
     pub(super) fn of_connection(shared: &Rc<Shared>, client: IpAddr) -> Self {
+        Self::begin(shared, client, key(shared.service.balance.algorithm(), None, client))
+    }
+
+    fn begin(shared: &Rc<Shared>, client: IpAddr, key: Key) -> Self {
         Self {
             shared: Rc::clone(shared),
             named: Named::default(),
             source: shared.table.as_ref().map(|_| Source::new(client)),
             at_home: None,
             proxied: false,
-            key: key(shared.service.balance.algorithm(), None, client),
+            key,
             refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,

@@ -98,7 +98,10 @@ impl Daemon {
         let Config { name, servers, admin, .. } = &self.service.config;
         self.desk.warnings.iter().for_each(log::warn);
         self.notes.iter().for_each(log::info);
-        log::info(format_args!("servers: {}", names(servers.iter().map(|server| server.name.as_str()))));
+        log::info(format_args!(
+            "servers: {}",
+            log::first_few(servers.iter().map(|server| server.name.as_str()))
+        ));
         if let Some(table) = &self.desk.source {
             let place = if table.kind() == "kernel" { "the kernel" } else { table.kind() };
             log::info(format_args!("tables: source, in {place}"));
@@ -227,12 +230,4 @@ async fn finish_log(log: Option<AccessLog>) {
         let _ = done.send(());
     });
     let _ = timeout(LAST_LINES, written).await;
-}
-
-/// The first few, and how many more there are.
-fn names<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> String {
-    const SHOWN: usize = 8;
-    let more = names.len().saturating_sub(SHOWN);
-    let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
-    if more == 0 { shown } else { format!("{shown} and {more} more") }
 }

@@ -1,8 +1,6 @@
 //! Who the client is: the peer of its connection, or whoever a trusted proxy in front says it is.
 
-use std::future::poll_fn;
 use std::net::SocketAddr;
-use std::task::Poll;
 use std::time::Instant;
 
 use super::{Outcome, Session};
@@ -61,13 +59,7 @@ impl Session {
                 return Ok(header);
             }
             // A header is shorter than a buffer, so there is room.
-            poll_fn(|cx| match self.client.poll_fill(cx) {
-                Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
-                Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::CutHead)),
-                Poll::Ready(Err(_)) => Poll::Ready(Err(Failure::ClientGone)),
-                Poll::Pending => self.deadline.poll(cx).map(|()| Err(Failure::SlowHead)),
-            })
-            .await?;
+            self.more_of_the_head().await?;
         }
     }
 

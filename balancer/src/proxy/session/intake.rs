@@ -43,7 +43,8 @@ impl Session {
         }
     }
 
-    async fn more_of_the_head(&mut self) -> Result<(), Failure> {
+    /// Waits for more of a head, or of what comes before the first.
+    pub(super) async fn more_of_the_head(&mut self) -> Result<(), Failure> {
         poll_fn(|cx| match self.client.poll_fill(cx) {
             Poll::Ready(Ok(1..)) => Poll::Ready(Ok(())),
             Poll::Ready(Ok(0)) => Poll::Ready(Err(Failure::CutHead)),
