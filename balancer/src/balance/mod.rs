@@ -24,7 +24,7 @@ use crossbeam_utils::CachePadded;
 
 use crate::config;
 use crate::persist::decide::Refused;
-use crate::server::{Server, Servers, State};
+use crate::server::{Servers, State};
 use leastconn::Load;
 use roundrobin::Schedule;
 
@@ -138,11 +138,14 @@ impl Plan {
         // Read first: a change that comes while we look at the states is one more reason for another plan.
         let changes = servers.changes();
         let group = |backup| {
-            let member = |(place, server): (u16, &Server)| {
+            let member = |place: usize| {
+                let server = &servers[place];
                 let takes_new = server.state() == State::Up && server.backup == backup;
+                // Never fails: there are no more places than that.
+                let place = u16::try_from(place).ok()?;
                 Some((place, server.weight())).filter(|(_, weight)| takes_new && *weight > 0)
             };
-            Group::new(algorithm, (0..).zip(servers.iter()).filter_map(member).collect(), servers)
+            Group::new(algorithm, servers.places().into_iter().filter_map(member).collect(), servers)
         };
         Self { changes, primaries: group(false), backups: group(true) }
     }
@@ -173,6 +176,7 @@ impl Group {
         in_turn.filter_map(move |&(place, weight)| {
             let place = usize::from(place);
             let busy = servers[place].in_flight.load(Ordering::Relaxed);
+            let busy = busy.saturating_add(servers.fast_connections(place));
             will_do(place).then_some(Load { place, busy, weight })
         })
     }

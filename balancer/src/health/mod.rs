@@ -25,7 +25,7 @@ const HASTE: u32 = 4;
 /// Starts the checks of all servers, if there are any. To be called inside a `LocalSet`.
 pub fn spawn(service: &Shared) {
     let Some(config) = &service.config.check else { return };
-    for index in 0..service.servers.len() {
+    for index in service.servers.places() {
         tokio::task::spawn_local(watch(Shared::clone(service), index, config.clone()));
     }
 }

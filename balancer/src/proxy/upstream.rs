@@ -15,7 +15,7 @@ use super::connection::Connection;
 use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
-use crate::server::Server;
+use crate::server::{Server, Servers};
 use crate::service::Service;
 
 /// Idle connections kept per server and worker: as many as a worker has clients in a busy moment. More would only
@@ -37,22 +37,20 @@ struct Idle {
 /// A worker's idle connections, by server. The youngest is used first, so that a quiet hour lets the others go.
 #[derive(Debug)]
 pub(super) struct Pool {
-    idle: Vec<RefCell<Vec<Idle>>>,
+    /// By the server's place; longer as servers are added.
+    idle: RefCell<Vec<Vec<Idle>>>,
     life: Ticks,
 }
 
 impl Pool {
-    pub(super) fn new(servers: usize) -> Self {
-        let idle = (0..servers).map(|_| RefCell::default()).collect();
-        Self { idle, life: Ticks::from_duration(IDLE_LIFE) }
+    pub(super) fn new() -> Self {
+        Self { idle: RefCell::default(), life: Ticks::from_duration(IDLE_LIFE) }
     }
 
     /// A connection to `server` that was used before and seems to be good.
     fn take(&self, server: usize, reuse: Reuse) -> Option<Socket> {
-        let mut idle = self.idle[server].borrow_mut();
-        if reuse == Reuse::Never {
-            return None;
-        }
+        let mut idle = self.idle.borrow_mut();
+        let idle = idle.get_mut(server).filter(|_| reuse != Reuse::Never)?;
         while let Some(Idle { socket, is_suspect, .. }) = idle.pop() {
             if reuse.suits(&socket) && (!is_suspect || socket.is_quiet_now()) {
                 return Some(socket);
@@ -63,7 +61,11 @@ impl Pool {
 
     /// Keeps a connection on which everything has been said.
     fn give(&self, server: usize, socket: Socket, is_suspect: bool, timers: &Timers) {
-        let mut idle = self.idle[server].borrow_mut();
+        let mut idle = self.idle.borrow_mut();
+        if idle.len() <= server {
+            idle.resize_with(server + 1, Vec::new);
+        }
+        let idle = &mut idle[server];
         if idle.len() < IDLE_LIMIT {
             idle.push(Idle { socket, since: timers.now(), is_suspect });
         }
@@ -71,16 +73,18 @@ impl Pool {
 
     /// Closes them all.
     pub(super) fn clear(&self) {
-        for idle in &self.idle {
-            idle.borrow_mut().clear();
-        }
+        self.idle.borrow_mut().iter_mut().for_each(Vec::clear);
     }
 
-    /// Closes what is too old or was closed by its server.
-    pub(super) fn sweep(&self, timers: &Timers) {
-        for idle in &self.idle {
-            idle.borrow_mut()
-                .retain(|idle| !timers.is_older(idle.since, self.life) && idle.socket.is_quiet());
+    /// Closes what is too old, was closed by its server, or leads to one that is retired.
+    pub(super) fn sweep(&self, timers: &Timers, servers: &Servers) {
+        for (place, idle) in
+            self.idle.borrow_mut().iter_mut().enumerate().filter(|(_, idle)| !idle.is_empty())
+        {
+            let is_retired = servers[place].is_retired();
+            idle.retain(|idle| {
+                !is_retired && !timers.is_older(idle.since, self.life) && idle.socket.is_quiet()
+            });
         }
     }
 }

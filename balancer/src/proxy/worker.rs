@@ -193,7 +193,7 @@ impl Shared {
             table,
             log,
             stats,
-            pool: Pool::new(service.servers.len()),
+            pool: Pool::new(),
             buffers: Buffers::new(BUFFER.max(service.config.limits.head)),
             timers: Timers::new(),
             patience: Patience::new(&service.config),
@@ -294,7 +294,7 @@ async fn tick(shared: Rc<Shared>) {
     loop {
         interval.tick().await;
         shared.timers.sweep();
-        shared.pool.sweep(&shared.timers);
+        shared.pool.sweep(&shared.timers, &shared.service.servers);
         // What one worker is short of, another may hold for nothing.
         let now = descriptors::shortages();
         if std::mem::replace(&mut shortages, now) != now {

@@ -1,0 +1,305 @@
+//! All servers of a service: who there is now, by name, by cookie and by id.
+//!
+//! A server keeps its place for as long as the process lives, and a place is never given to another: whoever holds the
+//! number of one that was deleted meanwhile finds a server that is retired, and nobody else's. So the request path reads
+//! without a lock what the control thread changes.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+
+use arc_swap::ArcSwap;
+
+use super::{FastLoads, Health, NoFastLoads, Operator, Server};
+
+/// Places of one process: plans hold them in 16 bits. Who adds and deletes a server every ten minutes gets by for a year.
+const MOST_PLACES: usize = u16::MAX as usize;
+
+/// What is told of every change of a server.
+pub type Publisher = Box<dyn Fn(&Server) + Send + Sync>;
+
+/// The servers of the service. Elsewhere a server is its place here, a `usize`.
+#[derive(Default)]
+pub struct Servers {
+    places: boxcar::Vec<Server>,
+    roster: ArcSwap<Roster>,
+    /// Held by whoever makes a new roster.
+    enrolling: Mutex<()>,
+    publisher: OnceLock<Publisher>,
+    fast: OnceLock<Box<dyn FastLoads>>,
+    changes: AtomicU64,
+}
+
+/// Who is there: the places that count, and how they are found.
+#[derive(Debug, Default)]
+struct Roster {
+    /// In the order of the command line, what was added at run time behind it.
+    order: Vec<usize>,
+    by_name: HashMap<String, usize>,
+    by_cookie: HashMap<Vec<u8>, usize>,
+    by_id: HashMap<u16, usize>,
+}
+
+/// What [`Servers::end_sessions`] has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Ended {
+    /// Requests and connections that the proxy was serving.
+    pub slow: u64,
+    /// Connections on the fast path.
+    pub fast: u64,
+}
+
+/// There is no place left for another server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("this process has had {MOST_PLACES} servers; restart it (USR2) to add another")]
+pub struct NoPlace;
+
+impl std::fmt::Debug for Servers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+
+impl std::ops::Index<usize> for Servers {
+    type Output = Server;
+
+    fn index(&self, place: usize) -> &Server {
+        &self.places[place]
+    }
+}
+
+impl Servers {
+    /// The set; names, cookie values and identities are unique, which `Config` has checked.
+    pub fn new(list: Vec<Server>) -> Self {
+        let servers = Self { places: list.into_iter().collect(), ..Self::default() };
+        servers.enroll((0..servers.places.count()).collect());
+        servers
+    }
+
+    /// Installs what is told of every change of a server: the kernel's server map and the registry.
+    pub fn publish_with(&self, publisher: Publisher) {
+        for server in self.iter() {
+            publisher(server);
+        }
+        // Only the start-up code calls this, once; a second publisher would be a bug without consequences.
+        let _ = self.publisher.set(publisher);
+    }
+
+    /// Installs what counts the fast connections.
+    pub fn count_fast_with(&self, loads: Box<dyn FastLoads>) {
+        // As above.
+        let _ = self.fast.set(loads);
+    }
+
+    /// What the fast path knows of servers.
+    pub fn fast(&self) -> &dyn FastLoads {
+        self.fast.get().map_or(&NoFastLoads, |loads| &**loads)
+    }
+
+    /// Fast connections that the server at `place` has now.
+    pub fn fast_connections(&self, place: usize) -> u32 {
+        self.fast.get().map_or(0, |loads| loads.connections(self.places[place].identity.id))
+    }
+
+    /// Counts changes of servers: whoever has drawn conclusions from them knows by it when they are out of date.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
+    }
+
+    /// In the order of the command line.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = &Server> {
+        self.places().into_iter().map(|place| &self.places[place])
+    }
+
+    /// The places of [`Self::iter`].
+    pub fn places(&self) -> Vec<usize> {
+        self.roster.load().order.clone()
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.roster.load().order.len()
+    }
+
+    /// Possible once the last one was deleted.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// The server of that name.
+    pub fn by_name(&self, name: &str) -> Option<usize> {
+        self.roster.load().by_name.get(name).copied()
+    }
+
+    /// The server that this cookie value names.
+    pub fn by_cookie(&self, value: &[u8]) -> Option<usize> {
+        self.roster.load().by_cookie.get(value).copied()
+    }
+
+    /// The server of that registry id, whatever its generation: names are what counts on the slow path.
+    pub fn by_id(&self, id: u16) -> Option<usize> {
+        self.roster.load().by_id.get(&id).copied()
+    }
+
+    /// Adds a server behind the others, whose name, cookie value and id no other has.
+    ///
+    /// # Errors
+    /// See [`NoPlace`].
+    pub fn add(&self, server: Server) -> Result<usize, NoPlace> {
+        let _turn = self.turn();
+        let place = self.push(server)?;
+        let mut order = self.places();
+        order.push(place);
+        self.enroll(order);
+        self.publish(place);
+        Ok(place)
+    }
+
+    /// Puts `server` where the one at `place` was, which is retired: the same name at another address.
+    ///
+    /// # Errors
+    /// See [`NoPlace`].
+    pub fn replace(&self, place: usize, server: Server) -> Result<usize, NoPlace> {
+        let _turn = self.turn();
+        let new = self.push(server)?;
+        let order = self.places().into_iter().map(|old| if old == place { new } else { old });
+        self.enroll(order.collect());
+        self.places[place].retire();
+        self.publish(new);
+        Ok(new)
+    }
+
+    /// Takes the server at `place` out for good. Who is being served by it may finish.
+    pub fn retire(&self, place: usize) {
+        let _turn = self.turn();
+        let mut order = self.places();
+        order.retain(|&known| known != place);
+        self.enroll(order);
+        self.places[place].retire();
+        self.publish(place);
+    }
+
+    /// Ends what is being served by the server at `place`, on both paths.
+    pub fn end_sessions(&self, place: usize) -> Ended {
+        Ended { slow: 0, fast: self.fast().end(self.places[place].identity.id) }
+    }
+
+    /// Records the operator's wish and publishes it.
+    pub fn set_operator(&self, place: usize, wish: Operator) {
+        self.places[place].set_operator(wish);
+        self.publish(place);
+    }
+
+    /// Records what the checks found and publishes it; true if that changed anything.
+    pub fn set_health(&self, place: usize, health: Health) -> bool {
+        let changed = self.places[place].set_health(health);
+        if changed {
+            self.publish(place);
+        }
+        changed
+    }
+
+    /// Gives the server another weight and publishes it.
+    pub fn set_weight(&self, place: usize, weight: u32) {
+        self.places[place].set_weight(weight);
+        self.publish(place);
+    }
+
+    /// Publishes all of them again: somebody else may have written over it.
+    pub fn publish_all(&self) {
+        self.places().into_iter().for_each(|place| self.publish(place));
+    }
+
+    /// Says that something about the server at `place` has changed.
+    pub fn publish(&self, place: usize) {
+        self.changes.fetch_add(1, Ordering::Release);
+        if let Some(publish) = self.publisher.get() {
+            publish(&self.places[place]);
+        }
+    }
+
+    fn push(&self, server: Server) -> Result<usize, NoPlace> {
+        if self.places.count() >= MOST_PLACES { Err(NoPlace) } else { Ok(self.places.push(server)) }
+    }
+
+    fn enroll(&self, order: Vec<usize>) {
+        let mut roster = Roster::default();
+        for &place in &order {
+            let server = &self.places[place];
+            roster.by_name.insert(server.name.clone(), place);
+            roster.by_id.insert(server.identity.id, place);
+            if let Some(cookie) = &server.cookie {
+                roster.by_cookie.insert(cookie.clone().into_bytes(), place);
+            }
+        }
+        self.roster.store(Roster { order, ..roster }.into());
+    }
+
+    fn turn(&self) -> MutexGuard<'_, ()> {
+        self.enrolling.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::server::tests::{named, servers};
+    use crate::server::{Operator, State};
+
+    fn names(set: &super::Servers) -> Vec<&str> {
+        set.iter().map(|server| server.name.as_str()).collect()
+    }
+
+    #[test]
+    fn a_server_that_is_added_is_found_and_the_others_stay_where_they_are() {
+        let set = servers(2);
+        let place = set.add(named(7)).expect("a place");
+        assert_eq!((place, set.len(), names(&set)), (2, 3, vec!["s1", "s2", "s7"]));
+        assert_eq!((set.by_name("s7"), set.by_cookie(b"s7"), set.by_id(7)), (Some(2), Some(2), Some(2)));
+        assert_eq!(set.by_name("s1"), Some(0));
+    }
+
+    #[test]
+    fn a_server_that_is_retired_is_found_by_nobody_and_takes_nobody() {
+        let set = servers(3);
+        let before = set.changes();
+        set.retire(1);
+        assert_eq!(names(&set), ["s1", "s3"]);
+        assert_eq!((set.by_name("s2"), set.by_cookie(b"s2"), set.by_id(2)), (None, None, None));
+        assert_eq!((set[1].state(), set[1].is_retired(), &*set[1].name), (State::Maint, true, "s2"));
+        assert!(set.changes() > before);
+        set.set_operator(1, Operator::Ready);
+        assert_eq!(set[1].state(), State::Maint, "for good");
+        let again = set.add(named(2)).expect("a place");
+        assert_eq!((again, set.by_name("s2")), (3, Some(3)), "a place of its own");
+    }
+
+    #[test]
+    fn one_that_replaces_another_stands_where_it_stood() {
+        let set = servers(3);
+        assert_eq!(set.replace(1, named(2)), Ok(3));
+        assert_eq!(names(&set), ["s1", "s2", "s3"]);
+        assert_eq!((set.by_name("s2"), set[1].is_retired()), (Some(3), true));
+    }
+
+    #[test]
+    fn every_change_is_published() {
+        let set = servers(1);
+        let (sender, published) = std::sync::mpsc::channel();
+        set.publish_with(Box::new(move |server| {
+            let _ = sender.send((server.name.clone(), server.state(), server.weight()));
+        }));
+        set.set_operator(0, Operator::Drain);
+        set.set_weight(0, 5);
+        set.add(named(2)).expect("a place");
+        set.retire(0);
+        let said: Vec<_> = published.try_iter().collect();
+        let expected = [
+            ("s1", State::Up, 1),
+            ("s1", State::Drain, 1),
+            ("s1", State::Drain, 5),
+            ("s2", State::Up, 1),
+            ("s1", State::Maint, 5),
+        ];
+        assert_eq!(said, expected.map(|(name, state, weight)| (name.to_owned(), state, weight)));
+    }
+}
