@@ -375,9 +375,11 @@ fn a_server_that_goes_and_comes_is_noticed() {
     daemon.wait_for_line("server s2 is down: connection refused");
     daemon.wait_for_health("s1", "up");
     drop(origin);
-    daemon.wait_for_line("server s1 is down: connection refused (0 of 2 left)");
+    daemon.wait_for_line(
+        "server s1 is down: connection refused (2 checks in a row); none of 2 left; 0 connections affected",
+    );
     let _origin = Origin::start_at(&address);
-    daemon.wait_for_line("server s1 is up (1 of 2 left)");
+    daemon.wait_for_line("server s1 is up: a check is well; 1 of 2 left");
 }
 
 #[test]
@@ -390,13 +392,17 @@ fn a_server_is_asked_how_it_is_and_may_ask_for_no_new_clients() {
     ));
     daemon.wait_for_health("s1", "up");
     origin.answer_from_now_on(404);
-    daemon.wait_for_line("server s1 asks for no new clients (0 of 1 left)");
+    daemon.wait_for_line(
+        "server s1 asks for no new clients; none of 1 left; 0 connections stay for the time being",
+    );
     assert!(daemon.get().starts_with("HTTP/1.1 503 "), "a new client");
     assert!(daemon.get_with("Cookie: SRV=s1\r\n").starts_with("HTTP/1.1 404 "), "a user of its own");
     origin.answer_from_now_on(500);
-    daemon.wait_for_line("server s1 is down: GET /health is answered with 500 (0 of 1 left)");
+    daemon.wait_for_line(
+        "server s1 is down: GET /health is answered with 500 (2 checks in a row); none of 1 left",
+    );
     origin.answer_from_now_on(200);
-    daemon.wait_for_line("server s1 is up (1 of 1 left)");
+    daemon.wait_for_line("server s1 is up: a check is well; 1 of 1 left");
 }
 
 /// `balancer LINE`, without any settings of the environment that the tests run in.

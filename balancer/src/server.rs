@@ -6,11 +6,13 @@
 //! | `state` | what it may be used for |
 //! | `set` | all of them, by place, name, cookie and id |
 //! | `fast` | what the fast path knows of them |
+//! | `marks` | what real traffic says about them |
 //!
 //! States are atomics, so that the request path reads them without a lock. A change goes through [`Servers`], which
 //! publishes it to the kernel in the same step.
 
 mod fast;
+mod marks;
 mod set;
 mod state;
 
@@ -18,10 +20,16 @@ use std::net::SocketAddr;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 pub use fast::{FastLoads, NoFastLoads};
+pub use marks::{Mark, Marks, Streak};
 pub use set::{Ended, NoPlace, Publisher, Servers};
 pub use state::{Health, Operator, State};
+
+/// The share of its weight that a server has unless it is just coming up.
+pub const WHOLE: u32 = 16;
 
 /// How tables and the kernel name a server: never by its place in the list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,8 +54,15 @@ pub struct Server {
     /// Serves only when no primary can.
     pub backup: bool,
     weight: AtomicU32,
+    /// Sixteenths of the weight that count now.
+    share: AtomicU32,
     operator: AtomicU8,
     health: AtomicU8,
+    is_hearsay: bool,
+    /// Wakes whoever watches over it.
+    stir: Notify,
+    /// What real traffic says about it.
+    pub marks: Marks,
     retired: AtomicBool,
     /// Requests being served by it now.
     pub in_flight: CachePadded<AtomicU32>,
@@ -65,8 +80,12 @@ impl Server {
             identity,
             backup: false,
             weight: AtomicU32::new(1),
+            share: AtomicU32::new(WHOLE),
             operator: AtomicU8::new(Operator::Ready as u8),
             health: AtomicU8::new(Health::Unknown as u8),
+            is_hearsay: false,
+            stir: Notify::new(),
+            marks: Marks::default(),
             retired: AtomicBool::new(false),
             in_flight: CachePadded::new(AtomicU32::new(0)),
             requests: CachePadded::new(AtomicU64::new(0)),
@@ -102,7 +121,39 @@ impl Server {
     #[must_use]
     pub fn with_health(self, health: Health) -> Self {
         self.health.store(health as u8, Ordering::Relaxed);
-        self
+        Self { is_hearsay: false, ..self }
+    }
+
+    /// Starts with what was on record of a process that is gone: true until somebody has looked.
+    #[must_use]
+    pub fn with_health_on_record(self, health: Health) -> Self {
+        Self { is_hearsay: true, ..self.with_health(health) }
+    }
+
+    /// What it started with was on record only: the first look at it is worth more.
+    pub fn has_health_on_record(&self) -> bool {
+        self.is_hearsay
+    }
+
+    /// Sixteenths of its weight that count now; [`WHOLE`] unless it is just coming up.
+    pub fn share(&self) -> u32 {
+        self.share.load(Ordering::Relaxed)
+    }
+
+    /// Its weight in sixteenths, as much of it as counts now: what it is balanced by.
+    pub fn effective_weight(&self) -> u32 {
+        self.weight() * self.share()
+    }
+
+    /// Takes new clients.
+    pub fn takes_new(&self) -> bool {
+        self.state() == State::Up && self.weight() > 0
+    }
+
+    /// Until something about it has changed that concerns whoever watches over it. What has changed since the last time
+    /// counts as well.
+    pub fn stirred(&self) -> Notified<'_> {
+        self.stir.notified()
     }
 
     /// The operator's wish.
@@ -112,23 +163,12 @@ impl Server {
 
     /// The verdict of the health checks.
     pub fn health(&self) -> Health {
-        match self.health.load(Ordering::Relaxed) {
-            1 => Health::Up,
-            2 => Health::Down,
-            3 => Health::Draining,
-            _ => Health::Unknown,
-        }
+        Health::from_u8(self.health.load(Ordering::Relaxed))
     }
 
     /// Both taken together.
     pub fn state(&self) -> State {
-        match (self.operator(), self.health()) {
-            (Operator::Maint, _) => State::Maint,
-            _ if self.is_retired() => State::Maint,
-            (_, Health::Down) => State::Down,
-            (Operator::Drain, _) | (_, Health::Draining) => State::Drain,
-            (Operator::Ready, _) => State::Up,
-        }
+        if self.is_retired() { State::Maint } else { State::of(self.operator(), self.health()) }
     }
 
     /// It was deleted, or is at another address now, under the same name at another place.
@@ -146,6 +186,10 @@ impl Server {
 
     fn set_health(&self, health: Health) -> bool {
         self.health.swap(health as u8, Ordering::Relaxed) != health as u8
+    }
+
+    fn set_share(&self, share: u32) -> bool {
+        self.share.swap(share, Ordering::Relaxed) != share
     }
 
     fn set_weight(&self, weight: u32) {

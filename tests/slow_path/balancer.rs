@@ -9,9 +9,10 @@ use std::time::{Duration, Instant};
 use balancer::access_log::AccessLog;
 use balancer::balance;
 use balancer::config::{
-    AccessLogConfig, Balance, Config, IdentityConfig, Limits, LogFormat, LogTarget, Mode, RetryConfig,
-    ServerConfig, Timeouts,
+    AccessLogConfig, Balance, Config, HealthConfig, IdentityConfig, Limits, LogFormat, LogTarget, Mode,
+    RetryConfig, ServerConfig, Timeouts,
 };
+use balancer::health;
 use balancer::persist::{CookieMethod, List, Method, SourceMethod};
 use balancer::proxy::{Order, Snapshot, Stats, Worker};
 use balancer::server::{Identity, Server, Servers};
@@ -19,7 +20,8 @@ use balancer::service::Service;
 use balancer::table::memory::Memory;
 use balancer::table::{Table, source_key};
 use balancer_ebpf::affinity::Affinity;
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
+use tokio::task::LocalSet;
 
 use super::PATIENCE;
 use super::client::Client;
@@ -37,6 +39,7 @@ pub struct Builder {
     identity: IdentityConfig,
     mode: Mode,
     max_connections: Option<u32>,
+    health: HealthConfig,
 }
 
 /// `cookie=SRV,insert,indirect`
@@ -66,6 +69,7 @@ impl Builder {
             identity: IdentityConfig::default(),
             mode: Mode::Http,
             max_connections: None,
+            health: HealthConfig::default(),
         }
     }
 
@@ -129,6 +133,18 @@ impl Builder {
         self
     }
 
+    /// The last server has that share.
+    pub fn weight(mut self, weight: u32) -> Self {
+        self.servers.last_mut().expect("just added").weight = weight;
+        self
+    }
+
+    /// Somebody watches over the servers.
+    pub fn health(mut self, health: HealthConfig) -> Self {
+        self.health = health;
+        self
+    }
+
     pub fn start(self) -> Balancer {
         let listener = TcpListener::bind(self.listen).expect("bind");
         let address = listener.local_addr().expect("address");
@@ -163,7 +179,19 @@ impl Builder {
             order,
         };
         let thread = Some(thread::spawn(move || worker.run().expect("worker")));
-        Balancer { address, service, table, stats, stop, thread, log_path, _log: log, _folder: folder }
+        let control = Control::start(&service);
+        Balancer {
+            address,
+            service,
+            table,
+            stats,
+            stop,
+            thread,
+            log_path,
+            _control: control,
+            _log: log,
+            _folder: folder,
+        }
     }
 
     fn config(&self, address: SocketAddr, log: &std::path::Path, folder: &std::path::Path) -> Config {
@@ -175,7 +203,7 @@ impl Builder {
             persist: List::new(self.methods.clone()),
             identity: self.identity.clone(),
             balance: self.balance.clone(),
-            check: None,
+            health: self.health.clone(),
             admin: folder.join("admin.sock"),
             workers: 1,
             access_log: Some(AccessLogConfig {
@@ -203,6 +231,7 @@ pub struct Balancer {
     stop: watch::Sender<Order>,
     thread: Option<JoinHandle<()>>,
     log_path: PathBuf,
+    _control: Control,
     _log: AccessLog,
     _folder: tempfile::TempDir,
 }
@@ -258,6 +287,37 @@ impl Balancer {
         let thread = self.thread.take().expect("running");
         wait_for("the worker's end", || thread.is_finished().then_some(()));
         thread.join().expect("no panic");
+    }
+}
+
+/// What the main thread of the daemon does for the servers, until dropped.
+struct Control {
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Control {
+    fn start(service: &Arc<Service>) -> Self {
+        let (stop, stopped) = oneshot::channel();
+        let service = Arc::clone(service);
+        let thread = thread::spawn(move || {
+            let runtime =
+                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+            LocalSet::new().block_on(&runtime, async {
+                health::spawn(&service);
+                let _ = stopped.await;
+            });
+        });
+        Self { stop: Some(stop), thread: Some(thread) }
+    }
+}
+
+impl Drop for Control {
+    fn drop(&mut self) {
+        drop(self.stop.take());
+        if let (Some(thread), false) = (self.thread.take(), thread::panicking()) {
+            thread.join().expect("no panic");
+        }
     }
 }
 

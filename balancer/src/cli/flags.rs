@@ -146,6 +146,25 @@ pub(crate) struct CheckArgs {
     /// Failures in a row that take a server down
     #[arg(long, value_name = "N", default_value = "3", value_parser = number(1..=100))]
     pub(crate) check_fall: u32,
+    /// Errors of real traffic that count against a server, on both paths: connect (it cannot be connected to), 5xx (it
+    /// fails to answer, or says that it has failed). N in a row (10) take it down, until checks bring it up
+    #[arg(long, value_name = "connect+5xx[,limit=N]")]
+    pub(crate) observe: Option<String>,
+    /// A server that has come up gets new clients by and by, and after T its full share
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) slow_start: Option<Duration>,
+    /// What becomes of the connections of a server that is taken to be down
+    #[arg(long, value_name = "keep|reset", default_value = "keep", value_enum)]
+    pub(crate) on_marked_down: OnMarkedDownArg,
+}
+
+/// `--on-marked-down`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum OnMarkedDownArg {
+    /// They go on for as long as they can
+    Keep,
+    /// They are ended, on both paths
+    Reset,
 }
 
 /// `--xdp` and what belongs to it.

@@ -6,6 +6,7 @@ mod address;
 mod check;
 mod dump;
 pub mod fast_path;
+mod health;
 mod host;
 mod identity;
 mod options;
@@ -46,8 +47,8 @@ pub struct Config {
     pub identity: IdentityConfig,
     /// `--balance`.
     pub balance: Balance,
-    /// `--check` and its timing; `None`: servers are taken to be up.
-    pub check: Option<CheckConfig>,
+    /// `--check`, `--observe`, and what follows from them.
+    pub health: HealthConfig,
     /// `--admin`.
     pub admin: PathBuf,
     /// `--admin-mode`: permissions of the admin socket.
@@ -187,6 +188,40 @@ pub struct CheckConfig {
     pub rise: u32,
     /// Failures in a row that take it down.
     pub fall: u32,
+}
+
+/// How it is found out which servers are well, and what follows from that.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct HealthConfig {
+    /// `--check` and its timing; `None`: servers are taken to be up.
+    pub check: Option<CheckConfig>,
+    /// `--observe`; only together with checks, which bring a server up again.
+    pub observe: Option<ObserveConfig>,
+    /// `--slow-start`: the time in which a server that has come up gets to its full weight.
+    pub slow_start: Option<Duration>,
+    /// `--on-marked-down`.
+    pub on_marked_down: OnMarkedDown,
+}
+
+/// `--observe`: which errors of real traffic count against a server.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ObserveConfig {
+    /// Connections that cannot be made.
+    pub connect: bool,
+    /// Answers that are missing, broken or say that the server has failed.
+    pub answers: bool,
+    /// So many errors in a row take a server down.
+    pub limit: u32,
+}
+
+/// `--on-marked-down`: what becomes of the connections of a server that is taken to be down.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum OnMarkedDown {
+    /// They go on for as long as they can.
+    #[default]
+    Keep,
+    /// They are ended.
+    Reset,
 }
 
 /// `--access-log` and its format.

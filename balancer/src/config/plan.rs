@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::options::Value;
 use super::{
     AccessLogConfig, Balance, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig, Timeouts,
-    address, check, fast_path, identity, owner, persistence, servers, tcp,
+    address, check, fast_path, health, identity, owner, persistence, servers, tcp,
 };
 use crate::cli::Stop;
 use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
@@ -55,7 +55,7 @@ impl Plan {
                 tcp::check(&service.persist, &persist, &identity, &balance).map(|()| Mode::Tcp)?
             }
         };
-        let check = check::check(&args.check)?;
+        let health = health::health(&args.check, check::check(&args.check)?, mode)?;
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
@@ -75,7 +75,7 @@ impl Plan {
             persist,
             identity,
             balance,
-            check,
+            health,
             admin,
             admin_mode: process.admin_mode,
             workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
@@ -211,8 +211,8 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     if config.access_log.is_none() {
         warnings.extend(idle("out --access-log", &["log-format"]));
     }
-    if config.check.is_none() {
-        let flags = ["check-interval", "check-timeout", "check-rise", "check-fall"];
+    if config.health.check.is_none() {
+        let flags = ["check-interval", "check-timeout", "check-rise", "check-fall", "on-marked-down"];
         warnings.extend(idle(" --check none", &flags));
     }
     if config.mode == Mode::Tcp {

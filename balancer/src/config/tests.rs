@@ -60,7 +60,9 @@ fn a_minimal_service_has_the_documented_defaults() {
     assert_eq!((&config.timeouts, &config.limits), (&Timeouts::default(), &Limits::default()));
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!((config.admin_mode, config.takeover, config.owner), (0o600, false, None));
-    let check = config.check.expect("tcp");
+    assert_eq!((config.health.observe, config.health.slow_start), (None, None));
+    assert_eq!(config.health.on_marked_down, OnMarkedDown::Keep);
+    let check = config.health.check.expect("tcp");
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((check.rise, check.fall), (2, 3));
     assert!(config.datapath.is_none() && config.access_log.is_none() && config.persist.methods().is_empty());
@@ -206,6 +208,17 @@ fn other_wrong_flags() {
         ("--check http=/x,expect=404,drain-on=404", "both expects 404 and drains on it"),
         ("--check http=/x,host=a/b", "has the host \"a/b\"; write a host name"),
         ("--check http=/x,method=HEAD", "has an unknown option \"method\""),
+        ("--observe syn", "--observe \"syn\" observes \"syn\"; write connect, 5xx or connect+5xx"),
+        ("--observe connect+", "observes \"\""),
+        ("--observe connect+connect", "has connect twice; give it once"),
+        ("--observe 5xx,limit=0", "has the limit \"0\"; write a number from 1 to 1000000"),
+        ("--observe 5xx,limit=1,limit=2", "has limit twice"),
+        ("--observe 5xx,max=2", "has an unknown option \"max\""),
+        ("--observe connect --check none", "--observe \"connect\" needs checks to bring a server up again"),
+        (
+            "--observe connect+5xx --mode tcp --persist source",
+            "which --mode tcp does not; write connect alone",
+        ),
         ("--access-log /", "--access-log \"/\" does not name a file"),
         ("--log-format haproxy", "--log-format \"haproxy\" is not supported yet; write text or json"),
         ("--log-format JSON", "--log-format \"JSON\" is not known; write text or json"),
@@ -486,4 +499,17 @@ fn a_dump_says_what_takes_effect_and_can_be_read_back() {
         }
         format!("{config:?}")
     });
+}
+
+#[test]
+fn what_is_made_of_real_traffic() {
+    let health = |line: &str| plan(line).config.health;
+    let observed = |line: &str| health(line).observe.map(|kinds| (kinds.connect, kinds.answers, kinds.limit));
+    assert_eq!(observed("--observe connect+5xx"), Some((true, true, 10)));
+    assert_eq!(observed("--observe 5xx,limit=3"), Some((false, true, 3)));
+    assert_eq!(observed("--observe connect --mode tcp --persist source"), Some((true, false, 10)));
+    assert_eq!(health("--slow-start 30s").slow_start, Some(Duration::from_secs(30)));
+    assert_eq!(health("--on-marked-down reset").on_marked_down, OnMarkedDown::Reset);
+    let warnings = plan("--check none --on-marked-down reset --slow-start 1s").warnings;
+    assert_eq!(warnings, ["--on-marked-down has no effect with --check none"]);
 }

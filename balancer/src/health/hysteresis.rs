@@ -27,24 +27,32 @@ impl Hysteresis {
         Self { verdict, ..self }
     }
 
+    /// Something else has decided: `rise` or `fall` results in a row are needed to change that.
+    pub fn decide(&mut self, verdict: bool) {
+        (self.verdict, self.against) = (Some(verdict), 0);
+    }
+
+    /// How many results in a row the next verdict takes.
+    pub fn needed(&self) -> u32 {
+        match self.verdict {
+            None => 1,
+            Some(true) => self.fall,
+            Some(false) => self.rise,
+        }
+    }
+
     /// Takes the result of a check; `Some(up)` when the verdict has changed. The very first result is a verdict: at
     /// start there is nothing to be steady about, and a server known to refuse connections must not be given any.
     pub fn observe(&mut self, success: bool) -> Option<bool> {
-        let needed = match self.verdict {
-            None => 1,
-            Some(up) if up == success => {
-                self.against = 0;
-                return None;
-            }
-            Some(true) => self.fall,
-            Some(false) => self.rise,
-        };
-        self.against += 1;
-        if self.against < needed {
+        if self.verdict == Some(success) {
+            self.against = 0;
             return None;
         }
-        self.against = 0;
-        self.verdict = Some(success);
+        self.against += 1;
+        if self.against < self.needed() {
+            return None;
+        }
+        self.decide(success);
         self.verdict
     }
 }

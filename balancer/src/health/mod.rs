@@ -1,114 +1,62 @@
-//! Health checks: can the server be connected to, and with `http=`, does it say that it is well?
+//! Health: which servers may be given clients, as far as that can be found out.
 //!
-//! [`hysteresis`] decides, [`probe`] asks; here is the clock around them: one task per server on the control thread.
+//! | module | what it does |
+//! |---|---|
+//! | [`probe`] | one check: can the server be connected to, and with `http=`, does it say that it is well? |
+//! | [`hysteresis`] | when single results become a verdict (pure) |
+//! | [`ramp`] | slow start: how much of its weight a server has (pure) |
+//! | [`monitor`] | all that is known of a server: checks, errors of real traffic, the operator's wish (pure) |
+//! | [`watch`] | the task per server around it, on the control thread |
+//! | [`news`] | what the operator is told |
+//!
+//! A verdict reaches the proxy, the kernel's map and the record of the next start in one step, [`Servers::set_health`].
+//!
+//! [`Servers::set_health`]: crate::server::Servers::set_health
 
 pub mod hysteresis;
+mod monitor;
+mod news;
 mod probe;
+mod ramp;
+mod watch;
 
-use std::hash::{BuildHasher, RandomState};
-use std::time::Duration;
+use std::collections::{HashMap, HashSet};
 
-use tokio::time::sleep;
+use tokio::task::{JoinHandle, spawn_local};
 
-use crate::config::CheckConfig;
-use crate::log;
-use crate::server::{Health, Servers, State};
 use crate::service::Shared;
-use hysteresis::Hysteresis;
-use probe::Finding;
 pub(crate) use probe::is_ours;
+use watch::Watch;
 
-/// While a verdict is in doubt, checks come this many times as often: the sooner it is known the better, and a busy
-/// server is not asked more than it has to be.
-const HASTE: u32 = 4;
-
-/// Starts the checks of all servers, if there are any. To be called inside a `LocalSet`.
+/// Watches over the servers, if there is anything to watch. To be called inside a `LocalSet`.
 pub fn spawn(service: &Shared) {
-    let Some(config) = &service.config.check else { return };
-    for index in service.servers.places() {
-        tokio::task::spawn_local(watch(Shared::clone(service), index, config.clone()));
+    let config = &service.config.health;
+    if config.check.is_some() || config.slow_start.is_some() {
+        spawn_local(supervise(Shared::clone(service)));
     }
 }
 
-async fn watch(service: Shared, index: usize, config: CheckConfig) {
-    let servers = &service.servers;
-    let verdict = match servers[index].health() {
-        Health::Unknown => None,
-        known => Some(known != Health::Down),
-    };
-    let mut state = Hysteresis::new(config.rise, config.fall).with_verdict(verdict);
-    let mut complained = false;
-    let random = RandomState::new();
-    for round in 0_u64.. {
-        let server = &servers[index];
-        match probe::check(server.address, &config.probe, config.timeout).await {
-            Finding::Well => well(servers, index, &mut state, Health::Up),
-            Finding::Draining => well(servers, index, &mut state, Health::Draining),
-            Finding::Ill(why) => {
-                if state.observe(false).is_some() {
-                    went_down(servers, index, &why);
-                }
+/// One task for each server there is, as they come and go.
+async fn supervise(service: Shared) {
+    let mut watched: HashMap<usize, JoinHandle<()>> = HashMap::new();
+    let mut is_start = true;
+    loop {
+        // Before the look, so that what happens after it is not missed.
+        let enrolled = service.servers.enrolled();
+        let places: HashSet<usize> = service.servers.places().into_iter().collect();
+        watched.retain(|place, task| {
+            let is_there = places.contains(place);
+            if !is_there {
+                task.abort();
             }
-            Finding::NotChecked(why) if !complained => {
-                complained = true;
-                log::warn(format_args!("server {} cannot be checked: {why}", server.name));
-            }
-            Finding::NotChecked(_) => {}
+            is_there
+        });
+        for &place in &places {
+            watched
+                .entry(place)
+                .or_insert_with(|| spawn_local(Watch::new(Shared::clone(&service), place, !is_start).run()));
         }
-        let interval = if state.is_in_doubt() { config.interval / HASTE } else { config.interval };
-        sleep(jittered(interval, random.hash_one(round))).await;
-    }
-}
-
-/// A check has succeeded. That a server wants nobody new needs no second opinion, nor that it does again.
-fn well(servers: &Servers, index: usize, state: &mut Hysteresis, health: Health) {
-    let before = servers[index].health();
-    if state.observe(true).is_none() && (before == Health::Down || before == health) {
-        return;
-    }
-    if servers.set_health(index, health) {
-        let (name, left) = (&servers[index].name, left(servers));
-        let news = match (before, health) {
-            (_, Health::Draining) => "asks for no new clients",
-            (Health::Draining, _) => "takes new clients again",
-            (Health::Down, _) => "is up",
-            // At start nobody has said that it was not.
-            _ => return,
-        };
-        log::info(format_args!("server {name} {news} ({left})"));
-    }
-}
-
-fn went_down(servers: &Servers, index: usize, why: &str) {
-    if servers.set_health(index, Health::Down) {
-        log::warn(format_args!("server {} is down: {why} ({})", servers[index].name, left(servers)));
-    }
-}
-
-/// How many servers take new clients.
-fn left(servers: &Servers) -> String {
-    let up = servers.iter().filter(|server| server.state() == State::Up).count();
-    format!("{up} of {} left", servers.len())
-}
-
-/// `interval`, a tenth more or less, so that the checks of many servers and many balancers do not fall together.
-fn jittered(interval: Duration, random: u64) -> Duration {
-    let permille = 900 + (random % 201) as u32;
-    interval * permille / 1000
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn jitter_stays_within_a_tenth() {
-        let interval = Duration::from_secs(10);
-        for random in [0, 1, 100, 200, 201, u64::MAX] {
-            let found = jittered(interval, random);
-            assert!((Duration::from_secs(9)..=Duration::from_secs(11)).contains(&found), "{found:?}");
-        }
-        let longest = Duration::from_secs(365 * 24 * 3600);
-        assert!(jittered(longest, 200) > longest);
+        is_start = false;
+        enrolled.await;
     }
 }

@@ -18,6 +18,7 @@ mod delivery;
 mod exchange;
 mod identity;
 mod intake;
+mod observe;
 mod reply;
 mod tcp;
 mod tunnel;

@@ -9,8 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
-use super::{FastLoads, Health, NoFastLoads, Operator, Server};
+use super::{FastLoads, Health, Mark, NoFastLoads, Operator, Server};
 
 /// Places of one process: plans hold them in 16 bits. Who adds and deletes a server every ten minutes gets by for a year.
 const MOST_PLACES: usize = u16::MAX as usize;
@@ -28,6 +30,8 @@ pub struct Servers {
     publisher: OnceLock<Publisher>,
     fast: OnceLock<Box<dyn FastLoads>>,
     changes: AtomicU64,
+    /// Wakes whoever has to know who there is.
+    enrolled: Notify,
 }
 
 /// Who is there: the places that count, and how they are found.
@@ -104,6 +108,11 @@ impl Servers {
     /// Counts changes of servers: whoever has drawn conclusions from them knows by it when they are out of date.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Until a server has been added, replaced or deleted. What happens from this call on counts, awaited or not.
+    pub fn enrolled(&self) -> Notified<'_> {
+        self.enrolled.notified()
     }
 
     /// In the order of the command line.
@@ -199,6 +208,21 @@ impl Servers {
         changed
     }
 
+    /// Records how many sixteenths of its weight count now. The kernel knows no weights, so it is not told.
+    pub fn set_share(&self, place: usize, share: u32) {
+        if self.places[place].set_share(share) {
+            self.changes.fetch_add(1, Ordering::Release);
+        }
+    }
+
+    /// Counts an error of real traffic; with the `limit`th in a row whoever watches over the server is woken.
+    pub fn mark(&self, place: usize, mark: Mark, limit: u32) {
+        let server = &self.places[place];
+        if server.marks.failed(mark) == limit {
+            server.stir.notify_one();
+        }
+    }
+
     /// Gives the server another weight and publishes it.
     pub fn set_weight(&self, place: usize, weight: u32) {
         self.places[place].set_weight(weight);
@@ -216,6 +240,7 @@ impl Servers {
         if let Some(publish) = self.publisher.get() {
             publish(&self.places[place]);
         }
+        self.places[place].stir.notify_one();
     }
 
     fn push(&self, server: Server) -> Result<usize, NoPlace> {
@@ -233,6 +258,7 @@ impl Servers {
             }
         }
         self.roster.store(Roster { order, ..roster }.into());
+        self.enrolled.notify_waiters();
     }
 
     fn turn(&self) -> MutexGuard<'_, ()> {

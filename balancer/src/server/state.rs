@@ -16,6 +16,16 @@ pub enum State {
 }
 
 impl State {
+    /// Of a server that is there.
+    pub fn of(operator: Operator, health: Health) -> Self {
+        match (operator, health) {
+            (Operator::Maint, _) => Self::Maint,
+            (_, Health::Down) => Self::Down,
+            (Operator::Drain, _) | (_, Health::Draining) => Self::Drain,
+            (Operator::Ready, _) => Self::Up,
+        }
+    }
+
     /// A user bound to a server in this state stays there.
     pub fn keeps_users(self) -> bool {
         matches!(self, Self::Up | Self::Drain)
@@ -86,6 +96,16 @@ pub enum Health {
 }
 
 impl Health {
+    /// The verdict stored as `value`; an unknown one (a newer version's) is none.
+    pub fn from_u8(value: u8) -> Self {
+        match value {
+            1 => Self::Up,
+            2 => Self::Down,
+            3 => Self::Draining,
+            _ => Self::Unknown,
+        }
+    }
+
     /// The word used in tables and JSON.
     pub fn as_str(self) -> &'static str {
         match self {

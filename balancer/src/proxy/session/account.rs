@@ -14,6 +14,7 @@ impl Session {
     /// Counts and logs a request.
     pub(super) fn account(&mut self, incoming: &Incoming, outcome: &Outcome) {
         self.count(outcome);
+        self.observe_answer(&incoming.visit, outcome);
         self.log_visit(&incoming.visit, outcome);
     }
 

@@ -70,10 +70,18 @@ impl Session {
         loop {
             let server = visit.choose().ok_or(Failure::NoServer)?;
             let error = match Upstream::get(&shared, server, reuse, &mut self.private, &greeting).await {
-                Ok(upstream) => return Ok(upstream),
+                Ok(upstream) => {
+                    if !upstream.is_reused {
+                        self.observe_connection(server);
+                    }
+                    return Ok(upstream);
+                }
                 Err(error) => error,
             };
             let is_ours = health::is_ours(&error);
+            if !is_ours {
+                self.observe_no_connection(server, &error);
+            }
             if is_ours && !std::mem::replace(&mut has_made_room, true) {
                 shared.make_room(server, &error);
                 continue;

@@ -1,0 +1,152 @@
+//! The task that watches over one server: sockets and clocks around a [`Monitor`].
+
+use std::cell::{Cell, RefCell};
+use std::hash::{BuildHasher, RandomState};
+use std::time::{Duration, Instant};
+
+use tokio::time::{sleep, sleep_until};
+
+use super::monitor::{Change, FastCounts, Monitor, Start};
+use super::news;
+use super::probe::{self, Finding};
+use crate::config::{CheckConfig, OnMarkedDown};
+use crate::log;
+use crate::server::{Health, Server, Servers};
+use crate::service::Shared;
+
+/// Between two looks at what the fast path has counted: a fraction of what a user notices, and nothing beside the checks.
+const FAST_LOOK: Duration = Duration::from_millis(250);
+
+/// Watches over one server for as long as it is there.
+pub(super) struct Watch {
+    service: Shared,
+    place: usize,
+    monitor: RefCell<Monitor>,
+    has_complained: Cell<bool>,
+}
+
+impl Watch {
+    /// `is_new`: the server was added while the service runs.
+    pub(super) fn new(service: Shared, place: usize, is_new: bool) -> Self {
+        let server = &service.servers[place];
+        let start = Start {
+            health: server.health(),
+            is_on_record: server.has_health_on_record(),
+            operator: server.operator(),
+            is_new,
+        };
+        let monitor = RefCell::new(Monitor::new(&service.config.health, start));
+        let watch = Self { service, place, monitor, has_complained: Cell::new(false) };
+        // Before anybody can be balanced to one that is to begin with a small share.
+        watch.heed();
+        watch
+    }
+
+    pub(super) async fn run(self) {
+        tokio::join!(self.check(), self.follow(), self.look_at_the_fast_path());
+    }
+
+    /// Checks, the first time at once.
+    async fn check(&self) {
+        let Some(config) = &self.service.config.health.check else { return };
+        let random = RandomState::new();
+        for round in 0_u64.. {
+            self.check_once(config).await;
+            let pause = self.monitor.borrow().until_next_check(random.hash_one(round));
+            sleep(pause).await;
+        }
+    }
+
+    async fn check_once(&self, config: &CheckConfig) {
+        let server = self.server();
+        let finding = probe::check(server.address, &config.probe, config.timeout).await;
+        if let Finding::NotChecked(why) = &finding
+            && !self.has_complained.replace(true)
+        {
+            log::warn(format_args!("server {} cannot be checked: {why}", server.name));
+        }
+        // What the operator has said meanwhile comes first.
+        self.heed();
+        let change = self.monitor.borrow_mut().checked(Instant::now(), &finding);
+        self.publish(change);
+    }
+
+    /// Follows what is said elsewhere, by the operator or by real traffic, and the steps of a slow start.
+    async fn follow(&self) {
+        loop {
+            let next = self.monitor.borrow().next_share(Instant::now());
+            let step = async {
+                match next {
+                    Some(next) => sleep_until(next.into()).await,
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = self.server().stirred() => {}
+                () = step => {}
+            }
+            self.heed();
+        }
+    }
+
+    fn heed(&self) {
+        let (server, now) = (self.server(), Instant::now());
+        self.monitor.borrow_mut().told(now, server.operator());
+        if let (Some(observe), Some(streak)) = (&self.service.config.health.observe, server.marks.streak())
+            && streak.count >= observe.limit
+        {
+            server.marks.clear();
+            let change = self.monitor.borrow_mut().marked(now, streak);
+            self.publish(change);
+        }
+        self.publish_share(now);
+    }
+
+    /// Errors that only the XDP program knows of.
+    async fn look_at_the_fast_path(&self) {
+        let config = &self.service.config;
+        let counts = config.health.observe.as_ref().is_some_and(|observe| observe.connect);
+        if !counts || config.datapath.is_none() {
+            return;
+        }
+        loop {
+            let (fast, id) = (self.servers().fast(), self.server().identity.id);
+            let counts = FastCounts { refused: fast.refused(id), unanswered: fast.unanswered(id) };
+            let change = self.monitor.borrow_mut().fast(Instant::now(), counts);
+            self.publish(change);
+            sleep(FAST_LOOK).await;
+        }
+    }
+
+    /// To the proxy, the kernel, and the operator.
+    fn publish(&self, change: Option<Change>) {
+        let Some(change) = change else { return };
+        let (servers, place) = (self.servers(), self.place);
+        let connections = news::connections(servers, place);
+        // The share first: nobody shall find a server that is up with a weight that it has not yet.
+        self.publish_share(Instant::now());
+        servers.set_health(place, change.to);
+        // What went wrong before does not count against what comes now.
+        self.server().marks.clear();
+        let is_reset = self.service.config.health.on_marked_down == OnMarkedDown::Reset;
+        let ended = (change.to == Health::Down && is_reset).then(|| servers.end_sessions(place));
+        match news::line(servers, place, &change, connections, ended) {
+            Some(line) if change.to == Health::Down => log::warn(line),
+            Some(line) => log::info(line),
+            None => {}
+        }
+    }
+
+    fn publish_share(&self, now: Instant) {
+        let share = self.monitor.borrow().share(now);
+        self.servers().set_share(self.place, share);
+    }
+
+    fn servers(&self) -> &Servers {
+        &self.service.servers
+    }
+
+    fn server(&self) -> &Server {
+        &self.service.servers[self.place]
+    }
+}
