@@ -59,14 +59,14 @@ mod absent;
 pub use absent::{Datapath, check, detach, open};
 
 use crate::config::Config;
-use crate::server::{Identity, Operator};
+use crate::server::{Health, Identity, Operator};
 use crate::table::Store;
 use crate::table::memory::Memory;
 
 /// What the service gets from the kernel, or in its place.
 pub struct Opened {
-    /// Identity and recorded operator's wish of each server, in the order of the configuration.
-    pub servers: Vec<(Identity, Operator)>,
+    /// Identity of each server, and the operator's wish and the health on record, in the order of the configuration.
+    pub servers: Vec<(Identity, Operator, Health)>,
     /// The `source` table, if the list has that method.
     pub source: Option<Box<dyn Store>>,
     /// The XDP program, if one was asked for.
@@ -78,7 +78,7 @@ pub struct Opened {
 /// Tables in memory: forgotten by a restart. Ids are places in the list, which nothing outlives here.
 fn in_memory(config: &Config, note: Option<String>) -> Opened {
     let servers = (1..=config.servers.len() as u16)
-        .map(|id| (Identity { id, generation: 1 }, Operator::Ready))
+        .map(|id| (Identity { id, generation: 1 }, Operator::Ready, Health::Unknown))
         .collect();
     let source = config.persist.source().map(|source| Box::new(Memory::new(source.size)) as Box<dyn Store>);
     Opened { servers, source, datapath: None, notes: note.into_iter().collect() }

@@ -104,7 +104,7 @@ fn open_kernel(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
     }
     let known = config.servers.iter().zip(&servers);
     let known =
-        known.map(|(server, (identity, _))| (identity.id, server.name.clone(), server.address)).collect();
+        known.map(|(server, (identity, ..))| (identity.id, server.name.clone(), server.address)).collect();
     let datapath = config.datapath.clone().unwrap_or_else(no_interfaces);
     Ok(Opened {
         servers,

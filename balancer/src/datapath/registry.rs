@@ -8,7 +8,7 @@ use anyhow::{Context as _, bail};
 use aya::maps::{HashMap, Map, MapData};
 use balancer_ebpf::abi::MAX_SERVERS;
 
-use crate::server::{Identity, Operator};
+use crate::server::{Health, Identity, Operator, Server};
 
 /// `--name`, a zero, the server's name, zeros.
 type Name = [u8; 96];
@@ -21,7 +21,9 @@ struct Record {
     generation: u8,
     operator: u8,
     port: [u8; 2],
-    reserved: [u8; 2],
+    /// What was last found out about it at this address; of an earlier version it is 0, unknown.
+    health: u8,
+    reserved: u8,
     address: [u8; 16],
 }
 
@@ -58,8 +60,8 @@ impl Registry {
         Ok(Self { map, pending: Vec::new() })
     }
 
-    /// The identity of a server at `address`, and the operator's wish on record. A name keeps its id; another address
-    /// is another generation. To be called under the shared lock.
+    /// The identity of a server at `address`, and the operator's wish and the health on record. A name keeps its id;
+    /// another address is another generation, of which no health is known. To be called under the shared lock.
     ///
     /// # Errors
     /// When no id is left.
@@ -68,7 +70,7 @@ impl Registry {
         service: &str,
         server: &str,
         address: SocketAddr,
-    ) -> anyhow::Result<(Identity, Operator)> {
+    ) -> anyhow::Result<(Identity, Operator, Health)> {
         let name = name(service, server);
         let mut record = match self.map.get(&name, 0) {
             Ok(record) => record,
@@ -77,7 +79,8 @@ impl Registry {
                 generation: 0,
                 operator: Operator::Ready as u8,
                 port: [0; 2],
-                reserved: [0; 2],
+                health: Health::Unknown as u8,
+                reserved: 0,
                 address: [0; 16],
             },
         };
@@ -86,7 +89,7 @@ impl Registry {
             let is_new = record.generation == 0;
             // Zero means new, so the count skips it when it wraps.
             record.generation = record.generation.checked_add(1).unwrap_or(1);
-            (record.address, record.port) = (octets, port);
+            (record.address, record.port, record.health) = (octets, port, Health::Unknown as u8);
             if is_new {
                 // At once: the id must not be given to anybody else.
                 self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
@@ -95,7 +98,7 @@ impl Registry {
             }
         }
         let identity = Identity { id: u16::from_ne_bytes(record.id), generation: record.generation };
-        Ok((identity, Operator::from_u8(record.operator)))
+        Ok((identity, Operator::from_u8(record.operator), Health::from_u8(record.health)))
     }
 
     /// The start has succeeded: new generations count from now on.
@@ -111,14 +114,17 @@ impl Registry {
         Ok(())
     }
 
-    /// Records the operator's wish.
+    /// Records the operator's wish, and the health if it is that of the address on record.
     ///
     /// # Errors
     /// When the kernel refuses.
-    pub fn set_operator(&mut self, service: &str, server: &str, wish: Operator) -> anyhow::Result<()> {
-        let name = name(service, server);
+    pub fn record(&mut self, service: &str, server: &Server) -> anyhow::Result<()> {
+        let name = name(service, &server.name);
         let mut record = self.map.get(&name, 0)?;
-        record.operator = wish as u8;
+        record.operator = server.operator() as u8;
+        if record.generation == server.identity.generation {
+            record.health = server.health() as u8;
+        }
         Ok(self.map.insert(name, record, 0)?)
     }
 

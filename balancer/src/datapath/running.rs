@@ -176,7 +176,7 @@ impl Datapath {
             if inner.is_silent {
                 return;
             }
-            if let Err(error) = inner.registry.set_operator(&name, &server.name, server.operator()) {
+            if let Err(error) = inner.registry.record(&name, server) {
                 log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
             }
             if let Some(Attached { maps, .. }) = &mut inner.xdp

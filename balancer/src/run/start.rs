@@ -26,7 +26,7 @@ use crate::instance::Instance;
 use crate::listen::{self, Bound};
 use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
-use crate::server::{Server, Servers};
+use crate::server::{Health, Server, Servers};
 use crate::service::{Service, Shared};
 use crate::table::Table;
 use crate::takeover::predecessor::{Heritage, Predecessor};
@@ -120,15 +120,19 @@ impl Made {
         let Opened { servers, source, datapath, mut notes } = opened;
         let source =
             source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
-        let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator))| {
+        let is_checked = config.health.check.is_some();
+        let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator, health))| {
             let server = Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
                 .with_weight(server.weight)
                 .as_backup(server.backup)
-                .with_operator(operator);
-            match &predecessor {
+                .with_operator(operator)
+                .with_health_on_record(health);
+            let server = match &predecessor {
                 Some(predecessor) => predecessor.resume(server),
                 None => server,
-            }
+            };
+            // What earlier checks have found would stay for ever where there are none.
+            if is_checked { server } else { server.with_health(Health::Unknown) }
         });
         let servers = Servers::new(servers.collect());
         let balance = Balance::new(config.balance.clone(), &servers);
