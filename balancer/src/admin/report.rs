@@ -10,7 +10,7 @@ use crate::clock;
 use crate::datapath::view::{DatapathInfo, FlowRow};
 use crate::proxy::descriptors::Seats;
 use crate::proxy::{Snapshot, Stats};
-use crate::server::Servers;
+use crate::server::{Servers, WHOLE};
 use crate::table::{Table, source_address};
 
 /// As many entries are shown as an operator's tools can be expected to take; the control thread builds the answer in
@@ -118,6 +118,8 @@ pub struct ServerRow {
     pub health: &'static str,
     /// Its share of what is balanced.
     pub weight: u32,
+    /// As much of that as counts now: less while it is just coming up.
+    pub effective_weight: f64,
     /// Serves only when no primary can.
     pub backup: bool,
     /// Its persistence cookie, if it has one.
@@ -142,6 +144,7 @@ impl ServerRow {
             operator: server.operator().as_str(),
             health: server.health().as_str(),
             weight: server.weight(),
+            effective_weight: f64::from(server.effective_weight()) / f64::from(WHOLE),
             backup: server.backup,
             cookie: server.cookie.clone(),
             id: server.identity.id,
@@ -150,6 +153,15 @@ impl ServerRow {
             requests: server.requests.load(Relaxed),
         };
         servers.iter().map(row).collect()
+    }
+
+    fn shown_weight(&self) -> String {
+        let whole = f64::from(self.weight);
+        if self.effective_weight < whole {
+            format!("{:.2} of {whole}", self.effective_weight)
+        } else {
+            whole.to_string()
+        }
     }
 }
 
@@ -175,7 +187,7 @@ impl Columns for ServerRow {
             self.state.into(),
             self.operator.into(),
             self.health.into(),
-            format!("{}{}", self.weight, if self.backup { " backup" } else { "" }),
+            format!("{}{}", self.shown_weight(), if self.backup { " backup" } else { "" }),
             self.cookie.clone().unwrap_or_else(|| "-".into()),
             self.id.to_string(),
             self.generation.to_string(),

@@ -83,11 +83,16 @@ fn servers_have_their_states() {
     let rows = json(&desk, "show servers json");
     let expected = serde_json::json!({
         "name": "s2", "address": "127.0.0.1:8002", "state": "up", "operator": "ready", "health": "unknown",
-        "weight": 1, "backup": false, "cookie": "s2", "id": 2, "generation": 1, "in_flight": 0, "requests": 5,
+        "weight": 1, "effective_weight": 1.0, "backup": false, "cookie": "s2", "id": 2, "generation": 1,
+        "in_flight": 0, "requests": 5,
     });
     assert_eq!(rows[1], expected);
     let text = desk.answer("show servers");
     assert!(text.starts_with("name  address         state  operator"), "{text}");
+    desk.service.servers.set_share(1, 4);
+    assert_eq!(json(&desk, "show servers json")[1]["effective_weight"], 0.25);
+    let text = desk.answer("show servers");
+    assert!(text.lines().any(|line| line.starts_with("s2 ") && line.contains(" 0.25 of 1 ")), "{text}");
 }
 
 #[test]

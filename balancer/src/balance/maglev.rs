@@ -163,6 +163,25 @@ mod tests {
     }
 
     #[test]
+    fn servers_that_fail_together_move_few_of_the_others() {
+        // The experiment of the paper's figure 12: a thousand servers, of which some fail at the same time. It goes up to
+        // a tenth; what moves there is few percent at first and grows slowly.
+        let all = names(1000);
+        let before = by_name(&all);
+        for (failures, percent) in [(1, 1), (10, 3), (50, 4), (100, 4)] {
+            let fails = |n: usize| n.is_multiple_of(1000 / failures);
+            let rest: Vec<_> =
+                all.iter().enumerate().filter(|(n, _)| !fails(*n)).map(|(_, name)| name.clone()).collect();
+            let gone: std::collections::HashSet<_> =
+                all.iter().enumerate().filter(|(n, _)| fails(*n)).map(|(_, name)| name).collect();
+            let after = by_name(&rest);
+            let moved =
+                before.iter().zip(&after).filter(|(was, is)| !gone.contains(was) && was != is).count();
+            assert!(moved * 100 <= SLOTS * percent, "{failures} fail: {moved} slots of others move");
+        }
+    }
+
+    #[test]
     fn the_order_of_the_flags_does_not_matter_and_the_table_never_changes() {
         let mut names = names(5);
         let before = by_name(&names);

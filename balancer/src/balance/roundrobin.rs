@@ -28,6 +28,12 @@ impl Schedule {
         Self(round.collect())
     }
 
+    /// Turns of a round.
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// The servers from that turn on, each turn of the round once.
     pub(super) fn from(&self, turn: u64) -> impl Iterator<Item = usize> {
         let start = if self.0.is_empty() { 0 } else { (turn % self.0.len() as u64) as usize };
