@@ -15,7 +15,7 @@ use balancer::config::{
 use balancer::health;
 use balancer::persist::{CookieMethod, List, Method, SourceMethod};
 use balancer::proxy::{Order, Snapshot, Stats, Worker};
-use balancer::server::{Identity, Server, Servers};
+use balancer::server::{FastLoads, Identity, Server, Servers};
 use balancer::service::Service;
 use balancer::table::memory::Memory;
 use balancer::table::{Table, source_key};
@@ -40,6 +40,7 @@ pub struct Builder {
     mode: Mode,
     max_connections: Option<u32>,
     health: HealthConfig,
+    fast: Option<Box<dyn FastLoads>>,
 }
 
 /// `cookie=SRV,insert,indirect`
@@ -70,6 +71,7 @@ impl Builder {
             mode: Mode::Http,
             max_connections: None,
             health: HealthConfig::default(),
+            fast: None,
         }
     }
 
@@ -145,7 +147,13 @@ impl Builder {
         self
     }
 
-    pub fn start(self) -> Balancer {
+    /// There is a fast path, as far as anybody can tell.
+    pub fn fast(mut self, loads: impl FastLoads + 'static) -> Self {
+        self.fast = Some(Box::new(loads));
+        self
+    }
+
+    pub fn start(mut self) -> Balancer {
         let listener = TcpListener::bind(self.listen).expect("bind");
         let address = listener.local_addr().expect("address");
         let folder = tempfile::tempdir().expect("folder");
@@ -157,6 +165,9 @@ impl Builder {
                 .as_backup(server.backup)
         });
         let servers = Servers::new(servers.collect());
+        if let Some(loads) = self.fast.take() {
+            servers.count_fast_with(loads);
+        }
         let service = Arc::new(Service {
             balance: balance::Balance::new(self.balance.clone(), &servers),
             servers,

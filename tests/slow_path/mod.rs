@@ -6,6 +6,7 @@ mod balancing;
 pub mod client;
 mod descriptors;
 mod failures;
+mod health;
 mod hostile;
 mod identity;
 mod messages;

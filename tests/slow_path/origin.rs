@@ -1,7 +1,7 @@
 //! Servers, most of them with a fault.
 
 use std::io::Write;
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::os::fd::AsFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, Sender, channel};
@@ -11,7 +11,10 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::balancer::wait_for;
 use super::{Message, PATIENCE, Reader};
+
+const ANYWHERE: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0);
 
 /// A server that runs until dropped.
 pub struct Origin {
@@ -20,13 +23,40 @@ pub struct Origin {
     stopped: Arc<AtomicBool>,
 }
 
+/// How a server feels.
+#[derive(Clone, Copy, Debug)]
+pub enum Mood {
+    Well,
+    /// These bytes, then the end.
+    Says(&'static str),
+    /// The same, except to checks.
+    WellWhenChecked(&'static str),
+    /// Takes the request and says nothing.
+    Hangs,
+    Resets,
+}
+
+/// What decides how a [`Origin::moody`] feels.
+#[derive(Clone, Debug)]
+pub struct Moods(Arc<Mutex<Mood>>);
+
+impl Moods {
+    pub fn set(&self, mood: Mood) {
+        *self.0.lock().expect("lock") = mood;
+    }
+}
+
 /// What a server does with a connection.
 trait Behaviour: Fn(Reader, &Sender<Message>) + Send + Sync + 'static {}
 impl<F: Fn(Reader, &Sender<Message>) + Send + Sync + 'static> Behaviour for F {}
 
 impl Origin {
     fn start(behaviour: impl Behaviour) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
+        Self::start_at(ANYWHERE, behaviour)
+    }
+
+    fn start_at(address: SocketAddr, behaviour: impl Behaviour) -> Self {
+        let listener = TcpListener::bind(address).expect("bind");
         let address = listener.local_addr().expect("address");
         let (sender, requests) = channel();
         let stopped = Arc::new(AtomicBool::new(false));
@@ -50,14 +80,26 @@ impl Origin {
 
     /// Answers every request with `200` and its own name; keeps connections.
     pub fn named(name: &'static str) -> Self {
-        Self::answering(move |_| {
-            format!("HTTP/1.1 200 OK\r\nX-Server: {name}\r\nContent-Length: {}\r\n\r\n{name}", name.len())
-        })
+        Self::named_at(name, ANYWHERE)
+    }
+
+    /// The same at an address that was free a moment ago.
+    pub fn named_at(name: &'static str, address: SocketAddr) -> Self {
+        Self::start_at(
+            address,
+            Self::saying(move |_| {
+                format!("HTTP/1.1 200 OK\r\nX-Server: {name}\r\nContent-Length: {}\r\n\r\n{name}", name.len())
+            }),
+        )
     }
 
     /// Answers every request with what `answer` says; keeps connections.
     pub fn answering(answer: impl Fn(&Message) -> String + Send + Sync + 'static) -> Self {
-        Self::start(move |mut connection, requests| {
+        Self::start(Self::saying(answer))
+    }
+
+    fn saying(answer: impl Fn(&Message) -> String + Send + Sync + 'static) -> impl Behaviour {
+        move |mut connection: Reader, requests: &Sender<Message>| {
             while let Ok(Some(request)) = connection.message(true) {
                 let answer = answer(&request);
                 if requests.send(request).is_err() || connection.stream.write_all(answer.as_bytes()).is_err()
@@ -65,7 +107,7 @@ impl Origin {
                     return;
                 }
             }
-        })
+        }
     }
 
     /// Answers with these bytes whatever it is asked, and closes.
@@ -157,6 +199,35 @@ impl Origin {
         })
     }
 
+    /// Answers as it feels, which the test may change; keeps connections only while it is well.
+    pub fn moody(name: &'static str) -> (Self, Moods) {
+        let moods = Moods(Arc::new(Mutex::new(Mood::Well)));
+        let mine = moods.clone();
+        let origin = Self::start(move |mut connection, requests| {
+            while let Ok(Some(request)) = connection.message(true) {
+                let is_check = request.start.contains(" /health ");
+                let _ = requests.send(request);
+                let well = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{name}", name.len());
+                let mood = *mine.0.lock().expect("lock");
+                let answer = match mood {
+                    Mood::WellWhenChecked(_) if is_check => &*well,
+                    Mood::Well => &*well,
+                    Mood::Says(bytes) | Mood::WellWhenChecked(bytes) => bytes,
+                    Mood::Hangs => {
+                        let _ = connection.head();
+                        return;
+                    }
+                    Mood::Resets => return connection.reset(),
+                };
+                let _ = connection.stream.write_all(answer.as_bytes());
+                if answer != well {
+                    return;
+                }
+            }
+        });
+        (origin, moods)
+    }
+
     /// Hands its connections to the test.
     pub fn by_hand() -> (Self, Receiver<Reader>) {
         let (sender, connections) = channel();
@@ -170,6 +241,18 @@ impl Origin {
     /// The next request that it has read.
     pub fn request(&self) -> Message {
         self.requests.recv_timeout(PATIENCE).expect("the origin is asked")
+    }
+
+    /// Listens no more; who is connected stays so.
+    pub fn stop(self) {
+        let address = self.address;
+        drop(self);
+        wait_for("the listener's end", || TcpStream::connect(address).is_err().then_some(()));
+    }
+
+    /// How many requests it has read that were not looked at; they count as looked at now.
+    pub fn asked(&self) -> usize {
+        self.requests.try_iter().count()
     }
 
     /// It has been asked nothing that was not looked at.

@@ -104,9 +104,8 @@ impl Watch {
 
     /// Errors that only the XDP program knows of.
     async fn look_at_the_fast_path(&self) {
-        let config = &self.service.config;
-        let counts = config.health.observe.as_ref().is_some_and(|observe| observe.connect);
-        if !counts || config.datapath.is_none() {
+        let observe = self.service.config.health.observe.as_ref();
+        if !observe.is_some_and(|observe| observe.connect) || !self.servers().counts_fast() {
             return;
         }
         loop {

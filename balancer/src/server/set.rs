@@ -100,6 +100,11 @@ impl Servers {
         self.fast.get().map_or(&NoFastLoads, |loads| &**loads)
     }
 
+    /// Somebody counts the fast connections.
+    pub fn counts_fast(&self) -> bool {
+        self.fast.get().is_some()
+    }
+
     /// Fast connections that the server at `place` has now.
     pub fn fast_connections(&self, place: usize) -> u32 {
         self.fast.get().map_or(0, |loads| loads.connections(self.places[place].identity.id))
