@@ -41,6 +41,7 @@ fn main() {
         trial("finished_flows_are_collected", collected),
         trial("a_wildcard_listen_does_not_capture_transit_traffic", wildcard),
         trial("operators_intent_survives_kill_9", intent_survives),
+        trial("a_server_that_was_down_is_sent_nobody_after_kill_9", health_survives),
         trial("a_changed_address_of_ours_is_followed", own_address_changes),
         trial("a_start_that_fails_does_not_disturb_what_a_crash_left", failed_start_after_crash),
         trial("detach_by_force_takes_an_adopted_program_off", force_after_adoption),
@@ -498,6 +499,55 @@ fn intent_survives() -> Result<()> {
         ensure!(site.visit(client, &[])?.server == "s1");
     }
     Ok(())
+}
+
+/// A server that takes connections and says nothing, so that the first check after the start takes its time.
+fn health_survives() -> Result<()> {
+    let lab = Lab::star().build()?;
+    let servers = start_servers(&lab)?;
+    let start = |port| {
+        let (listen, at) = (lab.client().gateway_at(80).to_string(), lab.server(2).at(port));
+        let (first, second) = (format!("s1={}", lab.server(1).at(8080)), format!("s2={at}"));
+        let flags = format!(
+            "--listen {listen} --server {first} --server {second} --check http=/13 --check-interval 100ms \
+             --check-timeout 3s --check-fall 1 --check-rise 3"
+        );
+        let flags: Vec<_> = flags.split(' ').collect();
+        xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)
+    };
+    let health = |daemon: &xtask::lab::Daemon, name: &str| -> Result<String> {
+        Ok(daemon.server(name)?["health"].as_str().unwrap_or_default().to_owned())
+    };
+    let wait_for = |daemon: &xtask::lab::Daemon, name: &str, wanted: &str| {
+        wait_until(PATIENCE, &format!("{name} to be {wanted}"), || {
+            health(daemon, name).is_ok_and(|found| found == wanted)
+        })
+    };
+    let mut daemon = start(8080)?;
+    wait_for(&daemon, "s2", "up")?;
+    servers[1].child.signal(Signal::SIGSTOP)?;
+    wait_for(&daemon, "s2", "down")?;
+    daemon.kill();
+    daemon.restart()?;
+    ensure!(health(&daemon, "s2")? == "down", "nobody has looked yet");
+    for _ in 0..4 {
+        let visit = http::get(&lab.client().ns, None, lab.client().gateway_at(80), "/", &[])?;
+        ensure!(Visit::of(&visit)?.server == "s1");
+    }
+    servers[1].child.signal(Signal::SIGCONT)?;
+    wait_for(&daemon, "s2", "up")?;
+    ensure!(daemon.log().contains("server s2 is up: a check is well; 2 of 2 left"), "{}", daemon.log());
+    servers[1].child.signal(Signal::SIGSTOP)?;
+    wait_for(&daemon, "s2", "down")?;
+    daemon.kill();
+    // Of another address nothing is known.
+    let host = lab.server(2);
+    let other = xtask::lab::nginx::Nginx::start(&host.ns, host.at(8081), "s2")?;
+    other.child.signal(Signal::SIGSTOP)?;
+    let daemon = start(8081)?;
+    ensure!(health(&daemon, "s2")? == "unknown", "{}", health(&daemon, "s2")?);
+    other.child.signal(Signal::SIGCONT)?;
+    wait_for(&daemon, "s2", "up")
 }
 
 fn own_address_changes() -> Result<()> {

@@ -1,6 +1,8 @@
-//! Real peers: HAProxy in front and behind, nginx behind, and who they believe the client to be.
+//! Real peers: HAProxy in front and behind, nginx behind, and who they believe the client to be; and HAProxy beside us,
+//! where it has the same feature.
 #![allow(unreachable_pub, missing_docs, dead_code, reason = "a test is nobody's library")]
 
+mod beside;
 mod site;
 
 use std::fs;
@@ -18,11 +20,12 @@ use xtask::privilege::find_program;
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = vec![
+    let mut trials = vec![
         trial("haproxy_in_front_and_nginx_behind_agree_on_the_client", between_haproxy_and_nginx),
         trial("haproxy_behind_believes_us", before_haproxy),
         trial("tcp_mode_between_haproxy_and_nginx", tcp_between_haproxy_and_nginx),
     ];
+    trials.extend(beside::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
