@@ -19,7 +19,7 @@
 //! | [`http`] | HTTP/1 messages: heads, bodies, cookies (pure) |
 //! | [`proxy`] | sockets around them: accept, relay, pool |
 //! | [`proxy_protocol`], [`cidr`] | who the client is when another proxy is in front; sets of addresses (pure)
-//! | [`health`] | checks: hysteresis (pure), and the task that connects |
+//! | [`health`] | who is well: checks, real traffic, slow start (pure), and a task per server around it |
 //! | [`datapath`] | the XDP program: pins, registry, interfaces, flows |
 //! | [`admin`] | the operator's socket and its client |
 //! | [`access_log`], [`log`] | one line a request; what the operator reads on stderr |

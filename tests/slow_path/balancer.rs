@@ -135,12 +135,6 @@ impl Builder {
         self
     }
 
-    /// The last server has that share.
-    pub fn weight(mut self, weight: u32) -> Self {
-        self.servers.last_mut().expect("just added").weight = weight;
-        self
-    }
-
     /// Somebody watches over the servers.
     pub fn health(mut self, health: HealthConfig) -> Self {
         self.health = health;
