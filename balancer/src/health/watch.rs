@@ -95,7 +95,6 @@ impl Watch {
         if let (Some(observe), Some(streak)) = (&self.service.config.health.observe, server.marks.streak())
             && streak.count >= observe.limit
         {
-            server.marks.clear();
             let change = self.monitor.borrow_mut().marked(now, streak);
             self.publish(change);
         }
@@ -122,8 +121,7 @@ impl Watch {
         let Some(change) = change else { return };
         let (servers, place) = (self.servers(), self.place);
         let connections = news::connections(servers, place);
-        // The share first: nobody shall find a server that is up with a weight that it has not yet.
-        self.publish_share(Instant::now());
+        // This wakes `follow`, which sees to the share; that of a server that comes up is the first one since it went.
         servers.set_health(place, change.to);
         // What went wrong before does not count against what comes now.
         self.server().marks.clear();
