@@ -2,16 +2,21 @@
 
 use std::fmt::Write;
 
+use anyhow::bail;
+use tokio::task::LocalSet;
+
 use crate::config::fast_path::word;
 use crate::config::{Config, Plan};
 use crate::datapath;
+use crate::names::{Answers, Found};
 
 /// The report: `ok` and what the service would be, what should be known about it, and with `dump` every setting.
 ///
 /// # Errors
 /// What this host cannot do.
 pub fn report(plan: &Plan, dump: bool) -> anyhow::Result<String> {
-    let notes = datapath::check(&plan.config)?;
+    let mut notes = names(&plan.config)?;
+    notes.extend(datapath::check(&plan.config)?);
     let warnings = plan.warnings.iter().map(|warning| format!("warning: {warning}"));
     let remarks =
         std::iter::once(summary(&plan.config)).chain(fast_path(&plan.config)).chain(warnings).chain(notes);
@@ -26,6 +31,24 @@ pub fn report(plan: &Plan, dump: bool) -> anyhow::Result<String> {
         report.push_str(&plan.dump());
     }
     Ok(report)
+}
+
+/// Who the hosts of the servers are.
+fn names(config: &Config) -> anyhow::Result<Vec<String>> {
+    if config.servers.iter().all(|server| server.host.is_none()) {
+        return Ok(Vec::new());
+    }
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let answers = LocalSet::new().block_on(&runtime, Answers::ask(config));
+    let (mut notes, mut taken) = (Vec::new(), Vec::new());
+    for mut server in config.servers.iter().cloned() {
+        if let Found::Nowhere(why) = answers.find(&server, None, &taken) {
+            bail!("--server {}: {} {why}", server.name, server.host.unwrap_or_default());
+        }
+        notes.extend(answers.place(&mut server, None, &taken).ok().flatten());
+        taken.push(server.address);
+    }
+    Ok(notes)
 }
 
 fn summary(config: &Config) -> String {

@@ -15,6 +15,8 @@
 //! | [`persist`] | the ordered list: who decides, what is learned (pure) |
 //! | [`balance`] | who gets a request that nothing has decided (pure but for one cursor) |
 //! | [`server`] | the servers and their states |
+//! | [`intent`] | what the operator wants of them, across restarts (pure but for the ledger) |
+//! | [`names`] | names of hosts: resolved at start and followed |
 //! | [`table`] | learned tables, in the kernel or in memory |
 //! | [`http`] | HTTP/1 messages: heads, bodies, cookies (pure) |
 //! | [`proxy`] | sockets around them: accept, relay, pool |
@@ -41,8 +43,10 @@ pub mod datapath;
 pub mod health;
 pub mod http;
 pub mod instance;
+pub mod intent;
 pub mod listen;
 pub mod log;
+pub mod names;
 pub mod persist;
 pub mod privileges;
 pub mod proxy;

@@ -30,6 +30,11 @@ fn perform(command: Command) -> Result<(), Stop> {
             let admin = host.admin_path(&client.name, client.admin.as_deref())?;
             print(&admin::client::ask(&client.name, &admin, &line)?);
         }
+        Command::AskAndWait(client, line, wait) => {
+            let admin = host.admin_path(&client.name, client.admin.as_deref())?;
+            print(&admin::client::ask(&client.name, &admin, &line)?);
+            print(&admin::client::wait(&client.name, &admin, &wait)?);
+        }
         Command::Detach(client, force) => {
             // For the name: whether an instance is alive is known to the kernel side.
             host.admin_path(&client.name, client.admin.as_deref())?;

@@ -23,6 +23,8 @@ use crossbeam_utils::CachePadded;
 use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
 
+use crate::config::ServerConfig;
+
 pub use fast::{FastLoads, NoFastLoads};
 pub use marks::{Mark, Marks, Streak};
 pub use set::{Ended, NoPlace, Publisher, Servers};
@@ -47,12 +49,16 @@ pub struct Server {
     pub name: String,
     /// The value of the persistence cookie that names it; `None`: clients get no cookie from it.
     pub cookie: Option<String>,
-    /// Where it listens.
+    /// Where it listens; the unspecified address while it has none, see [`Server::is_unresolved`].
     pub address: SocketAddr,
+    /// The name of its host, if that is how its address is found.
+    pub host: Option<String>,
     /// Its identity in tables.
     pub identity: Identity,
     /// Serves only when no primary can.
     pub backup: bool,
+    /// Its weight when nobody has changed that at run time.
+    pub initial_weight: u32,
     weight: AtomicU32,
     /// Sixteenths of the weight that count now.
     share: AtomicU32,
@@ -77,8 +83,10 @@ impl Server {
             name,
             cookie,
             address,
+            host: None,
             identity,
             backup: false,
+            initial_weight: 1,
             weight: AtomicU32::new(1),
             share: AtomicU32::new(WHOLE),
             operator: AtomicU8::new(Operator::Ready as u8),
@@ -92,6 +100,14 @@ impl Server {
         }
     }
 
+    /// As it is configured.
+    pub fn configured(settings: ServerConfig, identity: Identity) -> Self {
+        Self::new(settings.name, settings.cookie, settings.address, identity)
+            .with_host(settings.host)
+            .with_weight(settings.weight)
+            .as_backup(settings.backup)
+    }
+
     /// Starts with the operator's wish that an earlier process recorded.
     #[must_use]
     pub fn with_operator(self, operator: Operator) -> Self {
@@ -102,8 +118,32 @@ impl Server {
     /// With this share of what is balanced; 0: none of it.
     #[must_use]
     pub fn with_weight(self, weight: u32) -> Self {
-        self.weight.store(weight, Ordering::Relaxed);
+        self.set_weight(weight);
+        Self { initial_weight: weight, ..self }
+    }
+
+    /// With another share for now than it is configured to have.
+    #[must_use]
+    pub fn with_weight_now(self, weight: u32) -> Self {
+        self.set_weight(weight);
         self
+    }
+
+    /// Its address is that of the host of this name.
+    #[must_use]
+    pub fn with_host(self, host: Option<String>) -> Self {
+        Self { host, ..self }
+    }
+
+    /// The same server at another address, where nobody has checked it.
+    #[must_use]
+    pub fn moved(&self, address: SocketAddr, identity: Identity) -> Self {
+        Self::new(self.name.clone(), self.cookie.clone(), address, identity)
+            .with_host(self.host.clone())
+            .with_weight(self.initial_weight)
+            .as_backup(self.backup)
+            .with_operator(self.operator())
+            .with_weight_now(self.weight())
     }
 
     /// Serves only when no primary can.
@@ -168,12 +208,23 @@ impl Server {
 
     /// Both taken together.
     pub fn state(&self) -> State {
-        if self.is_retired() { State::Maint } else { State::of(self.operator(), self.health()) }
+        if self.is_retired() {
+            return State::Maint;
+        }
+        // Whatever anybody finds at the address that it does not have.
+        let health = if self.is_unresolved() { Health::Down } else { self.health() };
+        State::of(self.operator(), health)
     }
 
     /// It was deleted, or is at another address now, under the same name at another place.
     pub fn is_retired(&self) -> bool {
         self.retired.load(Ordering::Relaxed)
+    }
+
+    /// The name of its host has never been resolved, so it has no address; one that was found stays until another is.
+    /// It is down meanwhile, whatever anybody finds at the address that it does not have.
+    pub fn is_unresolved(&self) -> bool {
+        self.address.ip().is_unspecified()
     }
 
     fn retire(&self) {
@@ -235,5 +286,25 @@ pub(crate) mod tests {
         set.set_operator(0, Operator::Ready);
         set.set_health(0, Health::Draining);
         assert_eq!(set[0].state(), State::Drain, "the server's own wish");
+    }
+
+    #[test]
+    fn a_server_without_an_address_is_down_until_it_has_one() {
+        let nowhere = SocketAddr::from(([0, 0, 0, 0], 80));
+        let identity = |generation| Identity { id: 1, generation };
+        let server = Server::new("s1".into(), None, nowhere, identity(1)).with_host(Some("app".into()));
+        let set = Servers::new(vec![server.with_weight(7).as_backup(true).with_health(Health::Up)]);
+        assert_eq!(set[0].state(), State::Down);
+        set.set_operator(0, Operator::Drain);
+        set.set_weight(0, 3);
+        let somewhere = SocketAddr::from(([192, 0, 2, 1], 80));
+        let place = set.replace(0, set[0].moved(somewhere, identity(2))).expect("a place");
+        let moved = &set[place];
+        assert_eq!(
+            (moved.state(), moved.health(), moved.address),
+            (State::Drain, Health::Unknown, somewhere)
+        );
+        assert_eq!((moved.weight(), moved.initial_weight, moved.backup), (3, 7, true));
+        assert_eq!((moved.host.as_deref(), moved.identity), (Some("app"), identity(2)));
     }
 }

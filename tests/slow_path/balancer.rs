@@ -82,8 +82,10 @@ impl Builder {
             cookie: Some(name.clone()),
             name,
             address,
+            host: None,
             weight: 1,
             backup: false,
+            disabled: false,
         });
         self
     }
@@ -205,6 +207,7 @@ impl Builder {
             mode: self.mode,
             listen: vec![address],
             servers: self.servers.clone(),
+            resolvers: Vec::new(),
             persist: List::new(self.methods.clone()),
             identity: self.identity.clone(),
             balance: self.balance.clone(),

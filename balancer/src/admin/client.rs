@@ -1,12 +1,15 @@
-//! `balancer show …` and `balancer set …`: asks the running instance.
+//! `balancer show …`, `balancer set …` and so on: asks the running instance.
 
 use std::io::{self, ErrorKind, Read, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
-use std::time::Duration;
+use std::thread;
+use std::time::{Duration, Instant};
 
 use anyhow::{anyhow, bail};
+use serde_json::Value;
 
+use crate::cli::Wait;
 use crate::log::reason;
 
 /// A live instance answers at once; a large table takes a moment to be written out.
@@ -22,6 +25,36 @@ pub fn ask(name: &str, admin: &Path, line: &str) -> anyhow::Result<String> {
         bail!("{}", refusal.lines().next().unwrap_or_default());
     }
     Ok(answer)
+}
+
+/// Between two looks at a server that is being left.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
+
+/// Looks at a server until nothing leads there any more, and says on stderr each time what does. Waiting is the client's
+/// business, so that the instance may be restarted meanwhile.
+///
+/// # Errors
+/// Something still does when the time is over; nobody answers.
+pub fn wait(name: &str, admin: &Path, wait: &Wait) -> anyhow::Result<String> {
+    let (started, server) = (Instant::now(), &wait.server);
+    loop {
+        let answer = ask(name, admin, &format!("show server {server} json"))?;
+        let row: Value = serde_json::from_str(&answer)?;
+        let count = |field: &str| row[field].as_u64().unwrap_or(0);
+        let (connections, entries) = (count("connections"), count("entries"));
+        if connections == 0 && (entries == 0 || wait.connections_only) {
+            let entries = if wait.connections_only { "" } else { " and no learned entries" };
+            return Ok(format!("server {server}: no connections{entries} lead there any more"));
+        }
+        let left =
+            format!("server {server}: {connections} connections and {entries} learned entries lead there");
+        let over = wait.limit.map(|limit| limit.saturating_sub(started.elapsed()));
+        if over == Some(Duration::ZERO) {
+            bail!("{left} after {:?}", wait.limit.unwrap_or_default());
+        }
+        eprintln!("{left}");
+        thread::sleep(over.map_or(LOOK_AGAIN, |over| over.min(LOOK_AGAIN)));
+    }
 }
 
 fn exchange(admin: &Path, line: &str) -> io::Result<String> {

@@ -4,14 +4,16 @@
 //! |---|---|
 //! | [`socket`] | the Unix socket: its place, its permissions, its limits |
 //! | [`command`] | a line → what is asked |
+//! | `operate` | what is done to servers |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
-//! | [`client`] | the other end, for `balancer show` and `balancer set` |
+//! | [`client`] | the other end, for `balancer show`, `set` and so on |
 //!
 //! Everything runs on the control thread and only reads what the workers write, so an operator never holds up a
-//! request.
+//! request; what takes long is counted on a thread of its own.
 
 pub mod client;
 pub mod command;
+mod operate;
 pub mod report;
 pub mod socket;
 mod text;
@@ -25,14 +27,14 @@ use std::time::Instant;
 use serde::Serialize;
 
 use crate::datapath::view::View;
-use crate::log;
+use crate::intent::ledger::Ledger;
+use crate::names::follow::Names;
 use crate::proxy::Stats;
-use crate::server::Operator;
 use crate::service::Shared;
 use crate::table::Table;
 use crate::takeover::successor::Estate;
 use command::{Command, HELP};
-use report::{Info, ServerRow, TableRow, TableSummary};
+use report::{Info, ServerDetail, ServerRow, TableRow, TableSummary};
 pub use socket::{Access, Socket};
 use text::Columns;
 
@@ -43,6 +45,10 @@ const SOURCE: &str = "source";
 pub struct Desk {
     /// Settings and servers.
     pub service: Shared,
+    /// What the operator wants of the servers.
+    pub ledger: Rc<Ledger>,
+    /// Looks after the names of their hosts.
+    pub names: Rc<Names>,
     /// The `source` table, if there is one.
     pub source: Option<Table>,
     /// The fast path, if there is one.
@@ -63,12 +69,12 @@ pub struct Desk {
 
 impl Desk {
     /// Answers a line of commands.
-    pub fn answer(&self, line: &str) -> String {
+    pub async fn answer(&self, line: &str) -> String {
         let mut answers = String::new();
         for command in line.split(';').map(str::trim).filter(|command| !command.is_empty()) {
             let answer = match Command::parse(command) {
                 Some(command) => {
-                    self.perform(&command).unwrap_or_else(|refusal| format!("error: {refusal}\n"))
+                    self.perform(&command).await.unwrap_or_else(|refusal| format!("error: {refusal}\n"))
                 }
                 None => format!("error: unknown command {command:?}; the commands are:\n{HELP}"),
             };
@@ -78,7 +84,7 @@ impl Desk {
         if answers.is_empty() { format!("{HELP}\n") } else { answers }
     }
 
-    fn perform(&self, command: &Command<'_>) -> Result<String, String> {
+    async fn perform(&self, command: &Command<'_>) -> Result<String, String> {
         match *command {
             Command::Help => Ok(HELP.to_owned()),
             Command::ShowInfo { json } => {
@@ -86,6 +92,10 @@ impl Desk {
                 Ok(if json { json_line(&info) } else { info.text() })
             }
             Command::ShowServers { json } => Ok(rows(&ServerRow::all(&self.service.servers), json)),
+            Command::ShowServer { name, json } => {
+                let detail = ServerDetail::of(self, self.place(name)?).await;
+                Ok(if json { json_line(&detail) } else { detail.text() })
+            }
             Command::ShowTables { json } => Ok(rows(&TableSummary::all(self), json)),
             Command::ShowTable { name, json } => {
                 let table = self
@@ -99,27 +109,13 @@ impl Desk {
                 let flows = self.view.as_ref().map_or_else(Vec::new, |view| view.flows());
                 Ok(rows(&flows, json))
             }
-            Command::SetServer { name, state } => self.set_server(name, state),
+            Command::SetServer { name, state } => self.set_server(name, state).await,
+            Command::SetWeight { name, weight } => self.set_weight(name, weight),
+            Command::GetWeight { name } => self.get_weight(name),
+            Command::AddServer { ref words } => self.add_server(words),
+            Command::DelServer { name, force } => self.del_server(name, force),
+            Command::ShutdownSessions { name } => self.shutdown_sessions(name),
         }
-    }
-
-    fn set_server(&self, name: &str, state: &str) -> Result<String, String> {
-        let servers = &self.service.servers;
-        // HAProxy's scripts write BACKEND/SERVER; the backend is called like the service.
-        let own =
-            name.strip_prefix(self.service.config.name.as_str()).and_then(|rest| rest.strip_prefix('/'));
-        let index = servers.by_name(own.unwrap_or(name)).ok_or_else(|| {
-            let names: Vec<_> = servers.iter().map(|server| server.name.as_str()).collect();
-            format!("there is no server {name:?}; there are: {}", names.join(", "))
-        })?;
-        let wish = Operator::from_word(state)
-            .ok_or_else(|| format!("there is no state {state:?}; write ready, drain or maint"))?;
-        let server = &servers[index];
-        if server.operator() != wish {
-            servers.set_operator(index, wish);
-            log::info(format_args!("server {} is set to {state} by the operator", server.name));
-        }
-        Ok(format!("server {} is set to {state}; it is {} now\n", server.name, server.state().as_str()))
     }
 
     fn no_such_table(&self, name: &str) -> String {

@@ -95,11 +95,7 @@ impl Info {
                 facts.extend(datapath.counters.iter().map(|(name, count)| (*name, count.to_string())));
             }
         }
-        facts.iter().fold(String::new(), |mut text, (name, value)| {
-            // Writing to a string cannot fail.
-            let _ = writeln!(text, "{name}: {value}");
-            text
-        })
+        lines(facts.into_iter())
     }
 }
 
@@ -108,8 +104,10 @@ impl Info {
 pub struct ServerRow {
     /// Its name.
     pub name: String,
-    /// Where it listens.
-    pub address: String,
+    /// Where it listens; null while its host has never been resolved.
+    pub address: Option<String>,
+    /// The name of its host, if that is how its address is found.
+    pub host: Option<String>,
     /// What it may be used for now: `up`, `drain`, `down` or `maint`.
     pub state: &'static str,
     /// The operator's wish: `ready`, `drain` or `maint`.
@@ -136,10 +134,16 @@ pub struct ServerRow {
 
 impl ServerRow {
     pub(super) fn all(servers: &Servers) -> Vec<Self> {
+        servers.places().into_iter().map(|place| Self::of(servers, place)).collect()
+    }
+
+    fn of(servers: &Servers, place: usize) -> Self {
         use std::sync::atomic::Ordering::Relaxed;
-        let row = |server: &crate::server::Server| Self {
+        let server = &servers[place];
+        Self {
             name: server.name.clone(),
-            address: server.address.to_string(),
+            address: (!server.is_unresolved()).then(|| server.address.to_string()),
+            host: server.host.clone(),
             state: server.state().as_str(),
             operator: server.operator().as_str(),
             health: server.health().as_str(),
@@ -151,8 +155,7 @@ impl ServerRow {
             generation: server.identity.generation,
             in_flight: server.in_flight.load(Relaxed),
             requests: server.requests.load(Relaxed),
-        };
-        servers.iter().map(row).collect()
+        }
     }
 
     fn shown_weight(&self) -> String {
@@ -163,6 +166,64 @@ impl ServerRow {
             whole.to_string()
         }
     }
+}
+
+/// `show server NAME`: its row, and what points there.
+#[derive(Debug, Serialize)]
+pub struct ServerDetail {
+    /// As in `show servers`.
+    #[serde(flatten)]
+    pub row: ServerRow,
+    /// Connections that it has now, by the proxy and on the fast path, at all addresses it has had.
+    pub connections: u64,
+    /// Live learned entries that name it; null where nothing is learned.
+    pub entries: Option<u64>,
+}
+
+impl ServerDetail {
+    /// The entries are counted on a thread of their own: there may be a million.
+    pub(super) async fn of(desk: &Desk, place: usize) -> Self {
+        let servers = &desk.service.servers;
+        let id = servers[place].identity.id;
+        let handle = desk.source.as_ref().and_then(|table| table.handle().ok());
+        let entries = match handle {
+            Some(table) => tokio::task::spawn_blocking(move || live_entries(&table, id)).await.ok(),
+            None => None,
+        };
+        let row = ServerRow::of(servers, place);
+        Self { connections: servers.connections(&row.name), row, entries }
+    }
+
+    /// One line per fact, like `show info`.
+    pub(super) fn text(&self) -> String {
+        let cells = ServerRow::NAMES.iter().copied().zip(self.row.cells());
+        let counts = [
+            ("connections", self.connections.to_string()),
+            ("entries", self.entries.map_or_else(|| "-".into(), |entries| entries.to_string())),
+        ];
+        lines(cells.chain(counts))
+    }
+
+    /// What is left of a server that takes nobody new.
+    pub(super) fn what_points_there(&self) -> String {
+        let entries =
+            self.entries.map_or_else(String::new, |entries| format!(" and {entries} learned entries"));
+        format!("{} connections{entries} still point there\n", self.connections)
+    }
+}
+
+fn live_entries(table: &Table, id: u16) -> u64 {
+    let (now, mut entries) = (clock::boot_seconds(), 0);
+    table.for_each(|_, entry| entries += u64::from(entry.server() == id && entry.is_live(now)));
+    entries
+}
+
+fn lines<'a>(facts: impl Iterator<Item = (&'a str, String)>) -> String {
+    facts.fold(String::new(), |mut text, (name, value)| {
+        // Writing to a string cannot fail.
+        let _ = writeln!(text, "{name}: {value}");
+        text
+    })
 }
 
 impl Columns for ServerRow {
@@ -183,7 +244,13 @@ impl Columns for ServerRow {
     fn cells(&self) -> Vec<String> {
         vec![
             self.name.clone(),
-            self.address.clone(),
+            match (&self.address, &self.host) {
+                (Some(address), None) => address.clone(),
+                (address, host) => {
+                    let address = address.as_deref().unwrap_or("unresolved");
+                    format!("{address} ({})", host.as_deref().unwrap_or_default())
+                }
+            },
             self.state.into(),
             self.operator.into(),
             self.health.into(),

@@ -222,7 +222,7 @@ async fn converse(mut stream: UnixStream, desk: Rc<Desk>, _seat: Seat) {
                 None => return,
             }
         }
-        Ok(Ok(Some(line))) => desk.answer(&line),
+        Ok(Ok(Some(line))) => desk.answer(&line).await,
         Ok(Ok(None)) => format!("error: the line is longer than {LONGEST_LINE} bytes\n\n"),
         Ok(Err(_)) | Err(_) => return,
     };

@@ -10,10 +10,13 @@ use super::*;
 use crate::balance::Balance;
 use crate::cli;
 use crate::clock;
-use crate::config::{Config, Host, Plan};
+use crate::config::{Config, Host, Plan, ServerConfig, servers};
 use crate::instance::Instance;
-use crate::server::State;
-use crate::server::tests::servers;
+use crate::intent::Intents;
+use crate::intent::ledger::{InMemory, Records};
+use crate::intent::muster::Member;
+use crate::server::tests::named;
+use crate::server::{Operator, Servers, State};
 use crate::service::Service;
 use crate::table::memory::Memory;
 use crate::table::source_key;
@@ -39,14 +42,27 @@ fn desk() -> Desk {
     learn("10.9.9.1", Affinity::new(2, 1, now + 100));
     learn("10.9.9.3", Affinity::new(1, 1, now.saturating_sub(1)));
     let config = config("--persist source");
-    let servers = servers(2);
+    let servers = Servers::new(vec![named(1), named(2)]);
     let balance = Balance::new(config.balance.clone(), &servers);
+    let service = Arc::new(Service { config, servers, balance });
+    let settings =
+        ["s1=127.0.0.1:8001", "s2=127.0.0.1:8002"].map(|text| servers::one(text, &[], &[]).expect(text));
+    let records = InMemory::new();
+    let member = |settings: ServerConfig| {
+        records.enter(&settings, &[]).expect("an id");
+        Member { wish: Operator::Ready, weight: settings.weight, settings }
+    };
+    let members = settings.map(member);
+    let ledger = Rc::new(Ledger::new(Box::new(records), Intents::new(), Intents::new(), &members));
+    let listen = vec!["127.0.0.1:8080".parse().expect("address")];
     Desk {
-        service: Arc::new(Service { config, servers, balance }),
+        names: Names::new(&service, &ledger, &listen),
+        service,
+        ledger,
         source: Some(table),
         view: None,
         stats: vec![Arc::default(), Arc::default()],
-        listen: vec!["127.0.0.1:8080".parse().expect("address")],
+        listen,
         warnings: vec!["mind the gap".into()],
         started: Instant::now(),
         draining: Cell::new(false),
@@ -54,8 +70,13 @@ fn desk() -> Desk {
     }
 }
 
+fn answer(desk: &Desk, line: &str) -> String {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, desk.answer(line))
+}
+
 fn json(desk: &Desk, line: &str) -> Value {
-    serde_json::from_str(&desk.answer(line)).expect(line)
+    serde_json::from_str(&answer(desk, line)).expect(line)
 }
 
 #[test]
@@ -70,7 +91,7 @@ fn info_has_its_fields() {
     assert_eq!(info["tables"], "memory");
     assert_eq!(info["warnings"], serde_json::json!(["mind the gap"]));
     assert_eq!(info["datapath"], Value::Null);
-    let text = desk().answer("show info");
+    let text = answer(&desk(), "show info");
     for line in ["name: balancer", "requests: 0", "warning: mind the gap", "fast_path: none"] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
@@ -82,16 +103,16 @@ fn servers_have_their_states() {
     desk.service.servers[1].requests.store(5, std::sync::atomic::Ordering::Relaxed);
     let rows = json(&desk, "show servers json");
     let expected = serde_json::json!({
-        "name": "s2", "address": "127.0.0.1:8002", "state": "up", "operator": "ready", "health": "unknown",
-        "weight": 1, "effective_weight": 1.0, "backup": false, "cookie": "s2", "id": 2, "generation": 1,
-        "in_flight": 0, "requests": 5,
+        "name": "s2", "address": "127.0.0.1:8002", "host": null, "state": "up", "operator": "ready",
+        "health": "unknown", "weight": 1, "effective_weight": 1.0, "backup": false, "cookie": "s2", "id": 2,
+        "generation": 1, "in_flight": 0, "requests": 5,
     });
     assert_eq!(rows[1], expected);
-    let text = desk.answer("show servers");
+    let text = answer(&desk, "show servers");
     assert!(text.starts_with("name  address         state  operator"), "{text}");
     desk.service.servers.set_share(1, 4);
     assert_eq!(json(&desk, "show servers json")[1]["effective_weight"], 0.25);
-    let text = desk.answer("show servers");
+    let text = answer(&desk, "show servers");
     assert!(text.lines().any(|line| line.starts_with("s2 ") && line.contains(" 0.25 of 1 ")), "{text}");
 }
 
@@ -118,9 +139,9 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
         ("set server s1 sleep", "error: there is no state \"sleep\"; write ready, drain or maint\n\n"),
     ];
     for (line, expected) in table {
-        assert_eq!(desk.answer(line), expected);
+        assert_eq!(answer(&desk, line), expected);
     }
-    let unknown = desk.answer("frobnicate");
+    let unknown = answer(&desk, "frobnicate");
     assert!(unknown.starts_with("error: unknown command \"frobnicate\"") && unknown.contains("show servers"));
 }
 
@@ -128,19 +149,121 @@ fn what_is_not_there_is_an_error_that_says_what_is() {
 fn the_operator_takes_servers_out_and_puts_them_back() {
     let desk = desk();
     let state = || desk.service.servers[0].state();
-    assert_eq!(desk.answer("set server s1 drain"), "server s1 is set to drain; it is drain now\n\n");
+    assert_eq!(
+        answer(&desk, "set server s1 drain"),
+        "server s1 is set to drain; it is drain now\n0 connections and 0 learned entries still point there\n\n"
+    );
     assert_eq!(state(), State::Drain);
-    desk.answer("set server balancer/s1 state maint");
+    answer(&desk, "set server balancer/s1 state maint");
     assert_eq!(state(), State::Maint);
-    desk.answer("set server s1 ready");
+    answer(&desk, "set server s1 ready");
     assert_eq!(state(), State::Up);
 }
 
 #[test]
+fn the_operator_hears_what_still_points_to_a_server() {
+    let desk = desk();
+    desk.service.servers[1].in_flight.store(3, std::sync::atomic::Ordering::Relaxed);
+    let said = answer(&desk, "set server s2 drain");
+    assert!(said.ends_with("3 connections and 1 learned entries still point there\n\n"), "{said}");
+    let row = json(&desk, "show server balancer/s2 json");
+    assert_eq!((&row["name"], &row["connections"], &row["entries"]), (&"s2".into(), &3.into(), &1.into()));
+    let text = answer(&desk, "show server s2");
+    assert!(text.contains("\nstate: drain\n") && text.ends_with("connections: 3\nentries: 1\n\n"), "{text}");
+}
+
+#[test]
+fn weights_are_given_and_read_as_in_haproxy() {
+    let desk = desk();
+    assert_eq!(answer(&desk, "set server s1 weight 8"), "server s1 has weight 8 (initial 1)\n\n");
+    assert_eq!(answer(&desk, "get weight balancer/s1"), "8 (initial 1)\n\n");
+    answer(&desk, "set weight balancer/s1 300%");
+    assert_eq!(desk.service.servers[0].weight(), 3, "of the configured one");
+    assert_eq!(desk.ledger.intents()["s1"].weight.as_ref().map(|given| given.weight), Some(3));
+    answer(&desk, "set weight balancer/s1 100%");
+    assert!(desk.ledger.intents().is_empty(), "as configured: nothing to remember");
+    assert!(answer(&desk, "set server s1 weight 257").starts_with("error: \"257\" is no weight"));
+}
+
+#[test]
+fn servers_come_and_go() {
+    let desk = desk();
+    let names = || desk.service.servers.iter().map(|server| server.name.clone()).collect::<Vec<_>>();
+    assert_eq!(
+        answer(&desk, "add server s3 127.0.0.1:8003,weight=2"),
+        "server s3 is added; it is up now\n\n"
+    );
+    assert_eq!(
+        answer(&desk, "add server balancer/s4 127.0.0.1:8004 disabled"),
+        "server s4 is added; it is maint now\n\n"
+    );
+    assert_eq!(names(), ["s1", "s2", "s3", "s4"]);
+    let s3 = &desk.service.servers[2];
+    assert_eq!((s3.weight(), s3.cookie.as_deref(), s3.identity.id), (2, Some("s3"), 3));
+    assert_eq!(desk.ledger.intents().keys().collect::<Vec<_>>(), ["s3", "s4"]);
+    let table = [
+        ("add server s3 127.0.0.1:9", "server \"s3=127.0.0.1:9\" has the name of a server before it"),
+        ("add server s5 127.0.0.1:9,id=s2", "has the id \"s2\", which server s2 has too"),
+        ("add server s5 127.0.0.1:8080", "has the address of --listen 127.0.0.1:8080"),
+        ("add server s5 127.0.0.1", "has no port; write 127.0.0.1:PORT"),
+        ("add server s5 0.0.0.0:80", "has an address that nothing can be connected to"),
+        ("del server s3", "server s3 is not in maint; say set server s3 maint before"),
+        ("del server s9", "there is no server \"s9\"; there are: s1, s2, s3, s4"),
+    ];
+    for (line, expected) in table {
+        let refused = answer(&desk, line);
+        assert!(refused.starts_with("error: ") && refused.contains(expected), "{line}: {refused}");
+    }
+    answer(&desk, "set server s3 maint");
+    s3.in_flight.store(1, std::sync::atomic::Ordering::Relaxed);
+    let refused = answer(&desk, "del server s3");
+    assert!(
+        refused.starts_with("error: server s3 has 1 connections; wait, or say shutdown sessions"),
+        "{refused}"
+    );
+    s3.in_flight.store(0, std::sync::atomic::Ordering::Relaxed);
+    assert_eq!(answer(&desk, "del server s3"), "server s3 is deleted\n\n");
+    assert_eq!(desk.ledger.intents().keys().collect::<Vec<_>>(), ["s4"], "nobody has to remember it");
+    // The flags name s1 alone, at another address.
+    answer(&desk, "del server s1 force; del server s2 force; del server s4 force");
+    assert!(names().is_empty());
+    assert_eq!(desk.ledger.intents()["s1"].deleted.as_deref(), Some("10.0.0.1:80"));
+    assert_eq!(answer(&desk, "set server s1 maint"), "error: there is no server \"s1\"; there are: none\n\n");
+    // As the flags say it is nothing to be remembered.
+    answer(&desk, "add server s1 10.0.0.1:80");
+    assert!(desk.ledger.intents().is_empty());
+    assert_eq!(desk.service.servers.by_name("s1"), Some(4), "a place of its own");
+    assert_eq!(desk.service.servers[4].identity.generation, 2, "another address");
+}
+
+#[test]
+fn while_somebody_takes_over_servers_stay_who_they_are() {
+    let desk = desk();
+    desk.ledger.freeze(true);
+    for line in ["add server s3 127.0.0.1:8003", "del server s1 force", "set server s1 weight 5"] {
+        let refused = answer(&desk, line);
+        assert!(refused.starts_with("error: another process is taking over just now"), "{line}: {refused}");
+    }
+    assert_eq!((desk.service.servers.len(), desk.service.servers[0].weight()), (2, 1));
+    assert!(
+        answer(&desk, "set server s1 maint").contains("it is maint now"),
+        "which is passed on at the last moment"
+    );
+}
+
+#[test]
+fn sessions_are_ended() {
+    assert_eq!(
+        answer(&desk(), "shutdown sessions server s1"),
+        "server s1: 0 of the proxy and 0 of the fast path are ended\n\n"
+    );
+}
+
+#[test]
 fn each_of_several_commands_has_its_answer() {
-    let answers = desk().answer("set server s1 drain; set server s2 maint ;; show table");
+    let answers = answer(&desk(), "set server s1 drain; set server s2 maint ;; show table");
     assert_eq!(answers.matches("\n\n").count(), 3, "{answers}");
-    assert!(desk().answer("").contains("show info"), "an empty line is answered with help");
+    assert!(answer(&desk(), "").contains("show info"), "an empty line is answered with help");
 }
 
 /// Runs `client` on a thread of its own against a socket in a fresh directory.

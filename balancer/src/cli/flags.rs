@@ -34,6 +34,7 @@ impl RunArgs {
         let repeatable = [
             ("listen", &mut service.listen),
             ("server", &mut service.server),
+            ("resolver", &mut service.resolver),
             ("persist", &mut service.persist),
             ("deny", &mut identity.deny),
             ("accept-proxy", &mut identity.accept_proxy),
@@ -61,10 +62,14 @@ pub(crate) struct ServiceArgs {
     /// Where clients connect, IPv4 or [IPv6]; repeatable
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<String>,
-    /// A server; repeatable. VALUE is its persistence cookie, NAME unless given; empty for none. weight: its share,
-    /// 0 to 256, 1 unless given. backup: serves only when no other server can
-    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]")]
+    /// A server; repeatable. ADDR may be the name of a host. VALUE is its persistence cookie, NAME unless given; empty
+    /// for none. weight: its share, 0 to 256, 1 unless given. backup: serves only when no other server can. disabled:
+    /// in maintenance until `set server` says otherwise
+    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]")]
     pub(crate) server: Vec<String>,
+    /// DNS server that is asked for the names of servers' hosts; repeatable [default: those of /etc/resolv.conf]
+    #[arg(long, value_name = "ADDR[:PORT]")]
+    pub(crate) resolver: Vec<String>,
     /// How a client keeps its server; repeatable, the first one that names a usable server decides:
     /// cookie=NAME[,insert][,indirect] or source[,timeout=T][,size=N]
     #[arg(long, value_name = "METHOD[,OPTION...]")]

@@ -18,11 +18,13 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
 pub use flags::RunArgs;
 use settings::Settings;
+use units::duration;
 pub(crate) use units::{count as parse_count, duration as parse_duration, switch as parse_switch};
 
 /// What the user wants done.
@@ -32,10 +34,23 @@ pub enum Command {
     Run(Box<RunArgs>, Settings),
     /// `check`; `true` for `--dump`.
     Check(Box<RunArgs>, Settings, bool),
-    /// `show` and `set`: the line to send to the admin socket.
+    /// `show`, `set` and so on: the line to send to the admin socket.
     Ask(ClientArgs, String),
+    /// The same, and then wait until nothing leads to a server any more.
+    AskAndWait(ClientArgs, String, Wait),
     /// `detach`; `true` for `--force`.
     Detach(ClientArgs, bool),
+}
+
+/// What is waited for.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Wait {
+    /// The server that is to be left.
+    pub server: String,
+    /// For how long; `None`: as long as it takes.
+    pub limit: Option<Duration>,
+    /// Learned entries do not count.
+    pub connections_only: bool,
 }
 
 /// Why the program ends without having done what it was asked to.
@@ -83,7 +98,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> 
         Ok((Cli::from_arg_matches(&matches)?, settings))
     });
     match cli {
-        Ok((cli, settings)) => Ok(cli.command.complete(settings)),
+        Ok((cli, settings)) => cli.command.complete(settings),
         Err(error) => Err(usage::condense(&error, &command, &args)),
     }
 }
@@ -126,6 +141,21 @@ enum Verb {
         #[command(subcommand)]
         what: Set,
     },
+    /// Give a running instance another server
+    Add {
+        #[command(subcommand)]
+        what: Add,
+    },
+    /// Take a server from a running instance for good
+    Del {
+        #[command(subcommand)]
+        what: Del,
+    },
+    /// End what a server of a running instance is doing
+    Shutdown {
+        #[command(subcommand)]
+        what: Shutdown,
+    },
     /// Remove what a stopped service has left in the kernel: pinned maps and the XDP program
     Detach {
         #[command(flatten)]
@@ -142,6 +172,14 @@ enum Show {
     Info(Question),
     /// The servers and their states
     Servers(Question),
+    /// One server, with its connections and learned entries
+    Server {
+        /// The server
+        #[arg(value_name = "NAME", value_parser = word)]
+        server: String,
+        #[command(flatten)]
+        question: Question,
+    },
     /// The learned tables, or the entries of one
     Table {
         /// The table, called as in its flag: source
@@ -165,7 +203,7 @@ struct Question {
 
 #[derive(Subcommand, Debug)]
 enum Set {
-    /// Put a server in service or take it out
+    /// Put a server in service or take it out, or give it another weight; either survives a restart
     Server {
         /// The server
         #[arg(value_name = "NAME", value_parser = word)]
@@ -173,12 +211,26 @@ enum Set {
         /// What it is to be
         #[arg(value_name = "STATE", value_enum)]
         state: Wish,
+        /// With weight: 0 to 256, or a percentage of the configured one
+        #[arg(value_name = "N|N%", value_parser = word, required_if_eq("state", "weight"))]
+        weight: Option<String>,
+        /// With drain and maint: wait until no connection and no learned entry leads there any more; exit 1 if some do
+        /// after T
+        #[arg(long, value_name = "T", num_args = 0..=1, require_equals = true, value_parser = duration,
+              default_missing_value = FOREVER)]
+        wait: Option<Duration>,
+        /// Wait for connections only: learned entries last until their users have been away for their timeout
+        #[arg(long, requires = "wait")]
+        connections_only: bool,
         #[command(flatten)]
         client: ClientArgs,
     },
 }
 
-#[derive(Clone, Copy, Debug, ValueEnum)]
+/// What a wait without a limit is limited by.
+const FOREVER: &str = "365d";
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
 enum Wish {
     /// Health decides
     Ready,
@@ -186,6 +238,48 @@ enum Wish {
     Drain,
     /// Nobody is sent there
     Maint,
+    /// Another share of what is balanced
+    Weight,
+}
+
+#[derive(Subcommand, Debug)]
+enum Add {
+    /// A server more, ready unless it is `disabled`; it stays until it is deleted, or until the flags name it
+    Server {
+        /// As in --server
+        #[arg(value_name = "NAME=ADDR:PORT[,OPTION...]", value_parser = word)]
+        server: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Del {
+    /// A server less: it has to be in maint and without connections. It stays away until it is added, or until the flags
+    /// say another address
+    Server {
+        /// The server
+        #[arg(value_name = "NAME", value_parser = word)]
+        server: String,
+        /// Whatever it is doing; who is being served by it may finish
+        #[arg(long)]
+        force: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Shutdown {
+    /// Cut off whoever a server is serving now, on both paths
+    Sessions {
+        /// The server
+        #[arg(value_name = "NAME", value_parser = word)]
+        server: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
 }
 
 /// Which instance is meant.
@@ -200,8 +294,8 @@ pub struct ClientArgs {
 }
 
 impl Verb {
-    fn complete(self, settings: Settings) -> Command {
-        match self {
+    fn complete(self, settings: Settings) -> Result<Command, Stop> {
+        Ok(match self {
             Self::Run(mut run) => {
                 run.drop_blank_lines(&settings);
                 Command::Run(run, settings)
@@ -211,16 +305,42 @@ impl Verb {
                 Command::Check(run, settings, dump)
             }
             Self::Show { what } => what.complete(),
-            Self::Set { what: Set::Server { server, state, client } } => {
-                let state = match state {
-                    Wish::Ready => "ready",
-                    Wish::Drain => "drain",
-                    Wish::Maint => "maint",
-                };
-                Command::Ask(client, format!("set server {server} {state}"))
+            Self::Set { what } => what.complete()?,
+            Self::Add { what: Add::Server { server, client } } => {
+                Command::Ask(client, format!("add server {server}"))
+            }
+            Self::Del { what: Del::Server { server, force, client } } => {
+                Command::Ask(client, format!("del server {server}{}", if force { " force" } else { "" }))
+            }
+            Self::Shutdown { what: Shutdown::Sessions { server, client } } => {
+                Command::Ask(client, format!("shutdown sessions server {server}"))
             }
             Self::Detach { client, force } => Command::Detach(client, force),
+        })
+    }
+}
+
+impl Set {
+    fn complete(self) -> Result<Command, Stop> {
+        let Self::Server { server, state, weight, wait, connections_only, client } = self;
+        let word = match (state, &weight) {
+            (Wish::Ready, _) => "ready".to_owned(),
+            (Wish::Drain, _) => "drain".to_owned(),
+            (Wish::Maint, _) => "maint".to_owned(),
+            (Wish::Weight, weight) => format!("weight {}", weight.as_deref().unwrap_or_default()),
+        };
+        if let (Some(extra), true) = (weight, state != Wish::Weight) {
+            return Err(Stop::Usage(format!("{extra:?} is not expected after {word}; leave it out")));
         }
+        let line = format!("set server {server} {word}");
+        let Some(limit) = wait else { return Ok(Command::Ask(client, line)) };
+        if matches!(state, Wish::Ready | Wish::Weight) {
+            return Err(Stop::Usage(
+                "--wait is for a server that takes nobody new; write drain or maint".into(),
+            ));
+        }
+        let limit = Some(limit).filter(|limit| duration(FOREVER) != Ok(*limit));
+        Ok(Command::AskAndWait(client, line, Wait { server, limit, connections_only }))
     }
 }
 
@@ -229,6 +349,7 @@ impl Show {
         let (line, question) = match self {
             Self::Info(question) => ("show info".into(), question),
             Self::Servers(question) => ("show servers".into(), question),
+            Self::Server { server, question } => (format!("show server {server}"), question),
             Self::Table { table: None, question } => ("show table".into(), question),
             Self::Table { table: Some(table), question } => (format!("show table {table}"), question),
             Self::Flows(question) => ("show flows".into(), question),
@@ -249,7 +370,7 @@ fn word(text: &str) -> Result<String, String> {
 /// The derived command line, with the environment added: `BALANCER_` and the flag's name.
 fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
-        Some("dump" | "json" | "force") | None => arg,
+        Some("dump" | "json" | "force" | "wait" | "connections-only") | None => arg,
         Some(long) => {
             let variable = settings::variable(long);
             let arg = arg.env(variable).hide_env(true);

@@ -68,7 +68,15 @@ fn what_is_wrong_is_said_in_one_line() {
         ("run --forwarded via", "--forwarded \"via\" is not known; write none, x-forwarded-for or forwarded"),
         ("run --max-connections 0", "--max-connections \"0\" is out of range; write one from 1 to 16m"),
         ("set server s1", "STATE is missing; see balancer set server --help"),
-        ("set server s1 up", "STATE \"up\" is not known; write ready, drain or maint"),
+        ("set server s1 up", "STATE \"up\" is not known; write ready, drain, maint or weight"),
+        ("set server s1 drain 5", "\"5\" is not expected after drain; leave it out"),
+        ("set server s1 ready --wait", "--wait is for a server that takes nobody new; write drain or maint"),
+        (
+            "set server s1 drain --wait=5",
+            "--wait \"5\" has no unit; write 5s for seconds or 5ms for milliseconds",
+        ),
+        ("set server s1 weight", "N|N% is missing; see balancer set server --help"),
+        ("del server", "NAME is missing; see balancer del server --help"),
         ("set server s1;x maint", "NAME \"s1;x\" is not a name; names consist of letters, digits and . _ -"),
         ("run @/nowhere", "@/nowhere cannot be read: no such file or directory; name a file of flags"),
         ("run @", "@ is not followed by a file's name; write @FILE"),
@@ -103,6 +111,12 @@ fn client_commands_become_lines_of_the_admin_protocol() {
         ("show table source --json", "show table source json"),
         ("show flows --name web", "show flows"),
         ("set server s1 drain --admin /tmp/x.sock", "set server s1 drain"),
+        ("set server s1 weight 50%", "set server s1 weight 50%"),
+        ("show server s1 --json", "show server s1 json"),
+        ("add server s3=10.0.0.3:80,weight=2", "add server s3=10.0.0.3:80,weight=2"),
+        ("del server s3", "del server s3"),
+        ("del server s3 --force", "del server s3 force"),
+        ("shutdown sessions s3", "shutdown sessions server s3"),
     ];
     for (line, expected) in table {
         match parsed(line) {
@@ -110,6 +124,19 @@ fn client_commands_become_lines_of_the_admin_protocol() {
             other => panic!("{line}: {other:?}"),
         }
     }
+}
+
+#[test]
+fn waiting_is_for_servers_that_are_left() {
+    let wait = |line: &str| match parsed(line) {
+        Ok(Command::AskAndWait(_, sent, wait)) => (sent, wait),
+        other => panic!("{line}: {other:?}"),
+    };
+    let (sent, found) = wait("set server s1 drain --wait");
+    assert_eq!(sent, "set server s1 drain");
+    assert_eq!(found, Wait { server: "s1".into(), limit: None, connections_only: false });
+    let (_, found) = wait("set server s1 maint --wait=5m --connections-only");
+    assert_eq!((found.limit, found.connections_only), (Some(Duration::from_secs(300)), true));
 }
 
 #[test]

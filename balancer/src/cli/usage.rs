@@ -138,9 +138,10 @@ fn flag(error: &clap::Error) -> String {
         .map_or_else(String::new, |arg| first_word(&arg).replace(['<', '>'], ""))
 }
 
-/// `--name` of `--name <NAME>` or `--name=x`.
+/// `--name` of `--name <NAME>`, `--name=x` or `--name[=<NAME>]`.
 fn first_word(text: &str) -> &str {
-    text.split([' ', '=']).next().unwrap_or(text)
+    let end = if text.starts_with("--") { &[' ', '=', '['][..] } else { &[' ', '='] };
+    text.split(end).next().unwrap_or(text)
 }
 
 fn list(error: &clap::Error) -> String {

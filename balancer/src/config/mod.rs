@@ -13,7 +13,8 @@ mod options;
 mod owner;
 mod persistence;
 mod plan;
-mod servers;
+mod resolver;
+pub(crate) mod servers;
 mod tcp;
 
 use std::net::{Ipv4Addr, SocketAddr};
@@ -41,6 +42,8 @@ pub struct Config {
     pub listen: Vec<SocketAddr>,
     /// `--server`, at least one; names and cookie values are unique.
     pub servers: Vec<ServerConfig>,
+    /// `--resolver`; empty: the host's own.
+    pub resolvers: Vec<SocketAddr>,
     /// `--persist`, in order.
     pub persist: List,
     /// `--deny`, `--accept-proxy`, `--send-proxy`, `--forwarded`.
@@ -103,14 +106,28 @@ pub struct IdentityConfig {
 pub struct ServerConfig {
     /// The name: tables, the registry and the operator use it.
     pub name: String,
-    /// Where it listens.
+    /// Where it listens. With a name of a host this is the unspecified address until the name is resolved.
     pub address: SocketAddr,
+    /// The name of its host, in small letters, if that is what was given.
+    pub host: Option<String>,
     /// Its cookie value; `None` for `id=`.
     pub cookie: Option<String>,
     /// `weight=`: its share of what is balanced, 0–256.
     pub weight: u32,
     /// `backup`: serves only when no primary can.
     pub backup: bool,
+    /// `disabled`: in maintenance until the operator says otherwise.
+    pub disabled: bool,
+}
+
+impl ServerConfig {
+    /// Where it listens, as it was given: the name of a host, or an address; and the port.
+    pub fn location(&self) -> String {
+        match &self.host {
+            Some(host) => format!("{host}:{}", self.address.port()),
+            None => self.address.to_string(),
+        }
+    }
 }
 
 /// `--balance`.

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use super::options::Value;
 use super::{
     AccessLogConfig, Balance, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig, Timeouts,
-    address, check, fast_path, health, identity, owner, persistence, servers, tcp,
+    address, check, fast_path, health, identity, owner, persistence, resolver, servers, tcp,
 };
 use crate::cli::Stop;
 use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
@@ -39,13 +39,12 @@ impl Plan {
         let (service, process, limits) = (&args.service, &args.process, &args.limits);
         let listen = listen(&service.listen, !args.datapath.xdp.is_empty())?;
         let servers = servers::servers(&service.server)?;
-        if let Some(server) = servers.iter().find(|server| listen.contains(&server.address)) {
-            return Err(Stop::Usage(format!(
-                "--server {} has the address of --listen {}, so requests would go round for ever; give one of them \
-                 another address",
-                server.name, server.address
-            )));
+        for server in &servers {
+            if let Some(rest) = servers::goes_round(server, &listen) {
+                return Err(Stop::Usage(format!("--server {} {rest}", server.name)));
+            }
         }
+        let resolvers = resolver::resolvers(&service.resolver)?;
         let persist = persistence::list(&service.persist)?;
         let identity = identity::identity(&args.identity)?;
         let balance = balance(&service.balance)?;
@@ -72,6 +71,7 @@ impl Plan {
             mode,
             listen,
             servers,
+            resolvers,
             persist,
             identity,
             balance,

@@ -1,6 +1,5 @@
-//! `--server NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]`.
+//! `--server NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]`, and the same said at run time.
 
-use std::collections::HashMap;
 use std::net::SocketAddr;
 
 use super::options::Value;
@@ -13,11 +12,11 @@ const MOST_SERVERS: usize = 1024;
 /// Long enough for any digest, short enough for every cookie header.
 const LONGEST_ID: usize = 128;
 
-const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup]";
-const PLANNED: [&str; 3] = ["maxconn", "maxqueue", "disabled"];
+const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]";
+const PLANNED: [&str; 2] = ["maxconn", "maxqueue"];
 
 /// As in HAProxy, so that its configurations carry over.
-const LARGEST_WEIGHT: u32 = 256;
+pub(crate) const LARGEST_WEIGHT: u32 = 256;
 
 pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
     if texts.is_empty() {
@@ -29,26 +28,65 @@ pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
             texts.len()
         )));
     }
-    let (mut names, mut cookies) = (HashMap::new(), HashMap::new());
     let mut servers = Vec::with_capacity(texts.len());
     for text in texts {
         let value = Value { flag: "--server", text };
         let server = server(value)?;
-        if names.insert(server.name.clone(), ()).is_some() {
-            return Err(
-                value.wrong("has the name of a server before it; give every server a name of its own")
-            );
-        }
-        if let Some(cookie) = &server.cookie
-            && let Some(other) = cookies.insert(cookie.clone(), server.name.clone())
-        {
-            return Err(value.wrong(format_args!(
-                "has the id {cookie:?}, which server {other} has too; give every server an id of its own"
-            )));
-        }
+        admit(value, &server, &servers)?;
         servers.push(server);
     }
     Ok(servers)
+}
+
+/// A server that is given at run time, beside the `others` and by an instance that listens at `listen`.
+///
+/// # Errors
+/// What would be wrong with it as a flag.
+pub(crate) fn one(
+    text: &str,
+    others: &[ServerConfig],
+    listen: &[SocketAddr],
+) -> Result<ServerConfig, String> {
+    let value = Value { flag: "server", text };
+    let outcome = server(value).and_then(|server| {
+        admit(value, &server, others)?;
+        if others.len() >= MOST_SERVERS {
+            return Err(value.wrong(format_args!("is one too many; {MOST_SERVERS} is the most")));
+        }
+        match goes_round(&server, listen) {
+            Some(rest) => Err(value.wrong(rest)),
+            None => Ok(server),
+        }
+    });
+    outcome.map_err(|stop| match stop {
+        Stop::Usage(message) | Stop::Failed(message) | Stop::Shown(message) => message,
+    })
+}
+
+/// What is wrong with a server at one of our own addresses, as the rest of a sentence.
+pub(super) fn goes_round(server: &ServerConfig, listen: &[SocketAddr]) -> Option<String> {
+    (server.host.is_none() && listen.contains(&server.address)).then(|| {
+        format!(
+            "has the address of --listen {}, so requests would go round for ever; give one of them another address",
+            server.address
+        )
+    })
+}
+
+/// Names and cookie values belong to one server each.
+fn admit(value: Value<'_>, server: &ServerConfig, others: &[ServerConfig]) -> Result<(), Stop> {
+    if others.iter().any(|other| other.name == server.name) {
+        return Err(value.wrong("has the name of a server before it; give every server a name of its own"));
+    }
+    if let Some(cookie) = &server.cookie
+        && let Some(other) = others.iter().find(|other| other.cookie.as_ref() == Some(cookie))
+    {
+        return Err(value.wrong(format_args!(
+            "has the id {cookie:?}, which server {} has too; give every server an id of its own",
+            other.name
+        )));
+    }
+    Ok(())
 }
 
 fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
@@ -62,13 +100,14 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             value.wrong("has a name that is not allowed; write 1 to 63 letters, digits, dots, _ and -")
         );
     }
-    let address = server_address(value, location)?;
-    let (mut id, mut weight, mut backup) = (None, None, None);
+    let (address, host) = server_location(value, location)?;
+    let (mut id, mut weight, mut backup, mut disabled) = (None, None, None, None);
     for option in options {
         match option.split_once('=') {
             Some(("id", text)) => value.set_once(&mut id, "id", text)?,
             Some(("weight", text)) => value.set_once(&mut weight, "weight", server_weight(value, text)?)?,
             None if option == "backup" => value.set_once(&mut backup, "backup", true)?,
+            None if option == "disabled" => value.set_once(&mut disabled, "disabled", true)?,
             _ => return Err(value.unsupported(option, SUPPORTED, &PLANNED)),
         }
     }
@@ -86,9 +125,11 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
     Ok(ServerConfig {
         name: name.to_owned(),
         address,
+        host,
         cookie,
         weight: weight.unwrap_or(1),
         backup: backup.unwrap_or(false),
+        disabled: disabled.unwrap_or(false),
     })
 }
 
@@ -99,17 +140,17 @@ fn server_weight(value: Value<'_>, text: &str) -> Result<u32, Stop> {
     })
 }
 
-fn server_address(value: Value<'_>, text: &str) -> Result<SocketAddr, Stop> {
-    let address = address::parse(text).map_err(|rest| value.wrong(rest))?;
+fn server_location(value: Value<'_>, text: &str) -> Result<(SocketAddr, Option<String>), Stop> {
+    let (address, host) = address::location(text).map_err(|rest| value.wrong(rest))?;
     if address.port() == 0 {
         return Err(
             value.wrong("has port 0, which nothing can be connected to; write a port from 1 to 65535")
         );
     }
-    if address.ip().is_unspecified() || address.ip().is_multicast() {
+    if host.is_none() && (address.ip().is_unspecified() || address.ip().is_multicast()) {
         return Err(value.wrong("has an address that nothing can be connected to; write the server's own"));
     }
-    Ok(address)
+    Ok((address, host))
 }
 
 /// A cookie-octet (RFC 6265 §4.1.1) that the other cookie modes do not use as a separator.

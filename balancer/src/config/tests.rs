@@ -74,7 +74,7 @@ fn wrong_listen_addresses() {
     let server = "--server s1=10.0.0.1:80";
     let table = [
         ("--listen 10.0.0.1", "--listen \"10.0.0.1\" has no port"),
-        ("--listen localhost:80", "--listen \"localhost:80\" has a host name, which is not supported yet"),
+        ("--listen localhost:80", "--listen \"localhost:80\" has a host name; write an address of this host"),
         ("--listen 224.0.0.1:80", "is a multicast address"),
         ("--listen 1.1.1.1:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" is given twice"),
         ("--listen 0.0.0.0:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" overlaps --listen 0.0.0.0:80"),
@@ -100,7 +100,10 @@ fn wrong_servers() {
         ("s2=10.0.0.2", "has no port; write 10.0.0.2:PORT"),
         ("s2=10.0.0.2:0", "has port 0"),
         ("s2=0.0.0.0:80", "nothing can be connected to"),
-        ("s2=web:80", "has a host name, which is not supported yet"),
+        ("s2=web:http", "has a port that is not a number"),
+        ("s2=web:0", "has port 0"),
+        ("s2=web", "is a host name without port"),
+        ("s2=10.0.0.2:80,disabled,disabled", "has disabled twice"),
         ("s2=10.0.0.2:80,weight=257", "has the weight \"257\"; write 0 to 256"),
         ("s2=10.0.0.2:80,weight=+1", "has the weight \"+1\"; write 0 to 256"),
         ("s2=10.0.0.2:80,weight=", "has the weight \"\"; write 0 to 256"),
@@ -123,6 +126,29 @@ fn wrong_servers() {
     }
     let long = "x".repeat(64);
     assert!(refused_beside(&format!("--server {long}=10.0.0.2:80")).contains("1 to 63"));
+}
+
+#[test]
+fn names_of_hosts_are_kept_until_somebody_has_asked() {
+    let config =
+        plan("--listen 0.0.0.0:81 --server s2=App.example:81,disabled --resolver 127.0.0.1:5353").config;
+    let server = &config.servers[1];
+    assert_eq!((server.host.as_deref(), server.location().as_str()), (Some("app.example"), "app.example:81"));
+    assert!(server.address.ip().is_unspecified() && server.disabled && !config.servers[0].disabled);
+    assert_eq!(config.servers[0].location(), "10.0.0.1:80");
+    assert_eq!(config.resolvers, ["127.0.0.1:5353".parse().expect("address")]);
+    let both = plan("--resolver 192.0.2.1 --resolver 2001:db8::1").config.resolvers;
+    assert_eq!(both, ["192.0.2.1:53", "[2001:db8::1]:53"].map(|text| text.parse().expect("address")));
+    for (text, expected) in [
+        ("ns1.example", "is not an address"),
+        ("192.0.2.1:x", "is not an address"),
+        ("0.0.0.0", "is nobody who can be asked"),
+        ("192.0.2.1:0", "is nobody who can be asked"),
+        ("192.0.2.1 --resolver 192.0.2.1:53", "is given twice"),
+    ] {
+        let found = refused_beside(&format!("--resolver {text}"));
+        assert!(found.starts_with("--resolver ") && found.contains(expected), "{text}: {found}");
+    }
 }
 
 #[test]

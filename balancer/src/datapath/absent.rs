@@ -7,7 +7,7 @@ use std::rc::Rc;
 use anyhow::bail;
 
 use super::view::View;
-use super::{Opened, in_memory};
+use super::{Known, Opened, in_memory};
 use crate::config::Config;
 use crate::server::Server;
 
@@ -18,10 +18,11 @@ pub enum Datapath {}
 ///
 /// # Errors
 /// With `--xdp`.
-pub fn open(config: &Config, _role: Option<File>) -> anyhow::Result<Opened> {
+pub fn open(config: &Config, _role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
     check(config)?;
-    let note = "learned tables are in memory and will not survive a restart: this build has no XDP";
-    Ok(in_memory(config, Some(note.to_owned())))
+    let note = "learned tables are in memory, and with them what operators say of servers: they will not survive a \
+                restart, unless it is a hot one: this build has no XDP";
+    in_memory(config, known, Some(note.to_owned()))
 }
 
 /// Nothing to try.

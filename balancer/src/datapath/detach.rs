@@ -6,8 +6,9 @@ use anyhow::{Context as _, bail};
 use aya::Ebpf;
 use balancer_ebpf::abi::Service;
 
+use super::intents::IntentMap;
 use super::maps::{self, Maps};
-use super::pins::{Pins, REGISTRY, Rollback};
+use super::pins::{INTENT, Pins, REGISTRY, Rollback};
 use super::registry::Registry;
 use super::{flows, publish};
 use crate::cidr::AddressSet;
@@ -58,6 +59,10 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
                 registry.forget(name, &server);
             }
         }
+    }
+    let intents = pins.shared(INTENT);
+    if intents.exists() {
+        IntentMap::open(&intents)?.clear(name);
     }
     let folder = pins.service(name);
     for entry in fs::read_dir(&folder).into_iter().flatten().flatten() {

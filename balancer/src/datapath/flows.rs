@@ -1,6 +1,6 @@
 //! Listing the fast connections of a service.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::{Ipv4Addr, SocketAddrV4};
 use std::os::fd::AsFd;
 
@@ -31,6 +31,17 @@ pub fn list(maps: &Maps, slot: u32, names: &HashMap<u16, String>) -> Vec<FlowRow
         }
     }
     rows
+}
+
+/// Adds the servers that flows go to.
+pub fn servers(maps: &Maps, held: &mut HashSet<u16>) {
+    let mut walk = BatchWalk::new(BATCH);
+    while let Ok((entries, at_end)) = walk.next::<FlowKey, Flow>(maps.flows_data.fd().as_fd()) {
+        held.extend(entries.iter().map(|(_, flow)| flow.server));
+        if at_end {
+            break;
+        }
+    }
 }
 
 /// Whether any flow goes to that server.

@@ -7,6 +7,8 @@
 //! | [`pins`] | where maps are pinned, whose they are, and the locks |
 //! | [`maps`] | opening the maps: created, or found and checked |
 //! | [`registry`] | names of servers → ids that outlive the process |
+//! | [`intents`] | what operators want of servers, which does so too |
+//! | `records` | what a running service enters into both |
 //! | [`kernel_table`] | a learned table in a pinned map |
 //! | [`program`] | loading the program and attaching it to interfaces |
 //! | [`publish`] | what the program is told: service, listen addresses, servers |
@@ -23,6 +25,8 @@ pub mod view;
 pub mod collect;
 #[cfg(feature = "xdp")]
 pub mod flows;
+#[cfg(feature = "xdp")]
+pub mod intents;
 #[cfg(feature = "xdp")]
 pub mod kernel_table;
 #[cfg(feature = "xdp")]
@@ -45,6 +49,8 @@ mod detach;
 #[cfg(feature = "xdp")]
 mod open;
 #[cfg(feature = "xdp")]
+mod records;
+#[cfg(feature = "xdp")]
 mod running;
 #[cfg(feature = "xdp")]
 pub use self::{
@@ -58,28 +64,97 @@ mod absent;
 #[cfg(not(feature = "xdp"))]
 pub use absent::{Datapath, check, detach, open};
 
+use std::collections::HashMap;
+use std::net::SocketAddr;
+
 use crate::config::Config;
-use crate::server::{Health, Identity, Operator};
+use crate::intent::Intents;
+use crate::intent::ledger::{InMemory, Ledger, Records};
+use crate::intent::muster::{Member, muster};
+use crate::names::Answers;
+use crate::server::{Health, Identity};
 use crate::table::Store;
 use crate::table::memory::Memory;
 
 /// What the service gets from the kernel, or in its place.
 pub struct Opened {
-    /// Identity of each server, and the operator's wish and the health on record, in the order of the configuration.
-    pub servers: Vec<(Identity, Operator, Health)>,
+    /// The servers that it starts with.
+    pub members: Vec<Enrolled>,
+    /// What the operator wants of them.
+    pub ledger: Ledger,
     /// The `source` table, if the list has that method.
     pub source: Option<Box<dyn Store>>,
     /// The XDP program, if one was asked for.
     pub datapath: Option<Datapath>,
     /// What the start-up log should say.
     pub notes: Vec<String>,
+    /// The same as warnings.
+    pub warnings: Vec<String>,
 }
 
-/// Tables in memory: forgotten by a restart. Ids are places in the list, which nothing outlives here.
-fn in_memory(config: &Config, note: Option<String>) -> Opened {
-    let servers = (1..=config.servers.len() as u16)
-        .map(|id| (Identity { id, generation: 1 }, Operator::Ready, Health::Unknown))
-        .collect();
+/// A server that the service starts with.
+pub struct Enrolled {
+    /// What it is to be.
+    pub member: Member,
+    /// Its identity in tables.
+    pub identity: Identity,
+    /// What was last found out about it at this address.
+    pub health: Health,
+}
+
+/// What is known of the servers before the kernel is asked.
+#[derive(Debug, Default)]
+pub struct Known {
+    /// Who their hosts are.
+    pub answers: Answers,
+    /// What a predecessor says that the operator wants.
+    pub intents: Option<Intents>,
+    /// Where it says that servers with names of hosts are, by name and host.
+    pub last: HashMap<(String, String), SocketAddr>,
+}
+
+impl Known {
+    /// Puts the servers with names of hosts where they are; `recorded` says where a server was by the record.
+    fn place(
+        &self,
+        members: &mut [Member],
+        recorded: impl Fn(&str, &str) -> Option<SocketAddr>,
+        notes: &mut Vec<String>,
+        warnings: &mut Vec<String>,
+    ) {
+        let mut taken: Vec<SocketAddr> = members.iter().map(|member| member.settings.address).collect();
+        for (at, Member { settings, .. }) in members.iter_mut().enumerate() {
+            let last = settings.host.as_deref().and_then(|host| {
+                let told = self.last.get(&(settings.name.clone(), host.to_owned())).copied();
+                told.or_else(|| recorded(&settings.name, host))
+                    .filter(|last| last.port() == settings.address.port())
+            });
+            match self.answers.place(settings, last, &taken) {
+                Ok(note) => notes.extend(note),
+                Err(warning) => warnings.push(warning),
+            }
+            taken[at] = settings.address;
+        }
+    }
+}
+
+/// Tables in memory: forgotten by a restart, unless it is a hot one.
+fn in_memory(config: &Config, known: &Known, note: Option<String>) -> anyhow::Result<Opened> {
+    let mut mustered = muster(&config.servers, &config.listen, known.intents.clone().unwrap_or_default());
+    let (mut notes, mut warnings) = (Vec::from_iter(note), Vec::new());
+    notes.append(&mut mustered.notes);
+    known.place(&mut mustered.members, |_, _| None, &mut notes, &mut warnings);
+    let (records, mut members) = (InMemory::new(), Vec::new());
+    for member in mustered.members {
+        let identity = records.enter(&member.settings, &[])?;
+        members.push(Enrolled { member, identity, health: Health::Unknown });
+    }
     let source = config.persist.source().map(|source| Box::new(Memory::new(source.size)) as Box<dyn Store>);
-    Opened { servers, source, datapath: None, notes: note.into_iter().collect() }
+    let ledger = ledger(Box::new(records), Intents::new(), mustered.intents, &members);
+    Ok(Opened { members, ledger, source, datapath: None, notes, warnings })
+}
+
+fn ledger(records: Box<dyn Records>, recorded: Intents, intents: Intents, members: &[Enrolled]) -> Ledger {
+    let members: Vec<_> = members.iter().map(|enrolled| enrolled.member.clone()).collect();
+    Ledger::new(records, recorded, intents, &members)
 }

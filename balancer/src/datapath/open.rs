@@ -8,26 +8,33 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow, bail};
 use balancer_ebpf::abi::Service;
 
+use super::intents::IntentMap;
 use super::kernel_table::KernelTable;
 use super::maps;
 use super::pins::{self, Pins, Rollback};
+use super::records::KernelRecords;
 use super::registry::Registry;
 use super::running::{Attached, Datapath, Inner};
-use super::{Opened, in_memory, program, publish};
+use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
+use crate::intent::muster::muster;
 use crate::table::Store;
 
 /// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`]. `role`: what
-/// a predecessor that still serves has passed on.
+/// a predecessor that still serves has passed on. `known`: what is known of the servers already.
 ///
 /// # Errors
 /// With `--xdp`: whatever is missing. Without it the tables fall back to memory, and a note says so.
-pub fn open(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
-    match open_kernel(config, role).map_err(name_the_privilege) {
+pub fn open(config: &Config, role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
+    match open_kernel(config, role, known).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
         Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
-            let note = format!("learned tables are in memory and will not survive a restart: {error:#}");
-            Ok(in_memory(config, config.persist.source().map(|_| note)))
+            let what = match config.persist.source() {
+                Some(_) => "learned tables are in memory, and with them what operators say of servers: they",
+                None => "what operators say of servers is in memory, and",
+            };
+            let note = format!("{what} will not survive a restart, unless it is a hot one: {error:#}");
+            in_memory(config, known, Some(note))
         }
         Err(error) => Err(error),
     }
@@ -51,7 +58,7 @@ fn name_the_privilege(error: anyhow::Error) -> anyhow::Error {
     error
 }
 
-fn open_kernel(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
+fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
     let mut rollback = Rollback::default();
     let located = Pins::locate()?;
     for folder in located.root().ancestors().take(3).collect::<Vec<_>>().into_iter().rev() {
@@ -70,11 +77,28 @@ fn open_kernel(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
     let role = role.map_err(|error| InUse(format!("{error:#}")))?;
     rollback.note(pins.shared(pins::REGISTRY));
     let mut registry = Registry::open(&pins.shared(pins::REGISTRY))?;
-    let mut servers = Vec::new();
-    for server in &config.servers {
-        servers.push(registry.enter(&config.name, &server.name, server.address)?);
+    rollback.note(pins.shared(pins::INTENT));
+    let intents = IntentMap::open(&pins.shared(pins::INTENT))?;
+    let (recorded, broken) = intents.read(&config.name);
+    let mut mustered =
+        muster(&config.servers, &config.listen, known.intents.clone().unwrap_or_else(|| recorded.clone()));
+    let mut notes = std::mem::take(&mut mustered.notes);
+    let mut warnings: Vec<_> = broken
+        .iter()
+        .map(|server| {
+            format!("what the operator wanted of server {server} is ignored: its record is not understood")
+        })
+        .collect();
+    let last = |server: &str, host: &str| registry.last_address(&config.name, server, host);
+    known.place(&mut mustered.members, last, &mut notes, &mut warnings);
+    let mut members = Vec::new();
+    for member in mustered.members {
+        let settings = &member.settings;
+        let (identity, health) =
+            registry.enter(&config.name, &settings.name, settings.address, settings.host.as_deref())?;
+        members.push(Enrolled { member, identity, health });
     }
-    let (path, mut notes) = (folder.join(pins::SOURCE), Vec::new());
+    let path = folder.join(pins::SOURCE);
     let source = match config.persist.source() {
         // The predecessor goes on writing to it: a copy would miss what it learns.
         Some(source) if has_predecessor && path.exists() => {
@@ -97,27 +121,44 @@ fn open_kernel(config: &Config, role: Option<File>) -> anyhow::Result<Opened> {
     // Also when this run has no such table: the next one may.
     let learned = path.exists().then(|| KernelTable::open_as_it_is(&path));
     let turn = File::open(pins.root()).with_context(|| format!("cannot open {}", pins.root().display()))?;
-    let mut inner =
-        Inner { pins, registry, role: Some(role), rollback, xdp: None, learned, turn, is_silent: false };
+    let mut inner = Inner {
+        pins,
+        registry,
+        intents,
+        role: Some(role),
+        rollback,
+        xdp: None,
+        learned,
+        turn,
+        is_silent: false,
+    };
     if let Some(datapath) = &config.datapath {
         inner.load(datapath, source.as_ref())?;
     }
-    let known = config.servers.iter().zip(&servers);
-    let known =
-        known.map(|(server, (identity, ..))| (identity.id, server.name.clone(), server.address)).collect();
+    let servers = members
+        .iter()
+        .map(|Enrolled { member, identity, .. }| {
+            (identity.id, member.settings.name.clone(), member.settings.address)
+        })
+        .collect();
+    let inner = Arc::new(Mutex::new(inner));
+    let records = KernelRecords { inner: Arc::clone(&inner), service: config.name.clone() };
+    let ledger = ledger(Box::new(records), recorded, mustered.intents, &members);
     let datapath = config.datapath.clone().unwrap_or_else(no_interfaces);
     Ok(Opened {
-        servers,
+        members,
+        ledger,
         source: source.map(|table| Box::new(table) as Box<dyn Store>),
         datapath: Some(Datapath {
-            inner: Arc::new(Mutex::new(inner)),
+            inner,
             config: datapath,
             listen: config.listen.clone(),
             deny: config.identity.deny.clone(),
             name: config.name.clone(),
-            servers: known,
+            servers,
         }),
         notes,
+        warnings,
     })
 }
 

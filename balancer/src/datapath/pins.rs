@@ -20,6 +20,8 @@ use super::syscall::netns_cookie;
 pub(super) const SOURCE: &str = "source";
 /// The pin of the registry of servers.
 pub(super) const REGISTRY: &str = "registry";
+/// The pin of what operators want of servers.
+pub(super) const INTENT: &str = "intent";
 const BPFFS: &str = "/sys/fs/bpf";
 /// linux/magic.h
 const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);

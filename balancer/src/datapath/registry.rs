@@ -1,17 +1,20 @@
 //! Names of servers → ids and generations, in a pinned map: tables and flows name a server by these for as long as the
 //! host runs, whatever becomes of the process or of the order of its flags.
 
+use std::hash::Hasher;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use aya::maps::{HashMap, Map, MapData};
 use balancer_ebpf::abi::MAX_SERVERS;
+use siphasher::sip::SipHasher13;
 
-use crate::server::{Health, Identity, Operator, Server};
+use crate::server::{Health, Identity, Server};
+use crate::table::{source_address, source_key};
 
 /// `--name`, a zero, the server's name, zeros.
-type Name = [u8; 96];
+pub(super) type Name = [u8; 96];
 
 /// What is known of a server. All fields are bytes, so there is no padding.
 #[repr(C)]
@@ -19,12 +22,13 @@ type Name = [u8; 96];
 struct Record {
     id: [u8; 2],
     generation: u8,
-    operator: u8,
+    reserved: [u8; 2],
     port: [u8; 2],
-    /// What was last found out about it at this address; of an earlier version it is 0, unknown.
+    /// What was last found out about it at this address.
     health: u8,
-    reserved: u8,
     address: [u8; 16],
+    /// Of the name of the host whose address this is; zero: it was given as an address.
+    host: [u8; 8],
 }
 
 #[allow(unsafe_code, reason = "the trait is unsafe to implement")]
@@ -60,8 +64,8 @@ impl Registry {
         Ok(Self { map, pending: Vec::new() })
     }
 
-    /// The identity of a server at `address`, and the operator's wish and the health on record. A name keeps its id;
-    /// another address is another generation, of which no health is known. To be called under the shared lock.
+    /// The identity of a server at `address`, which is that of `host` if it has one, and the health on record. A name keeps
+    /// its id; another address is another generation, of which no health is known. To be called under the shared lock.
     ///
     /// # Errors
     /// When no id is left.
@@ -70,26 +74,30 @@ impl Registry {
         service: &str,
         server: &str,
         address: SocketAddr,
-    ) -> anyhow::Result<(Identity, Operator, Health)> {
+        host: Option<&str>,
+    ) -> anyhow::Result<(Identity, Health)> {
         let name = name(service, server);
         let mut record = match self.map.get(&name, 0) {
             Ok(record) => record,
             Err(_) => Record {
                 id: self.free_id()?.to_ne_bytes(),
                 generation: 0,
-                operator: Operator::Ready as u8,
+                reserved: [0; 2],
                 port: [0; 2],
                 health: Health::Unknown as u8,
-                reserved: 0,
                 address: [0; 16],
+                host: [0; 8],
             },
         };
         let (octets, port) = (octets(address.ip()), address.port().to_be_bytes());
+        let (is_new, before) = (record.generation == 0, record);
         if (record.address, record.port) != (octets, port) {
-            let is_new = record.generation == 0;
             // Zero means new, so the count skips it when it wraps.
             record.generation = record.generation.checked_add(1).unwrap_or(1);
             (record.address, record.port, record.health) = (octets, port, Health::Unknown as u8);
+        }
+        record.host = host_hash(host);
+        if record != before {
             if is_new {
                 // At once: the id must not be given to anybody else.
                 self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
@@ -98,7 +106,14 @@ impl Registry {
             }
         }
         let identity = Identity { id: u16::from_ne_bytes(record.id), generation: record.generation };
-        Ok((identity, Operator::from_u8(record.operator), Health::from_u8(record.health)))
+        Ok((identity, Health::from_u8(record.health)))
+    }
+
+    /// Where a server was, if that was the address of `host`.
+    pub fn last_address(&self, service: &str, server: &str, host: &str) -> Option<SocketAddr> {
+        let record = self.map.get(&name(service, server), 0).ok()?;
+        let address = SocketAddr::new(source_address(&record.address), u16::from_be_bytes(record.port));
+        (record.host == host_hash(Some(host)) && !address.ip().is_unspecified()).then_some(address)
     }
 
     /// The start has succeeded: new generations count from now on.
@@ -106,25 +121,23 @@ impl Registry {
     /// # Errors
     /// When the kernel refuses.
     pub fn commit(&mut self) -> anyhow::Result<()> {
-        for (name, mut record) in self.pending.drain(..) {
-            // The operator may have changed their mind meanwhile.
-            record.operator = self.map.get(&name, 0).map_or(record.operator, |now| now.operator);
+        for (name, record) in self.pending.drain(..) {
             self.map.insert(name, record, 0).context("cannot write the registry of servers")?;
         }
         Ok(())
     }
 
-    /// Records the operator's wish, and the health if it is that of the address on record.
+    /// Records the health, if it is that of the address on record.
     ///
     /// # Errors
     /// When the kernel refuses.
     pub fn record(&mut self, service: &str, server: &Server) -> anyhow::Result<()> {
         let name = name(service, &server.name);
         let mut record = self.map.get(&name, 0)?;
-        record.operator = server.operator() as u8;
-        if record.generation == server.identity.generation {
-            record.health = server.health() as u8;
+        if record.generation != server.identity.generation || record.health == server.health() as u8 {
+            return Ok(());
         }
+        record.health = server.health() as u8;
         Ok(self.map.insert(name, record, 0)?)
     }
 
@@ -164,10 +177,18 @@ impl Registry {
 
 /// The IPv6 form of an address.
 pub(super) fn octets(address: IpAddr) -> [u8; 16] {
-    crate::table::source_key(address)
+    source_key(address)
 }
 
-fn name(service: &str, server: &str) -> Name {
+fn host_hash(host: Option<&str>) -> [u8; 8] {
+    let Some(host) = host else { return [0; 8] };
+    let mut hasher = SipHasher13::new();
+    hasher.write(host.as_bytes());
+    // Zero means none.
+    hasher.finish().max(1).to_be_bytes()
+}
+
+pub(super) fn name(service: &str, server: &str) -> Name {
     let mut name = [0; size_of::<Name>()];
     let bytes = [service.as_bytes(), &[0], server.as_bytes()].concat();
     // Config has checked the lengths: 32 and 63.
@@ -176,7 +197,7 @@ fn name(service: &str, server: &str) -> Name {
     name
 }
 
-fn parts(name: &Name) -> Option<(&str, &str)> {
+pub(super) fn parts(name: &Name) -> Option<(&str, &str)> {
     let text = std::str::from_utf8(name).ok()?.trim_end_matches('\0');
     text.split_once('\0')
 }

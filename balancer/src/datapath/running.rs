@@ -15,9 +15,11 @@ use balancer_ebpf::abi::Service;
 use balancer_ebpf::counter::Outcome;
 
 use super::collect::Collector;
+use super::intents::IntentMap;
 use super::kernel_table::KernelTable;
 use super::maps::Maps;
 use super::pins::{Pins, Rollback};
+use super::records::retire;
 use super::registry::Registry;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, program, publish};
@@ -25,7 +27,6 @@ use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
 use crate::server::Server;
-use crate::table::Store as _;
 
 /// How often the program is told that we live, and wildcards and interfaces are looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
@@ -49,6 +50,7 @@ pub struct Datapath {
 pub(super) struct Inner {
     pub(super) pins: Pins,
     pub(super) registry: Registry,
+    pub(super) intents: IntentMap,
     /// The role of this service, held until a successor has it.
     pub(super) role: Option<File>,
     pub(super) rollback: Rollback,
@@ -118,9 +120,9 @@ impl Datapath {
         let Inner { registry, rollback, xdp, learned, turn, .. } = &mut *inner;
         turn.lock().context("cannot lock the folder of pins")?;
         let committed = registry.commit();
+        let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
         if let Some(Attached { maps, .. }) = xdp {
-            let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
-            retire(&self.name, &keep, registry, maps, learned.as_ref());
+            retire(&self.name, &keep, registry, Some(maps), learned.as_ref());
         }
         turn.unlock().context("cannot unlock the folder of pins")?;
         committed?;
@@ -177,7 +179,7 @@ impl Datapath {
                 return;
             }
             if let Err(error) = inner.registry.record(&name, server) {
-                log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
+                log::warn(format_args!("the health of server {} is not on record: {error:#}", server.name));
             }
             if let Some(Attached { maps, .. }) = &mut inner.xdp
                 && let Err(error) = publish::server(maps, server)
@@ -320,27 +322,4 @@ fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
         values.map_or(0, |values| values.iter().sum())
     };
     Outcome::ALL.iter().map(|outcome| (outcome.name(), sum(outcome))).collect()
-}
-
-/// Servers that the flags no longer name take nobody new; their ids are free once nothing names them.
-fn retire(
-    service: &str,
-    keep: &[&str],
-    registry: &mut Registry,
-    maps: &mut Maps,
-    table: Option<&anyhow::Result<KernelTable>>,
-) {
-    for (name, id) in registry.retired(service, keep) {
-        publish::remove_server(maps, id);
-        let mut held = flows::names_server(maps, id);
-        match table {
-            Some(Ok(table)) => table.for_each(&mut |_, entry| held |= entry.server() == id),
-            // Nobody knows: better an id too few.
-            Some(Err(_)) => held = true,
-            None => {}
-        }
-        if !held {
-            registry.forget(service, &name);
-        }
-    }
 }

@@ -43,7 +43,9 @@ async fn supervise(service: Shared) {
     loop {
         // Before the look, so that what happens after it is not missed.
         let enrolled = service.servers.enrolled();
-        let places: HashSet<usize> = service.servers.places().into_iter().collect();
+        // Where there is no address there is nowhere to ask; once there is, the server has another place.
+        let has_address = |place: &usize| !service.servers[*place].is_unresolved();
+        let places: HashSet<usize> = service.servers.places().into_iter().filter(has_address).collect();
         watched.retain(|place, task| {
             let is_there = places.contains(place);
             if !is_there {

@@ -23,6 +23,7 @@ use crate::admin::{self, Desk};
 use crate::config::{Config, Plan};
 use crate::datapath::Datapath;
 use crate::instance::Instance;
+use crate::names::Answers;
 use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
 use crate::service::Shared;
@@ -47,7 +48,11 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
     LocalSet::new().block_on(&runtime, async {
         // Before anything is made that a signal could leave behind.
         let mut signals = Signals::new()?;
-        let mut daemon = Daemon::start(plan)?;
+        let answers = tokio::select! {
+            answers = Answers::ask(&plan.config) => answers,
+            () = signals.stop() => return Ok(()),
+        };
+        let mut daemon = Daemon::start(plan, answers)?;
         daemon.keep_up()?;
         daemon.announce();
         let end = daemon.serve(&mut signals).await?;
@@ -66,6 +71,7 @@ struct Daemon {
     /// The task that answers operators, once it runs.
     clerk: Option<JoinHandle<()>>,
     service: Shared,
+    answers: Answers,
     notes: Vec<String>,
     restart: Restart,
     /// Who has taken over.
@@ -85,6 +91,11 @@ impl Daemon {
     /// Starts what goes on beside the serving.
     fn keep_up(&mut self) -> anyhow::Result<()> {
         health::spawn(&self.service);
+        for place in self.service.servers.places() {
+            let host = self.service.servers[place].host.as_deref().unwrap_or_default();
+            let (first, is_lost) = self.answers.due(host);
+            self.desk.names.follow(place, first, is_lost);
+        }
         let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
         self.clerk = Some(spawn_local(clerk));
         if let Some(datapath) = &self.datapath {
@@ -95,12 +106,12 @@ impl Daemon {
 
     /// The start-up log. Its last line is the sign that clients are served.
     fn announce(&self) {
-        let Config { name, servers, admin, .. } = &self.service.config;
+        let Config { name, admin, .. } = &self.service.config;
         self.desk.warnings.iter().for_each(log::warn);
         self.notes.iter().for_each(log::info);
         log::info(format_args!(
             "servers: {}",
-            log::first_few(servers.iter().map(|server| server.name.as_str()))
+            log::first_few(self.service.servers.iter().map(|server| server.name.as_str()))
         ));
         if let Some(table) = &self.desk.source {
             let place = if table.kind() == "kernel" { "the kernel" } else { table.kind() };

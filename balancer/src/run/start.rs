@@ -21,9 +21,13 @@ use crate::admin::{self, Access, Desk};
 use crate::balance::Balance;
 use crate::cli::settings::Origin;
 use crate::config::{Config, LogTarget, Plan};
-use crate::datapath::{self, Datapath, Opened};
+use crate::datapath::{self, Datapath, Enrolled, Known, Opened};
 use crate::instance::Instance;
+use crate::intent::ledger::Ledger;
+use crate::intent::muster::Member;
 use crate::listen::{self, Bound};
+use crate::names::Answers;
+use crate::names::follow::Names;
 use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
 use crate::server::{Health, Server, Servers};
@@ -35,20 +39,26 @@ use crate::takeover::wire::{Descriptor, Ready};
 use crate::{log, privileges};
 
 impl Daemon {
-    pub(super) fn start(plan: Plan) -> anyhow::Result<Self> {
+    /// `answers`: who the hosts of the servers are.
+    pub(super) fn start(plan: Plan, answers: Answers) -> anyhow::Result<Self> {
         let restart = Restart::new(plan.config.takeover && plan.settings.origin("takeover") == Origin::Flag);
         let Plan { config, mut warnings, .. } = plan;
         listen::raise_descriptor_limit();
         warnings.extend(Seats::new(&config).shortfall(&config));
         let mut predecessor = predecessor(&config)?;
         let passed = predecessor.as_mut().map(Predecessor::heritage).transpose()?.unwrap_or_default();
-        let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed)?;
+        let mut known = Known { answers: answers.clone(), ..Known::default() };
+        if let Some(predecessor) = &predecessor {
+            predecessor.tell(&mut known);
+        }
+        let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed, &known)?;
         let access_log = open_log(&config)?;
-        let Made { service, source, datapath, mut notes, wants_entries } =
+        let Made { service, ledger, source, datapath, mut notes, warnings: more, wants_entries } =
             Made::of(config, opened, predecessor.as_mut())?;
+        warnings.extend(more);
         let (heir, heirs) = mpsc::unbounded_channel();
         let offered = offer(&instance, &socket, datapath.as_deref(), &service.config, &bound)?;
-        let estate = Estate::new(Arc::clone(&service), datapath.clone(), offered, heir);
+        let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), datapath.clone(), offered, heir);
 
         if let Some(owner) = &service.config.owner {
             instance.give_to(owner).context("--user: cannot give the lock away")?;
@@ -64,21 +74,26 @@ impl Daemon {
             let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
             let (pid, taken) = (std::process::id(), bound.addresses.clone());
             let ready = Ready { pid, taken, is_fast, wants_entries };
-            notes.push(succeed(predecessor, ready, source.as_ref(), &service)?);
+            notes.push(succeed(predecessor, ready, source.as_ref(), &service, &ledger)?);
             workers.tell(Order::Serve);
             predecessor.serving().context("--takeover")?;
             instance.inherit(&service.config.admin);
             socket.inherit();
         }
-        if let Some(Err(error)) = datapath.as_ref().map(|datapath| datapath.settle()) {
+        let settled =
+            datapath.as_ref().map_or(Ok(()), |datapath| datapath.settle()).and_then(|()| ledger.settle());
+        if let Err(error) = settled {
             if !has_predecessor {
                 return Err(error);
             }
             log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
         }
+        let names = Names::new(&service, &ledger, &bound.addresses);
         let view = datapath.as_ref().and_then(Datapath::view);
         let desk = Rc::new(Desk {
             service: Arc::clone(&service),
+            ledger,
+            names,
             source,
             view,
             stats: workers.stats.clone(),
@@ -97,6 +112,7 @@ impl Daemon {
             socket,
             clerk,
             service,
+            answers,
             notes,
             restart,
             heirs,
@@ -108,24 +124,26 @@ impl Daemon {
 /// What is made of the settings and of what was opened.
 struct Made {
     service: Shared,
+    ledger: Rc<Ledger>,
     source: Option<Table>,
     datapath: Option<Rc<Datapath>>,
     notes: Vec<String>,
+    warnings: Vec<String>,
     /// Entries were copied from the predecessor, and there may be later ones.
     wants_entries: bool,
 }
 
 impl Made {
     fn of(config: Config, opened: Opened, mut predecessor: Option<&mut Predecessor>) -> anyhow::Result<Self> {
-        let Opened { servers, source, datapath, mut notes } = opened;
+        let Opened { members, ledger, source, datapath, mut notes, warnings } = opened;
         let source =
             source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
         let is_checked = config.health.check.is_some();
-        let servers = config.servers.iter().zip(servers).map(|(server, (identity, operator, health))| {
-            let server = Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
-                .with_weight(server.weight)
-                .as_backup(server.backup)
-                .with_operator(operator)
+        let servers = members.into_iter().map(|Enrolled { member, identity, health }| {
+            let Member { settings, wish, weight } = member;
+            let server = Server::configured(settings, identity)
+                .with_operator(wish)
+                .with_weight_now(weight)
                 .with_health_on_record(health);
             let server = match &predecessor {
                 Some(predecessor) => predecessor.resume(server),
@@ -146,7 +164,8 @@ impl Made {
             (Some(predecessor), Some(table)) => predecessor.copy_entries(table, &service.servers)?,
             _ => false,
         };
-        Ok(Self { service, source, datapath, notes, wants_entries })
+        let ledger = Rc::new(ledger);
+        Ok(Self { service, ledger, source, datapath, notes, warnings, wants_entries })
     }
 }
 
@@ -159,12 +178,12 @@ struct Held {
 }
 
 impl Held {
-    fn take(config: &Config, passed: Heritage) -> anyhow::Result<Self> {
+    fn take(config: &Config, passed: Heritage, known: &Known) -> anyhow::Result<Self> {
         let instance = match passed.instance {
             Some(lock) => Instance::share(&config.name, &config.admin, lock)?,
             None => Instance::claim(&config.name, &config.admin)?,
         };
-        let opened = datapath::open(config, passed.role)?;
+        let opened = datapath::open(config, passed.role, known)?;
         let bound = listen::bind(&config.listen, config.workers, passed.listeners)?;
         let access = Access { mode: config.admin_mode, owner: config.owner.as_ref() };
         let socket = match passed.admin {
@@ -209,6 +228,7 @@ fn succeed(
     ready: Ready,
     table: Option<&Table>,
     service: &Shared,
+    ledger: &Ledger,
 ) -> anyhow::Result<String> {
     let inventory = &predecessor.inventory;
     let is_listener = |kind: &&Descriptor| matches!(kind, Descriptor::Listener(_));
@@ -217,7 +237,7 @@ fn succeed(
         "took over from pid {}, balancer {}: {sockets} listening sockets",
         inventory.pid, inventory.version
     );
-    predecessor.succeed(ready, table, &service.servers).context("--takeover")?;
+    predecessor.succeed(ready, table, &service.servers, ledger).context("--takeover")?;
     Ok(note)
 }
 

@@ -16,8 +16,11 @@ use super::wire::{CONSENT, Descriptor, Frame, Inventory, Note, Ready, ServerStat
 use super::{ANSWER_LIMIT, descriptors};
 use crate::clock;
 use crate::config::Config;
+use crate::datapath::Known;
+use crate::intent::Intents;
+use crate::intent::ledger::Ledger;
 use crate::listen::Passed;
-use crate::log::reason;
+use crate::log::{self, reason};
 use crate::server::{Identity, Server, Servers};
 use crate::table::{Key, Table};
 
@@ -79,6 +82,7 @@ impl Predecessor {
             version: String::new(),
             descriptors: Vec::new(),
             servers: Vec::new(),
+            intents: Intents::new(),
             table: None,
         };
         let mut found = Self { stream, bytes: Vec::new(), descriptors: Vec::new(), inventory };
@@ -116,13 +120,22 @@ impl Predecessor {
         Ok(heritage)
     }
 
-    /// `server` as the predecessor knows it: the operator's wish goes with the name, its health with the address, too.
+    /// What it knows of the servers: what the operator wants of them, and where those with names of hosts are.
+    pub fn tell(&self, known: &mut Known) {
+        known.intents = Some(self.inventory.intents.clone());
+        let named = self.inventory.servers.iter().filter(|server| !server.address.ip().is_unspecified());
+        known.last = named
+            .filter_map(|server| Some(((server.name.clone(), server.host.clone()?), server.address)))
+            .collect();
+    }
+
+    /// `server` as the predecessor knows it: its health goes with name and address.
     pub fn resume(&self, server: Server) -> Server {
-        let Some(known) = self.inventory.servers.iter().find(|known| known.name == server.name) else {
-            return server;
-        };
-        let server = server.with_operator(known.operator);
-        if known.address == server.address { server.with_health(known.health) } else { server }
+        let is_it = |known: &&ServerState| known.name == server.name && known.address == server.address;
+        match self.inventory.servers.iter().find(is_it) {
+            Some(known) => server.with_health(known.health),
+            None => server,
+        }
     }
 
     /// Copies the learned entries, unless both tables are the same map in the kernel. True: there may be later ones.
@@ -150,14 +163,20 @@ impl Predecessor {
     ///
     /// # Errors
     /// It goes on itself, as far as can be known.
-    pub fn succeed(&mut self, ready: Ready, table: Option<&Table>, servers: &Servers) -> anyhow::Result<()> {
+    pub fn succeed(
+        &mut self,
+        ready: Ready,
+        table: Option<&Table>,
+        servers: &Servers,
+        ledger: &Ledger,
+    ) -> anyhow::Result<()> {
         let names = self.identities(servers);
         self.say(Note::Ready(ready))?;
         loop {
             match self.answer()? {
                 Frame::Entries(entries) => table.into_iter().for_each(|table| put(table, &entries, &names)),
                 Frame::Note(Note::Yielded(yielded)) => {
-                    yielded.servers.iter().for_each(|server| update(servers, server));
+                    yielded.servers.iter().for_each(|server| update(servers, ledger, server));
                     return Ok(());
                 }
                 other => return Err(unexpected(&other)),
@@ -235,10 +254,14 @@ fn put(table: &Table, entries: &[(Key, u64)], names: &HashMap<u16, Identity>) {
     }
 }
 
-fn update(servers: &Servers, known: &ServerState) {
+/// An operator may have spoken since the inventory was taken.
+fn update(servers: &Servers, ledger: &Ledger, known: &ServerState) {
     let Some(index) = servers.by_name(&known.name) else { return };
     if servers[index].operator() != known.operator {
         servers.set_operator(index, known.operator);
+        if let Err(error) = ledger.wish(&known.name, known.operator) {
+            log::warn(format_args!("the state of server {}: {error:#}", known.name));
+        }
     }
     if servers[index].address == known.address {
         servers.set_health(index, known.health);

@@ -22,6 +22,7 @@ use super::{HAND_OVER_LIMIT, descriptors};
 use crate::admin::Desk;
 use crate::clock;
 use crate::datapath::Datapath;
+use crate::intent::ledger::Ledger;
 use crate::log;
 use crate::server::Server;
 use crate::service::Shared;
@@ -30,6 +31,7 @@ use crate::table::Table;
 /// What a successor can have.
 pub struct Estate {
     service: Shared,
+    ledger: Rc<Ledger>,
     datapath: Option<Rc<Datapath>>,
     /// Second descriptors; none once this process is ending.
     descriptors: RefCell<Vec<(Descriptor, OwnedFd)>>,
@@ -43,13 +45,14 @@ impl Estate {
     /// To be offered at the admin socket. Who has taken everything over is told to `heirs`.
     pub fn new(
         service: Shared,
+        ledger: Rc<Ledger>,
         datapath: Option<Rc<Datapath>>,
         descriptors: Vec<(Descriptor, OwnedFd)>,
         heirs: mpsc::UnboundedSender<Ready>,
     ) -> Rc<Self> {
         let descriptors = RefCell::new(descriptors);
         let (is_busy, is_yielding) = (Cell::new(false), Cell::new(false));
-        Rc::new(Self { service, datapath, descriptors, is_busy, is_yielding, heirs })
+        Rc::new(Self { service, ledger, datapath, descriptors, is_busy, is_yielding, heirs })
     }
 
     /// Until it is certain whether somebody has taken over: a process that is told to stop just then must neither take
@@ -75,6 +78,7 @@ impl Estate {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             descriptors: self.descriptors.borrow().iter().map(|(kind, _)| *kind).collect(),
             servers: self.servers(),
+            intents: self.ledger.intents(),
             table: table.map(|table| table.kind().to_owned()),
         }
     }
@@ -83,6 +87,7 @@ impl Estate {
         let state = |server: &Server| ServerState {
             name: server.name.clone(),
             address: server.address,
+            host: server.host.clone(),
             id: server.identity.id,
             operator: server.operator(),
             health: server.health(),
@@ -103,6 +108,7 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
         Err(refusal) => return Some((stream, refusal)),
     };
     estate.is_busy.set(true);
+    estate.ledger.freeze(true);
     let conversation = converse(&mut stream, &estate, desk.source.as_ref());
     let outcome = match timeout(HAND_OVER_LIMIT, conversation).await {
         Ok(outcome) => outcome,
@@ -117,6 +123,7 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
                 datapath.speak_again();
             }
             estate.service.servers.publish_all();
+            estate.ledger.freeze(false);
             estate.is_busy.set(false);
         }
     }

@@ -11,12 +11,13 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::intent::Intents;
 use crate::server::{Health, Operator};
 use crate::table::Key;
 
 /// What both must speak. To be raised with any change that a build with the old number would not understand, the layout
 /// of a table's entry included.
-pub const PROTOCOL: u32 = 1;
+pub const PROTOCOL: u32 = 2;
 
 /// Largest frame: notes of thousands of servers.
 const LARGEST_FRAME: usize = 16 * 1024 * 1024;
@@ -57,6 +58,8 @@ pub struct Inventory {
     pub descriptors: Vec<Descriptor>,
     /// Its servers.
     pub servers: Vec<ServerState>,
+    /// What the operator wants of servers, whatever the flags say.
+    pub intents: Intents,
     /// Where its learned table is: `kernel`, `memory`; `None`: it has none.
     pub table: Option<String>,
 }
@@ -81,6 +84,8 @@ pub struct ServerState {
     pub name: String,
     /// Where it listens.
     pub address: SocketAddr,
+    /// The name of its host, if that is how its address was found.
+    pub host: Option<String>,
     /// Its id in the predecessor's tables.
     pub id: u16,
     /// The operator's wish.
@@ -217,11 +222,13 @@ pub fn check_request(line: &str, name: &str) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::intent::Intent;
 
     fn frames() -> Vec<Frame> {
         let server = ServerState {
             name: "s1".into(),
             address: "10.0.0.1:80".parse().expect("address"),
+            host: Some("app.example".into()),
             id: 7,
             operator: Operator::Drain,
             health: Health::Down,
@@ -232,6 +239,10 @@ mod tests {
             version: "0.1.0".into(),
             descriptors: vec![Descriptor::Instance, listener],
             servers: vec![server.clone()],
+            intents: Intents::from([(
+                "s2".into(),
+                Intent { deleted: Some("10.0.0.2:80".into()), ..Intent::default() },
+            )]),
             table: Some("memory".into()),
         };
         vec![
@@ -276,8 +287,8 @@ mod tests {
     fn a_request_names_protocol_and_instance() {
         assert_eq!(check_request(request("web").trim_end(), "web"), Ok(()));
         let refused = |line: &str| check_request(line, "web").expect_err(line);
-        assert_eq!(refused("takeover 1 shop"), "this is \"web\", not \"shop\"");
-        assert!(refused("takeover 2 web").contains("by protocol 1, the new one takes over by 2"));
+        assert_eq!(refused("takeover 2 shop"), "this is \"web\", not \"shop\"");
+        assert!(refused("takeover 3 web").contains("by protocol 2, the new one takes over by 3"));
         assert!(refused("takeover").contains("PROTOCOL NAME"));
     }
 }
