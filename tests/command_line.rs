@@ -1,5 +1,8 @@
 //! The binary as its users meet it: flags, exit codes, sockets, signals. Runs without privileges.
 
+mod dns;
+mod operator;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::fs;
@@ -45,7 +48,7 @@ fn a_wrong_command_line_is_refused_in_one_line_that_names_the_flag() {
         ("run --server s1=127.0.0.1:81", "--listen is missing; write --listen ADDR:PORT"),
         ("run --listen 127.0.0.1:80", "--server is missing; write --server NAME=ADDR:PORT"),
         ("run --check-interval 5", "--check-interval \"5\" has no unit; write 5s"),
-        ("run --listen 127.0.0.1:80 --server s1=web:80", "--server \"s1=web:80\" has a host name"),
+        ("run --listen web:80 --server s1=127.0.0.1:81", "--listen \"web:80\" has a host name"),
         ("check --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist cookie=A,rewrite", "--persist"),
         ("check --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist source --fast-path always", "--xdp"),
         ("run @/nowhere/at/all", "@/nowhere/at/all cannot be read"),

@@ -1,6 +1,7 @@
 //! The fast path end to end: real XDP on real veth pairs, real nginx, and the invariants of the design.
 #![allow(unreachable_pub, missing_docs, reason = "a test is nobody's library")]
 
+mod dns;
 mod site;
 
 use std::path::Path;
@@ -49,6 +50,8 @@ fn main() {
         trial("a_half_closed_request_waits_for_its_answer", half_closed_request),
         trial("a_denied_client_is_served_on_neither_path", denied),
         trial("tcp_mode_is_fast_for_known_clients", tcp_mode),
+        trial("servers_that_come_and_go_at_run_time_are_on_both_paths", servers_come_and_go),
+        trial("a_server_whose_name_moves_takes_its_users_along", a_name_that_moves),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -548,6 +551,69 @@ fn health_survives() -> Result<()> {
     ensure!(health(&daemon, "s2")? == "unknown", "{}", health(&daemon, "s2")?);
     other.child.signal(Signal::SIGCONT)?;
     wait_for(&daemon, "s2", "up")
+}
+
+fn servers_come_and_go() -> Result<()> {
+    let mut site = Site::open(SOURCE_FIRST)?;
+    let home = site.introduce(0)?;
+    let other = site.other(&home).to_owned();
+    ensure!(site.visit(0, &[])?.fast);
+    site.operator(&["del", "server", &home, "--force"])?;
+    let moved = site.visit(0, &[])?;
+    ensure!(!moved.fast && moved.server == other, "its entry is a miss on both paths: {moved:?}");
+    site.wait_until_learned(0, &other)?;
+    ensure!(site.visit(0, &[])?.fast);
+    // The same process, under another name.
+    let at = site.lab.server(if home == "s1" { 1 } else { 2 }).at(8080);
+    site.operator(&["add", "server", &format!("late={at}")])?;
+    site.operator(&["set", "server", &other, "drain"])?;
+    ensure!(site.visit(1, &[])?.server == home);
+    site.wait_until_learned(1, "late")?;
+    site.operator(&["set", "server", &other, "ready"])?;
+    for round in ["before the crash", "after it"] {
+        for (client, server) in [(0, &other), (1, &home)] {
+            let visit = site.visit(client, &[])?;
+            ensure!(visit.fast && visit.server == *server, "{round}: {visit:?}");
+        }
+        site.daemon.kill();
+        site.daemon.restart()?;
+        ensure!(site.daemon.show(&["servers"])?.as_array().is_some_and(|rows| rows.len() == 2));
+    }
+    Ok(())
+}
+
+fn a_name_that_moves() -> Result<()> {
+    let lab = Lab::star().client_addresses(3).build()?;
+    let servers = start_servers(&lab)?;
+    let at = |n: usize| lab.server(n).at(8080).ip().to_string();
+    let socket = lab.balancer.run(|| std::net::UdpSocket::bind("127.0.0.1:0"))??;
+    let resolver = socket.local_addr()?.to_string();
+    let dns = dns::Dns::on(socket, dns::are(&[&at(1)]));
+    let mut flags = all_flags(&lab, 80, SOURCE_FIRST);
+    let first = flags.iter().position(|flag| flag.starts_with("s1=")).context("a server")?;
+    flags[first] = "app=app.example:8080".to_owned();
+    let second = flags.iter().position(|flag| flag.starts_with("s2=")).context("a server")?;
+    flags.drain(second - 1..=second);
+    flags.extend(["--resolver".to_owned(), resolver]);
+    let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
+    let daemon = xtask::lab::Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+    let addresses = [at(1), at(2)];
+    let site = Site { daemon, servers, lab };
+    ensure!(site.visit(0, &[])?.server == "s1");
+    site.wait_until_learned(0, "app")?;
+    let mut kept = site.connect(0)?;
+    let before = Visit::of(&kept.get("/", &[])?)?;
+    ensure!(before.fast && before.server == "s1", "{before:?}");
+    dns.say_from_now_on(dns::are(&[&addresses[1]]));
+    wait_until(PATIENCE, "the server to move", || {
+        site.daemon.server("app").is_ok_and(|row| row["generation"] == 2)
+    })?;
+    let moved = site.visit(0, &[])?;
+    ensure!(!moved.fast && moved.server == "s2", "the slow path matches by name: {moved:?}");
+    wait_until(PATIENCE, "the entry to be re-pointed", || site.visit(0, &[]).is_ok_and(|visit| visit.fast))?;
+    ensure!(site.visit(0, &[])?.server == "s2");
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == "s1", "a live flow never moves");
+    Ok(())
 }
 
 fn own_address_changes() -> Result<()> {

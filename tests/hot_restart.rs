@@ -23,6 +23,9 @@ use tempfile::TempDir;
 use xtask::lab::process::Output;
 use xtask::lab::{Child, Lab, http, wait_until};
 
+/// What a successor begins with.
+const TAKEOVER: &[u8] = b"takeover 2 web\n";
+
 /// `nobody` and its group, on every Linux.
 const NOBODY: u32 = 65_534;
 
@@ -135,7 +138,7 @@ fn failing_successors() -> Result<()> {
     let failures = || site.daemon.log().matches("has not taken over").count();
     for stage in ["", "\0\0\0\x0d\0\"WantEntries\"", "\0\0"] {
         let mut killed = UnixStream::connect(admin)?;
-        killed.write_all(b"takeover 1 web\n")?;
+        killed.write_all(TAKEOVER)?;
         ensure!(killed.read(&mut [0; 9])? == 9);
         killed.write_all(stage.as_bytes())?;
         let before = failures();
@@ -149,7 +152,7 @@ fn failing_successors() -> Result<()> {
     }
     // And by signal, while somebody else is at it.
     let mut other = UnixStream::connect(admin)?;
-    other.write_all(b"takeover 1 web\n")?;
+    other.write_all(TAKEOVER)?;
     ensure!(other.read(&mut [0; 9])? == 9);
     kill(pid, Signal::SIGUSR2)?;
     wait_until(PATIENCE, "the child's failure", || {
@@ -230,7 +233,7 @@ fn one_instance() -> Result<()> {
     ensure!(fourth.stderr().contains("there is nothing to take over"), "{}", fourth.stderr());
     // A successor that is not ready yet does not keep it from stopping.
     let mut unready = UnixStream::connect(&admin)?;
-    unready.write_all(b"takeover 1 web\n")?;
+    unready.write_all(TAKEOVER)?;
     ensure!(unready.read(&mut [0; 9])? == 9);
     fourth.signal(Signal::SIGTERM)?;
     ensure!(fourth.wait(PATIENCE)?.success() && !admin.exists(), "{}", fourth.stderr());
@@ -262,7 +265,8 @@ fn memory_goes_along() -> Result<()> {
     let table = || show(&admin, "table source");
     wait_until(PATIENCE, "the entry", || table().is_ok_and(|rows| rows[0]["server"] == *home))?;
     let other = if home == "s1" { "s2" } else { "s1" };
-    say(&admin, &format!("set server {other} drain"))?;
+    say(&admin, &format!("set server {other} drain; set server {home} weight 7"))?;
+    say(&admin, "add server late 10.99.0.1:80,disabled")?;
     wait_until(PATIENCE, "checks", || show(&admin, "servers").is_ok_and(|rows| rows[0]["health"] == "up"))?;
     // Servers in another order, so that their ids in memory differ, and checks that are not made soon.
     let swapped = &["--persist", "source", "--takeover", "--check-interval", "1h"];
@@ -271,7 +275,8 @@ fn memory_goes_along() -> Result<()> {
     let servers = show(&admin, "servers")?;
     let row = |name: &str| servers.as_array().into_iter().flatten().find(|row| row["name"] == *name).cloned();
     ensure!(row(other).is_some_and(|row| row["operator"] == "drain"), "{servers}");
-    ensure!(row(&home).is_some_and(|row| row["health"] == "up"), "{servers}");
+    ensure!(row(&home).is_some_and(|row| row["health"] == "up" && row["weight"] == 7), "{servers}");
+    ensure!(row("late").is_some_and(|row| row["state"] == "maint"), "{servers}");
     let rows = table()?;
     ensure!(rows[0]["server"] == *home && rows[0]["key"] == lab.client().address().to_string(), "{rows}");
     ensure!(rows[0]["expires_in"].as_u64().is_some_and(|left| left > 60), "{rows}");
@@ -315,6 +320,11 @@ fn user() -> Result<()> {
     ensure!(!site.visit(0, &[])?.fast);
     site.daemon.set_server(&home, "ready")?;
     ensure!(site.visit(0, &[])?.fast);
+    // So is what the operator wants, and the registry takes another server.
+    for line in ["set server s1 weight 9", "add server late 10.99.0.1:80", "del server late force"] {
+        let answer = say(admin, line)?;
+        ensure!(!answer.contains("error") && !answer.contains("warning"), "{line}: {answer}");
+    }
     // What is over is collected: soon where the client closes first.
     let mut connection = site.connect(0)?;
     connection.get("/", &[])?;
@@ -327,6 +337,7 @@ fn user() -> Result<()> {
     ensure!(pid_at(admin)? == pid);
     let second = take_over(&site, Path::new(BALANCER), &[])?;
     ensure!(site.visit(0, &[])?.fast, "{}", second.stderr());
+    ensure!(site.daemon.server("s1")?["weight"] == 9);
     let status = fs::read_to_string(format!("/proc/{}/status", second.pid()))?;
     ensure!(status.contains(&format!("Uid:\t{NOBODY}")), "{status}");
     let refused = attempt(&site, &["--user", "no-such-user"])?;

@@ -78,6 +78,13 @@ impl Site {
         Ok(visit.server)
     }
 
+    /// A client command, which is to succeed.
+    pub fn operator(&self, words: &[&str]) -> Result<()> {
+        let output = self.daemon.client(&[words, &["--name", "web"]].concat())?;
+        ensure!(output.status.success(), "{words:?}: {output:?}");
+        Ok(())
+    }
+
     pub fn wait_until_learned(&self, client: usize, server: &str) -> Result<()> {
         let key = self.address(client).to_string();
         wait_until(PATIENCE, &format!("{key} -> {server} in the table"), || {
