@@ -7,7 +7,7 @@ mod fixture;
 
 use std::net::Ipv4Addr;
 
-use balancer::datapath::collect::flow_clock;
+use balancer::datapath::collect::{Collector, flow_clock};
 use balancer_ebpf::abi::{
     FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, NOT_FAST_NS, ROUTE_NS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
     Server, Service,
@@ -21,7 +21,8 @@ use libtest_mimic::{Arguments, Trial};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = [parsing(), decision(), rewriting(), life_cycle(), abuse()].concat_trials();
+    let trials =
+        [parsing(), decision(), rewriting(), life_cycle(), counts(), ending(), abuse()].concat_trials();
     libtest_mimic::run(&arguments, trials).exit();
 }
 
@@ -424,6 +425,242 @@ fn life_cycle() -> Vec<Trial> {
             let (client, server) = world.flow();
             assert_eq!((client.packets, client.bytes), (3, 40 + 40 + 140));
             assert_eq!((server.packets, server.bytes), (1, 40));
+        }),
+    ]
+}
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Another connection of the ordinary client.
+fn syn(n: u16) -> Frame {
+    Frame::syn().source_port(20_000 + n)
+}
+
+/// The server's answer that there is nobody at that port.
+fn refusal(world: &World) -> Frame {
+    world.reply(RST | ACK).acknowledgment(fixture::CLIENT_ISN + 1)
+}
+
+fn counts() -> Vec<Trial> {
+    vec![
+        trial("a_connection_counts_from_its_syn_to_both_fins", |world| {
+            assert_eq!(world.connections(), 0);
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            assert_eq!(world.connections(), 1);
+            world.run(&Frame::syn()).expect(Outcome::ToServer);
+            world.complete(&Frame::syn());
+            world.run(&Frame::syn().flags(FIN | ACK));
+            assert_eq!(world.connections(), 1, "half-closed");
+            world.run(&world.reply(FIN | ACK));
+            assert_eq!(world.connections(), 0);
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().flags(ACK));
+            world.run(&Frame::syn().flags(RST));
+            assert_eq!(world.connections(), 0, "once");
+        }),
+        trial("a_reset_takes_a_connection_off_the_count_and_traffic_both_ways_puts_it_back", |world| {
+            world.establish();
+            world.run(&world.reply(RST));
+            world.run(&world.reply(RST));
+            assert_eq!(world.connections(), 0);
+            world.run(&Frame::syn().flags(ACK));
+            assert_eq!(world.connections(), 0);
+            world.run(&world.reply(ACK));
+            assert_eq!(world.connections(), 1);
+            world.run(&Frame::syn().flags(RST));
+            assert_eq!(world.connections(), 0);
+        }),
+        trial("a_flow_that_is_killed_is_not_counted_any_more", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.run(&world.reply(SYN | ACK).unfinished_checksum()).expect(Outcome::UnfinishedSynAck);
+            assert_eq!(world.connections(), 0);
+        }),
+        trial("a_tuple_that_is_used_again_counts_once", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(FIN | ACK));
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::SynForwarded);
+            assert_eq!(world.connections(), 1);
+            world.run(&world.reply(RST | ACK));
+            world.age_flows(2 * SECOND);
+            world.run(&Frame::syn().sequence(78)).expect(Outcome::SynForwarded);
+            assert_eq!(world.connections(), 1);
+            world.run(&Frame::syn().flags(RST));
+            assert_eq!(world.connections(), 0);
+        }),
+        trial("a_flow_that_expires_is_taken_off_by_the_collector", |world| {
+            let mut collector = Collector::default();
+            world.establish();
+            world.run(&syn(1)).expect(Outcome::SynForwarded);
+            world.collect(&mut collector);
+            assert_eq!(world.connections(), 2);
+            world.age_flows(HALF_OPEN_NS + 2 * SECOND);
+            world.collect(&mut collector);
+            assert_eq!(world.connections(), 1, "the half-open one");
+            world.age_flows(ESTABLISHED_NS + 2 * SECOND);
+            world.collect(&mut collector);
+            assert_eq!(world.connections(), 0);
+            world.expect_flows(0);
+        }),
+        trial("what_closed_in_order_is_not_taken_off_twice", |world| {
+            world.establish();
+            world.run(&Frame::syn().flags(RST));
+            world.age_flows(CLOSING_NS + 2 * SECOND);
+            world.collect(&mut Collector::default());
+            world.expect_flows(0);
+            assert_eq!(world.connections(), 0);
+        }),
+        trial("a_syn_beyond_the_limit_is_passed_until_there_is_room", |world| {
+            world.maps.loads.set_limit(world.server_id(), 2);
+            world.establish();
+            world.run(&syn(1)).expect(Outcome::SynForwarded);
+            let run = world.run(&syn(2));
+            run.expect(Outcome::ServerFull);
+            run.expect_untouched();
+            assert_eq!(world.connections(), 2);
+            world.expect_flows(4);
+            world.run(&Frame::syn().flags(ACK | PSH).payload(9)).expect(Outcome::ToServer);
+            world.run(&syn(1)).expect(Outcome::ToServer);
+            world.run(&Frame::syn().flags(RST));
+            world.run(&syn(2)).expect(Outcome::SynForwarded);
+            world.run(&syn(3)).expect(Outcome::ServerFull);
+            world.maps.loads.set_limit(world.server_id(), 3);
+            world.run(&syn(3)).expect(Outcome::SynForwarded);
+            world.maps.loads.set_limit(world.server_id(), 1);
+            assert_eq!(world.connections(), 3, "what is over may stay");
+            world.run(&syn(4)).expect(Outcome::ServerFull);
+            world.maps.loads.set_limit(world.server_id(), u32::MAX);
+            world.run(&syn(4)).expect(Outcome::SynForwarded);
+        }),
+        doubt("a_limit_of_nothing_lets_nobody_in", Outcome::ServerFull, |world| {
+            world.maps.loads.set_limit(world.server_id(), 0);
+        }),
+        trial("a_flow_that_cannot_be_entered_is_not_counted", |world| {
+            world.service(|service| (service.first_port, service.last_port) = (10_000, 10_000));
+            world.run(&syn(0)).expect(Outcome::SynForwarded);
+            world.run(&syn(1)).expect(Outcome::PortsExhausted);
+            assert_eq!(world.connections(), 1);
+        }),
+        trial("a_count_that_has_gone_wrong_is_set_right", |world| {
+            let mut collector = Collector::default();
+            world.establish();
+            for wrong in [-3, 2] {
+                world.maps.loads.subtract(world.server_id(), wrong);
+                assert_eq!(world.collect(&mut collector), [], "it may be a matter of timing");
+                assert_eq!(world.collect(&mut collector), [(world.server_id(), -wrong)]);
+                assert_eq!(world.connections(), 1);
+                assert_eq!(world.collect(&mut collector), []);
+            }
+        }),
+        trial("a_refusal_counts_once", |world| {
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            let forged = world.reply(RST | ACK).acknowledgment(4711);
+            let refusal = refusal(world);
+            world.run(&refusal).expect(Outcome::ToClient);
+            world.run(&refusal).expect(Outcome::ToClient);
+            assert_eq!(world.maps.loads.refused(world.server_id()), 1);
+            assert_eq!(world.connections(), 0);
+            world.age_flows(2 * SECOND);
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::SynForwarded);
+            world.run(&forged).expect(Outcome::ToClient);
+            assert_eq!(
+                world.maps.loads.refused(world.server_id()),
+                1,
+                "from somebody who has not seen the SYN"
+            );
+        }),
+        trial("a_reset_of_a_connection_is_no_refusal", |world| {
+            world.establish();
+            world.run(&refusal(world)).expect(Outcome::ToClient);
+            assert_eq!(world.maps.loads.refused(world.server_id()), 0);
+        }),
+        trial("silence_counts_once_when_the_client_repeats_its_syn", |world| {
+            let unanswered = |world: &World| world.maps.loads.unanswered(world.server_id());
+            world.run(&Frame::syn()).expect(Outcome::SynForwarded);
+            world.backdate_flows(SECOND);
+            world.run(&Frame::syn()).expect(Outcome::ToServer);
+            assert_eq!(unanswered(world), 0);
+            world.backdate_flows(3 * SECOND);
+            world.run(&Frame::syn()).expect(Outcome::ToServer);
+            world.run(&Frame::syn()).expect(Outcome::ToServer);
+            world.collect(&mut Collector::default());
+            assert_eq!((unanswered(world), world.connections()), (1, 1));
+        }),
+        trial("silence_counts_once_when_the_client_says_nothing_more", |world| {
+            let unanswered = |world: &World| world.maps.loads.unanswered(world.server_id());
+            world.run(&syn(1)).expect(Outcome::SynForwarded);
+            world.backdate_flows(2 * SECOND);
+            world.collect(&mut Collector::default());
+            assert_eq!(unanswered(world), 0);
+            world.backdate_flows(3 * SECOND);
+            world.collect(&mut Collector::default());
+            world.collect(&mut Collector::default());
+            world.run(&syn(1)).expect(Outcome::ToServer);
+            assert_eq!((unanswered(world), world.connections()), (1, 1));
+        }),
+        trial("a_server_that_says_anything_is_not_silent", |world| {
+            for (n, answer) in [(1, SYN | ACK), (2, ACK)] {
+                world.run(&syn(n)).expect(Outcome::SynForwarded);
+                world.run(&world.reply_to(&syn(n), answer)).expect(Outcome::ToClient);
+                world.backdate_flows(4 * SECOND);
+                world.run(&syn(n)).expect(Outcome::ToServer);
+                world.collect(&mut Collector::default());
+                assert_eq!(world.maps.loads.unanswered(world.server_id()), 0);
+            }
+        }),
+    ]
+}
+
+fn ending() -> Vec<Trial> {
+    vec![
+        trial("what_is_ended_is_the_stacks_from_both_sides", |world| {
+            world.establish();
+            let (from_client, from_server) = (Frame::syn().flags(ACK | PSH).payload(9), world.reply(ACK));
+            assert_eq!(world.end_flows(world.server_id()), 1);
+            assert_eq!((world.phase(), world.connections()), (DEAD, 0));
+            for frame in [from_client, from_server, Frame::syn().flags(FIN | ACK)] {
+                let run = world.run(&frame);
+                run.expect(Outcome::NoFlow);
+                run.expect_untouched();
+            }
+            assert_eq!((world.phase(), world.connections()), (DEAD, 0));
+            assert_eq!(world.end_flows(world.server_id()), 0, "once");
+            world.run(&Frame::syn().sequence(77)).expect(Outcome::FlowEnding);
+        }),
+        trial("what_is_ended_is_removed_by_the_collector", |world| {
+            world.establish();
+            world.end_flows(world.server_id());
+            world.age_flows(2 * SECOND);
+            world.collect(&mut Collector::default());
+            world.expect_flows(0);
+            assert_eq!(world.connections(), 0);
+        }),
+        trial("flows_of_other_servers_are_let_alone", |world| {
+            world.establish();
+            assert_eq!(world.end_flows(world.server_id() + 1), 0);
+            assert_eq!((world.phase(), world.connections()), (ESTABLISHED, 1));
+        }),
+        trial("what_has_closed_in_order_is_left_to_rest", |world| {
+            world.establish();
+            world.run(&world.reply(FIN | ACK));
+            world.run(&Frame::syn().flags(FIN | ACK));
+            assert_eq!(world.end_flows(world.server_id()), 0);
+            world.run(&world.reply(ACK)).expect(Outcome::ToClient);
+            assert_eq!(world.phase(), CLOSING);
+        }),
+        trial("a_flow_with_a_reset_that_may_be_forged_is_ended_for_good", |world| {
+            world.establish();
+            world.run(&world.reply(RST));
+            assert_eq!(world.end_flows(world.server_id()), 0, "it was no connection any more");
+            world.run(&Frame::syn().flags(ACK)).expect(Outcome::NoFlow);
+            assert_eq!((world.phase(), world.connections()), (DEAD, 0));
+        }),
+        trial("many_flows_are_ended_at_once", |world| {
+            for n in 0..200 {
+                world.run(&syn(n)).expect(Outcome::SynForwarded);
+            }
+            assert_eq!((world.connections(), world.end_flows(world.server_id())), (200, 200));
+            assert_eq!(world.connections(), 0);
         }),
     ]
 }

@@ -4,9 +4,11 @@
 //! version of all this is [`SCHEMA`], which is part of the path that maps are pinned under.
 
 use crate::phase::Side;
+#[cfg(doc)]
+use crate::state::State;
 
 /// Version of the map layouts. Maps of another schema are never reused.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// Slots for services in one network namespace; slot 0 is nobody.
 pub const MAX_SERVICES: u32 = 64;
@@ -73,7 +75,7 @@ pub const FROM_SERVER: u8 = 1;
 pub struct Flow {
     /// What addresses and ports become.
     pub becomes: FlowKey,
-    /// Where in its life this direction is.
+    /// Where in its life this direction is: a copy of what `state` says.
     pub side: Side,
     /// [`FROM_CLIENT`] or [`FROM_SERVER`].
     pub direction: u8,
@@ -96,7 +98,9 @@ pub struct Flow {
     /// The generation of the server's address.
     pub generation: u8,
     /// Zero.
-    pub padding: [u8; 3],
+    pub padding: u8,
+    /// The largest packet that the route below takes.
+    pub route_mtu: u16,
     /// In the client's direction: what the client has to acknowledge to complete the handshake, network order.
     pub handshake_ack: [u8; 4],
     /// Creation, nanoseconds of the coarse monotonic clock.
@@ -111,14 +115,10 @@ pub struct Flow {
     pub route_until: u64,
     /// The interface that this direction's packets leave by.
     pub route_ifindex: u32,
-    /// The largest packet it takes.
-    pub route_mtu: u16,
-    /// Zero.
-    pub route_padding: u16,
     /// Ethernet destination, then source.
     pub route_macs: [u8; 12],
-    /// Zero.
-    pub end_padding: u32,
+    /// In the client's direction: the [`State`] of the flow. Changed by atomic instructions alone.
+    pub state: u64,
 }
 
 /// An address that a service listens on.
@@ -258,6 +258,57 @@ impl ServerMeta {
     }
 }
 
+/// What the fast path carries for a server, by its id. Mapped into the memory of user space; both sides touch it by
+/// atomic instructions alone. All zeros is a server without connections and without a limit.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// Flows that are neither closing nor over.
+    pub connections: u64,
+    /// A new flow must leave `connections` below this; 0: no limit.
+    pub below: u64,
+    /// How often `connections` has been counted up.
+    pub opened: u64,
+    /// Flows that the server has refused: a RST answered the SYN.
+    pub refused: u64,
+    /// Flows that the server has not answered for 3 s.
+    pub unanswered: u64,
+    /// Zero. Servers do not share a cache line.
+    pub padding: [u64; 3],
+}
+
+impl Load {
+    /// Whether a flow may be added to `connections` others. A count below zero, which only an accident leaves, is none.
+    #[inline(always)]
+    pub const fn admits(connections: u64, below: u64) -> bool {
+        below == 0 || (connections as i64).saturating_add(1) < below as i64
+    }
+}
+
+/// [`Chore::what`]: ends flows of a server, as if XDP had found that their tuples are the stack's.
+pub const CHORE_END: u32 = 1;
+/// [`Chore::what`]: counts flows that their server has not answered for 3 s.
+pub const CHORE_NOTE_UNANSWERED: u32 = 2;
+/// Keys in one [`Chore`]: few, for the verifier follows each of them.
+pub const CHORE_KEYS: usize = 16;
+
+/// What user space asks the program `tend` to do with flows, which is given it in place of a packet: entries of the flow
+/// table can only be changed in place by a program, and those that packets may be using must not be replaced.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Chore {
+    /// [`CHORE_END`] or [`CHORE_NOTE_UNANSWERED`].
+    pub what: u32,
+    /// The server's id; flows of others are let alone. 0: any.
+    pub server: u32,
+    /// How many of the keys count.
+    pub count: u32,
+    /// Zero.
+    pub padding: u32,
+    /// The client's directions of the flows.
+    pub keys: [FlowKey; CHORE_KEYS],
+}
+
 /// What concerns all services.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -281,9 +332,25 @@ pub struct SynRate {
 }
 
 const _: () = assert!(size_of::<FlowKey>() == 12);
-const _: () = assert!(size_of::<Flow>() == 120 && align_of::<Flow>() == 8);
+const _: () =
+    assert!(size_of::<Flow>() == 120 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 112);
 const _: () = assert!(size_of::<ListenKey>() == 8);
 const _: () = assert!(size_of::<Service>() == 104);
 const _: () = assert!(size_of::<Server>() == 16);
+const _: () = assert!(size_of::<Load>() == 64);
+const _: () = assert!(size_of::<Chore>() == 16 + 12 * CHORE_KEYS);
 const _: () = assert!(size_of::<Settings>() == 24);
 const _: () = assert!(size_of::<SynRate>() == 8);
+
+#[cfg(test)]
+mod tests {
+    use super::Load;
+
+    #[test]
+    fn a_server_takes_as_many_as_its_limit_says_and_all_if_it_has_none() {
+        assert!(Load::admits(u64::from(u32::MAX), 0));
+        assert!(!Load::admits(0, 1), "a limit of none");
+        assert!(Load::admits(1, 3) && !Load::admits(2, 3), "a limit of two");
+        assert!(Load::admits(0_u64.wrapping_sub(5), 2), "below zero");
+    }
+}

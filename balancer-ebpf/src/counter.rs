@@ -98,6 +98,10 @@ outcomes! {
     Generation => Pass, "pass_generation";
     /// The server sends unfinished checksums: see `unfinished_syn_ack`.
     ServerNotFast => Pass, "pass_server_not_fast";
+    /// The server has as many fast connections as it may have: the proxy decides, or lets the client wait.
+    ServerFull => Pass, "pass_server_full";
+    /// The service denies the source: the proxy turns it away.
+    Denied => Pass, "pass_denied";
     /// Sent through the proxy on purpose, to keep checking.
     Sampled => Pass, "pass_sampled";
     /// A SYN with a TTL of one.
@@ -149,13 +153,10 @@ outcomes! {
     DropNoNeighbour => Drop, "drop_no_neighbour";
     /// A packet of a flow whose route leaves by an interface without the program.
     DropEgress => Drop, "drop_egress_foreign";
-
-    // Counters are pinned by number, so what is new comes last.
-    /// The service denies the source: the proxy turns it away.
-    Denied => Pass, "pass_denied";
 }
 
-/// Entries of the counter map; leaves room for outcomes of later versions with the same schema.
+/// Entries of the counter map; leaves room for outcomes of later versions with the same schema, which come last: counters
+/// are pinned by number.
 pub const MAX_OUTCOMES: u32 = 128;
 
 const _: () = assert!(Outcome::ALL.len() <= MAX_OUTCOMES as usize);

@@ -11,6 +11,7 @@
 //! | [`packet`] | parsing: frame → addresses, ports, flags, or the reason why not |
 //! | [`checksum`] | RFC 1624 updates, and telling a checksum that a peer left unfinished |
 //! | [`phase`] | the life cycle of a flow: which packet moves it where, and how long it may idle |
+//! | [`state`] | a flow's state in one word, so that its steps can be counted exactly |
 //! | [`window`] | counting over two windows: the caps on half-open flows and on SYNs |
 //! | [`siphash`] | the keyed hash behind sampling and port choice |
 #![cfg_attr(not(test), no_std)]
@@ -22,6 +23,7 @@ pub mod counter;
 pub mod packet;
 pub mod phase;
 pub mod siphash;
+pub mod state;
 pub mod window;
 
 #[cfg(feature = "user")]

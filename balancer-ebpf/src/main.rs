@@ -6,17 +6,23 @@
 //! | [`open`] | whether a SYN may be fast, and the flow it opens |
 //! | [`forward`] | rewrite and send |
 //! | [`flows`] | finding, killing, advancing flows |
+//! | [`loads`] | what each server carries, and its limit |
+//! | [`tend`] | what user space has done to flows: ending them, looking at those without an answer |
 //! | [`caps`] | bounds on SYNs and half-open flows |
 //! | [`kernel`] | the helpers: routes, sockets, clocks |
+//! | [`atomic`] | words that several CPUs change |
 //! | [`maps`] | the maps |
 #![no_std]
 #![no_main]
+#![feature(asm_experimental_arch)]
 #![allow(
     unsafe_code,
     missing_docs,
     reason = "BPF helpers and maps; the logic worth reading is in the library"
 )]
 
+#[path = "program/atomic.rs"]
+mod atomic;
 #[path = "program/caps.rs"]
 mod caps;
 #[path = "program/flows.rs"]
@@ -27,10 +33,14 @@ mod forward;
 mod ingress;
 #[path = "program/kernel.rs"]
 mod kernel;
+#[path = "program/loads.rs"]
+mod loads;
 #[path = "program/maps.rs"]
 mod maps;
 #[path = "program/open.rs"]
 mod open;
+#[path = "program/tend.rs"]
+mod tend;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::macros::xdp;
@@ -46,6 +56,12 @@ pub(crate) fn balancer(ctx: XdpContext) -> u32 {
         Verdict::Drop => XDP_DROP,
         Verdict::Redirect => XDP_REDIRECT,
     }
+}
+
+/// Never attached: user space runs it.
+#[xdp]
+pub(crate) fn tend(ctx: XdpContext) -> u32 {
+    tend::tend(&ctx)
 }
 
 #[inline(always)]

@@ -55,7 +55,7 @@ pub const RESET_SILENCE_NS: u64 = SECOND;
 const TALK_TO_RESTORE: u8 = 1;
 const TALK_TO_RESTORE_AFTER_BOTH_FINS: u8 = 3;
 
-/// The state of one direction; both directions of a flow are kept in step.
+/// The state of one direction; both directions of a flow are kept in step by [`crate::state`].
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Side {

@@ -1,8 +1,8 @@
 //! Counting things that live a fixed time, without a timer: two windows, the current and the one before.
 //!
 //! What was added in the last window or the one before may still be alive; older cannot be. The count is therefore
-//! at most one window too old. The compiler has no atomics for BPF: when two CPUs add at the same instant one of the two is
-//! lost, which a bound against floods can bear.
+//! at most one window too old. Nothing here is atomic: when two CPUs add at the same instant one of the two is lost, which a
+//! bound against floods can bear.
 
 use crate::phase::HALF_OPEN_NS;
 

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use balancer_ebpf::abi::SCHEMA;
 use libtest_mimic::{Failed, Trial};
 use xtask::lab::http::{self, Connection, Response};
 use xtask::lab::nginx::Nginx;
@@ -123,7 +124,7 @@ impl Site {
 }
 
 pub fn pins(lab: &Lab) -> std::path::PathBuf {
-    Path::new("/sys/fs/bpf/balancer/v1").join(lab.balancer.cookie().to_string())
+    Path::new("/sys/fs/bpf/balancer").join(format!("v{SCHEMA}")).join(lab.balancer.cookie().to_string())
 }
 
 pub fn start_servers(lab: &Lab) -> Result<Vec<Nginx>> {

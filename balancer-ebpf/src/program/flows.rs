@@ -1,12 +1,20 @@
 //! Flows in the table: two entries each, one per direction, kept in step.
 
-use balancer_ebpf::abi::{Flow, FlowKey};
+use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::Packet;
 use balancer_ebpf::phase::{self, DEAD, Side, flag};
+use balancer_ebpf::state::{Said, State, UNANSWERED_NS};
 
-use crate::caps;
+use crate::atomic::{compare_exchange, fetch_or, read};
 use crate::maps::FLOWS;
+use crate::{caps, loads};
+
+/// How often a step is tried that others come before. Each time one of them has succeeded, and a flow has few packets
+/// under way that change it.
+const STEP_ATTEMPTS: u32 = 4;
+/// How often the copies of a state are written until they agree with it.
+const COPY_ATTEMPTS: u32 = 2;
 
 /// A flow that is alive, found by one of its directions.
 #[derive(Clone, Copy)]
@@ -54,45 +62,127 @@ pub(crate) fn is_replaced_by(flow: &LiveFlow, packet: &Packet, now: u64) -> bool
 #[inline(always)]
 pub(crate) fn advance(flow: &LiveFlow, packet: &Packet, from_client: bool, now: u64) {
     let flags = packet.flags();
-    // SAFETY: see `LiveFlow::entry`. Both directions may write at once on two CPUs: a byte is never torn, only what
-    // changes is written, and the life cycle tolerates the loss of a write.
-    let own = unsafe { &mut *flow.entry };
-    if phase::is_routine(own.side.phase, flags) {
-        own.last_seen = now;
+    // SAFETY: see `LiveFlow::entry`.
+    let phase = unsafe { (*flow.entry).side.phase };
+    if phase::is_routine(phase, flags) {
+        // SAFETY: as above.
+        unsafe { (*flow.entry).last_seen = now };
         return;
     }
     let Some(twin) = twin(flow) else { return };
-    // SAFETY: as above.
-    let twin = unsafe { &mut *twin };
-    let (mut own_side, mut twin_side) = (own.side, twin.side);
-    // SAFETY: `parse` has checked the header.
-    let tcp = unsafe { &*packet.tcp };
-    let proves_address = tcp.acknowledgment == own.handshake_ack;
+    let own = flow.entry;
+    let pair = if from_client {
+        Pair { own, client: own, server: twin }
+    } else {
+        Pair { own, client: twin, server: own }
+    };
     if flags & flag::SYN != 0 && !from_client {
-        twin.handshake_ack = u32::from_be_bytes(tcp.sequence).wrapping_add(1).to_be_bytes();
+        // SAFETY: as above; `parse` has checked the header.
+        unsafe {
+            let sequence = u32::from_be_bytes((*packet.tcp).sequence);
+            (*pair.client).handshake_ack = sequence.wrapping_add(1).to_be_bytes();
+        }
     }
-    let completed = phase::advance(&mut own_side, &mut twin_side, from_client, flags, proves_address);
-    write_changes(&mut own.side, own_side);
-    write_changes(&mut twin.side, twin_side);
-    if phase::is_use(own_side.phase, flags) {
-        own.last_seen = now;
+    let mut attempt = 0;
+    while attempt < STEP_ATTEMPTS {
+        if step(&pair, packet, now) {
+            break;
+        }
+        attempt += 1;
     }
-    if completed {
-        twin.last_seen = now;
-        caps::handshake_done(own.service, flow.key.source, own.created);
+    // SAFETY: as above.
+    unsafe {
+        if phase::is_use((&raw const (*own).side.phase).read_volatile(), flags) {
+            (*own).last_seen = now;
+        }
     }
 }
 
-/// What was killed meanwhile stays dead.
+/// Both directions of a flow.
+struct Pair {
+    /// That of the packet.
+    own: *mut Flow,
+    client: *mut Flow,
+    server: *mut Flow,
+}
+
+/// Moves a flow's state by a packet; who succeeds accounts for it. False: another packet has moved it meanwhile. What was
+/// killed stays dead.
+#[inline(always)]
+fn step(pair: &Pair, packet: &Packet, now: u64) -> bool {
+    // SAFETY: see `LiveFlow::entry`; all who change this word do so by atomic instructions.
+    let word = unsafe { &raw mut (*pair.client).state };
+    // SAFETY: as above.
+    let before = State(unsafe { read(word) });
+    if before.is_dead() {
+        return true;
+    }
+    let (after, completed) = before.after(said(pair, packet, now));
+    // SAFETY: as above.
+    if unsafe { compare_exchange(word, before.0, after.0) } != before.0 {
+        return false;
+    }
+    // SAFETY: as above.
+    let (client, server) = unsafe { (&mut *pair.client, &mut *pair.server) };
+    if completed {
+        (client.last_seen, server.last_seen) = (now, now);
+        // The server's direction leads to the client.
+        caps::handshake_done(client.service, server.becomes.destination, client.created);
+    }
+    loads::changed(client.server, before, after);
+    copy_state(client, server);
+    true
+}
+
+/// What the packet says. Read from memory each time it is needed: the verifier follows every combination of facts that are
+/// kept, through all attempts.
+#[inline(always)]
+fn said(pair: &Pair, packet: &Packet, now: u64) -> Said {
+    // SAFETY: see `LiveFlow::entry`; `parse` has checked the header.
+    unsafe {
+        let (client, server) = (&*pair.client, &*pair.server);
+        let flags = (&raw const (*packet.tcp).flags).read_volatile();
+        let acknowledged = u32::from_be_bytes((*packet.tcp).acknowledgment);
+        Said {
+            from_client: (&raw const (*pair.own).direction).read_volatile() == FROM_CLIENT,
+            flags,
+            proves_address: acknowledged == u32::from_be_bytes(client.handshake_ack),
+            answers_syn: flags & flag::ACK != 0
+                && acknowledged == u32::from_be_bytes(client.isn).wrapping_add(1),
+            is_late: server.packets == 0 && now.saturating_sub(server.created) >= UNANSWERED_NS,
+        }
+    }
+}
+
+/// Copies a state into both entries. Whoever writes the copies looks at the state afterwards, so that the last one to
+/// write them leaves what is true.
+#[inline(always)]
+fn copy_state(client: &mut Flow, server: &mut Flow) {
+    let mut attempt = 0;
+    while attempt < COPY_ATTEMPTS {
+        // SAFETY: a word of a map's value. Setting nothing is reading, with a barrier before and after.
+        let state = State(unsafe { fetch_or(&raw mut client.state, 0) });
+        if attempt > 0 && client.side == state.client() && server.side == state.server() {
+            return;
+        }
+        write_changes(&mut client.side, state.client());
+        write_changes(&mut server.side, state.server());
+        attempt += 1;
+    }
+}
+
+/// A byte is never torn, and only what changes is written.
 #[inline(always)]
 fn write_changes(side: &mut Side, new: Side) {
-    if side.phase != new.phase && side.phase != DEAD {
+    if side.phase != new.phase {
         side.phase = new.phase;
     }
     if side.marks != new.marks {
         side.marks = new.marks;
     }
-    side.talk = new.talk;
+    if side.talk != new.talk {
+        side.talk = new.talk;
+    }
 }
 
 /// Ends what the table has of a SYN's tuple, and says what its packets became: that port is its client's own to use
@@ -115,24 +205,42 @@ pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<FlowK
     if phase::is_over_and_rested(own.side, last_seen, now) {
         return Err(Outcome::FlowEnding);
     }
-    if let Some(twin) = twin {
-        end(twin, now);
-    }
-    end(entry, now);
+    end(entry, twin, now);
     Ok(Some(own.becomes))
 }
 
 /// Ends a flow in both directions: from now on its tuple is the stack's. User space removes the entries.
 #[inline(always)]
 pub(crate) fn kill(flow: &LiveFlow, now: u64) {
-    if let Some(twin) = twin(flow) {
-        end(twin, now);
+    end(flow.entry, twin(flow), now);
+}
+
+/// The state first, for it is what everybody goes by who writes the copies; then these.
+#[inline(always)]
+fn end(entry: *mut Flow, twin: Option<*mut Flow>, now: u64) {
+    end_state(entry);
+    if let Some(twin) = twin {
+        end_state(twin);
+        end_copy(twin, now);
     }
-    end(flow.entry, now);
+    end_copy(entry, now);
 }
 
 #[inline(always)]
-fn end(entry: *mut Flow, now: u64) {
+fn end_state(entry: *mut Flow) {
+    // SAFETY: see `LiveFlow::entry`.
+    unsafe {
+        if (*entry).direction == FROM_CLIENT {
+            let before = State(fetch_or(&raw mut (*entry).state, State::KILL));
+            if before.is_open() {
+                loads::close((*entry).server);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn end_copy(entry: *mut Flow, now: u64) {
     // SAFETY: see `LiveFlow::entry`.
     let entry = unsafe { &mut *entry };
     if entry.side.phase != DEAD {
@@ -143,7 +251,7 @@ fn end(entry: *mut Flow, now: u64) {
 
 /// The other direction's entry, if it is still this flow's.
 #[inline(always)]
-fn twin(flow: &LiveFlow) -> Option<*mut Flow> {
+pub(crate) fn twin(flow: &LiveFlow) -> Option<*mut Flow> {
     // SAFETY: see `LiveFlow::entry`.
     let entry = FLOWS.get_ptr_mut(unsafe { (*flow.entry).becomes.reversed() })?;
     // SAFETY: as above.

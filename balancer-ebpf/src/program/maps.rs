@@ -3,10 +3,11 @@
 //! Rule for hash maps: an element that was removed may be reused for another key while a pointer to it is held. What
 //! must not be mixed up is copied, looked up again, and only believed if both reads agree.
 
+use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
-    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Flow, FlowKey, ListenKey, MAX_DENIED,
+    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
     MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
     SynRate,
 };
@@ -37,7 +38,11 @@ pub(crate) static DENIED: LpmTrie<DeniedKey, u8, { MAX_DENIED as usize }> = LpmT
 #[btf_map]
 pub(crate) static SERVERS: Array<Server, { MAX_SERVERS as usize }> = Array::new();
 
-/// Until when a server is not fast, nanoseconds of `CLOCK_BOOTTIME`; the one thing XDP says about servers.
+/// By server id.
+#[btf_map]
+pub(crate) static LOADS: Array<Load, { MAX_SERVERS as usize }, { BPF_F_MMAPABLE as usize }> = Array::new();
+
+/// Until when a server is not fast, nanoseconds of `CLOCK_BOOTTIME`.
 #[btf_map]
 pub(crate) static NOT_FAST: Array<u64, { MAX_SERVERS as usize }> = Array::new();
 

@@ -16,12 +16,13 @@ use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::Packet;
 use balancer_ebpf::phase::Side;
 use balancer_ebpf::siphash::siphash13;
+use balancer_ebpf::state::State;
 
 use crate::kernel::{self, NoRoute, Route};
 use crate::maps::{
     DENIED, FLOWS, INTERFACES, LISTENS, NEW_FLOW, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES,
 };
-use crate::{caps, flows, forward, ingress};
+use crate::{caps, flows, forward, loads};
 
 /// Ports that are tried for one SYN before it goes to the proxy.
 const PORT_ATTEMPTS: u32 = 16;
@@ -212,7 +213,7 @@ fn both_ways(ctx: &XdpContext, key: &FlowKey, server: &Server, tos: u8) -> Resul
     Ok(to_server)
 }
 
-/// Writes both entries, the server's direction first: its key must be unique, the client's is.
+/// Opens the flow and sends the SYN on.
 #[inline(always)]
 fn establish(
     ctx: &XdpContext,
@@ -223,6 +224,31 @@ fn establish(
     old: Option<FlowKey>,
     now: u64,
 ) -> Result<Outcome, Outcome> {
+    loads::admit(plan.affinity.server())?;
+    if let Err(refusal) = enter(ctx, packet, key, service, plan, old, now) {
+        loads::close(plan.affinity.server());
+        // The same SYN on another CPU was quicker: there is a flow now, and this packet belongs to it.
+        let Some(winner) = flows::find_live(key, now) else { return Err(refusal) };
+        return forward::forward(ctx, packet, winner.entry, now);
+    }
+    caps::opened(plan.slot, key.source, now);
+    let entry = FLOWS.get_ptr_mut(key).ok_or(Outcome::FlowTableFull)?;
+    // SAFETY: an entry of the flow map, valid for the length of this run.
+    forward::send(packet, unsafe { &mut *entry }, &plan.to_server)?;
+    Ok(Outcome::SynForwarded)
+}
+
+/// Writes both entries, the server's direction first: its key must be unique, the client's is.
+#[inline(always)]
+fn enter(
+    ctx: &XdpContext,
+    packet: &Packet,
+    key: &FlowKey,
+    service: &Service,
+    plan: &Plan,
+    old: Option<FlowKey>,
+    now: u64,
+) -> Result<(), Outcome> {
     let scratch = NEW_FLOW.get_ptr_mut(0).ok_or(Outcome::NotConfigured)?;
     // SAFETY: the element of this CPU, and nothing interrupts the program on it.
     let flow = unsafe { &mut *scratch };
@@ -231,22 +257,12 @@ fn establish(
     (flow.ip_delta, flow.tcp_delta) = checksum::deltas(key, &becomes);
     flow.becomes = becomes;
     flow.direction = FROM_CLIENT;
+    flow.state = State::NEW.0;
     let only_if_new = if old.is_some() { BPF_ANY } else { BPF_NOEXIST };
-    match FLOWS.insert(key, &*flow, u64::from(only_if_new)) {
-        Ok(()) => {}
-        Err(error) => {
-            let _ = FLOWS.remove(becomes.reversed());
-            // The same SYN on another CPU was quicker: there is a flow now, and this packet belongs to it.
-            let winner = (error == EEXIST).then(|| flows::find_live(key, now)).flatten();
-            let Some(winner) = winner else { return Err(Outcome::FlowTableFull) };
-            return ingress::continue_flow(ctx, packet, key, winner, now);
-        }
-    }
-    caps::opened(plan.slot, key.source, now);
-    let entry = FLOWS.get_ptr_mut(key).ok_or(Outcome::FlowTableFull)?;
-    // SAFETY: an entry of the flow map, valid for the length of this run.
-    forward::send(packet, unsafe { &mut *entry }, &plan.to_server)?;
-    Ok(Outcome::SynForwarded)
+    FLOWS.insert(key, &*flow, u64::from(only_if_new)).map_err(|_| {
+        let _ = FLOWS.remove(becomes.reversed());
+        Outcome::FlowTableFull
+    })
 }
 
 /// Fills in the server's direction. In place: a flow is a quarter of what the stack of a program holds.
@@ -271,6 +287,8 @@ fn begin_flow(ctx: &XdpContext, packet: &Packet, key: &FlowKey, plan: &Plan, now
     flow.last_seen = now;
     flow.packets = 0;
     flow.bytes = 0;
+    // That of the flow is in the other entry.
+    flow.state = 0;
     // No route yet: the first packet of each direction asks.
     flow.route_until = 0;
 }

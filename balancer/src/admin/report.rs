@@ -130,6 +130,8 @@ pub struct ServerRow {
     pub in_flight: u32,
     /// Requests since start.
     pub requests: u64,
+    /// Fast connections now.
+    pub fast: u32,
 }
 
 impl ServerRow {
@@ -141,6 +143,7 @@ impl ServerRow {
         use std::sync::atomic::Ordering::Relaxed;
         let server = &servers[place];
         Self {
+            fast: servers.fast_connections(place),
             name: server.name.clone(),
             address: (!server.is_unresolved()).then(|| server.address.to_string()),
             host: server.host.clone(),
@@ -239,6 +242,7 @@ impl Columns for ServerRow {
         "generation",
         "in_flight",
         "requests",
+        "fast",
     ];
 
     fn cells(&self) -> Vec<String> {
@@ -260,6 +264,7 @@ impl Columns for ServerRow {
             self.generation.to_string(),
             self.in_flight.to_string(),
             self.requests.to_string(),
+            self.fast.to_string(),
         ]
     }
 }

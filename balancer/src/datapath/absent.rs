@@ -9,7 +9,7 @@ use anyhow::bail;
 use super::view::View;
 use super::{Known, Opened, in_memory};
 use crate::config::Config;
-use crate::server::Server;
+use crate::server::{FastLoads, Server};
 
 /// Never made in this build.
 pub enum Datapath {}
@@ -91,6 +91,11 @@ impl Datapath {
 
     /// See the build with XDP.
     pub fn publisher(&self) -> Box<dyn Fn(&Server) + Send + Sync> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    pub fn loads(&self) -> Option<Box<dyn FastLoads>> {
         match *self {}
     }
 

@@ -1,13 +1,19 @@
-//! Removing flows that are over, in bounded steps, so that neither packets nor the service notice.
+//! Looking after flows, in bounded steps, so that neither packets nor the service notice: those that are over are removed,
+//! those without an answer are counted, and the counts of open ones are checked.
 
 use std::os::fd::AsFd;
 
-use balancer_ebpf::abi::{Flow, FlowKey};
+use aya::Ebpf;
+use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
 use balancer_ebpf::phase;
+use balancer_ebpf::state::State;
 use nix::time::{ClockId, clock_gettime};
 
+use super::census::{Census, Reading};
+use super::loads::Loads;
 use super::maps::Maps;
 use super::syscall::BatchWalk;
+use super::tend;
 
 /// Entries looked at in one step: well under a millisecond.
 const STEP: usize = 2048;
@@ -16,27 +22,67 @@ const STEP: usize = 2048;
 #[derive(Debug)]
 pub struct Collector {
     walk: BatchWalk,
+    census: Census,
+    at_start: bool,
 }
 
 impl Default for Collector {
     fn default() -> Self {
-        Self { walk: BatchWalk::new(STEP) }
+        Self { walk: BatchWalk::new(STEP), census: Census::default(), at_start: true }
     }
 }
 
+/// What a step has come to.
+#[derive(Debug, Default)]
+pub struct Step {
+    /// The end of the table was reached.
+    pub at_end: bool,
+    /// Servers whose counts were wrong and have been set right, and by how much they were too high.
+    pub corrected: Vec<(u16, i64)>,
+}
+
 impl Collector {
-    /// Looks at the next entries and removes what is over; true when the end of the table was reached.
-    pub fn step(&mut self, maps: &mut Maps) -> bool {
+    /// Looks at the next entries. `own`: the servers whose counts are ours to check, for the length of a walk.
+    pub fn step(&mut self, maps: &mut Maps, ebpf: &mut Ebpf, own: impl Iterator<Item = u16>) -> Step {
+        if std::mem::take(&mut self.at_start) {
+            self.census.begin(own.map(|id| (id, reading(&maps.loads, id))));
+        }
         let Ok((entries, at_end)) = self.walk.next::<FlowKey, Flow>(maps.flows_data.fd().as_fd()) else {
-            return true;
+            self.census.give_up();
+            self.at_start = true;
+            return Step { at_end: true, corrected: Vec::new() };
         };
         let now = flow_clock();
+        let mut unanswered = Vec::new();
+        for (key, flow) in &entries {
+            if flow.direction == FROM_CLIENT && State(flow.state).is_open() {
+                self.census.see(flow.server);
+            }
+            if tend::is_unanswered(flow, now) {
+                unanswered.push(*key);
+            }
+        }
+        // What cannot be counted now is counted in the next round, or by the client's repeated SYN.
+        let _ = tend::note_unanswered(ebpf, &unanswered);
         let over: Vec<_> = entries.iter().filter(|(key, flow)| is_removable(maps, key, flow, now)).collect();
         for (key, _) in &over {
-            let _ = maps.flows.remove(key);
+            maps.remove_flow(key);
         }
-        at_end
+        self.at_start = at_end;
+        Step { at_end, corrected: if at_end { self.correct(&maps.loads) } else { Vec::new() } }
     }
+
+    fn correct(&mut self, loads: &Loads) -> Vec<(u16, i64)> {
+        let corrected = self.census.end(|id| reading(loads, id));
+        for (id, excess) in &corrected {
+            loads.subtract(*id, *excess);
+        }
+        corrected
+    }
+}
+
+fn reading(loads: &Loads, id: u16) -> Reading {
+    Reading { connections: loads.connections(id), opened: loads.opened(id) }
 }
 
 /// The other direction, if it is still this flow's.

@@ -1,6 +1,8 @@
 //! The maps of the XDP program: found pinned and checked, or created by loading the program.
 
+use std::os::fd::AsFd as _;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context as _, bail};
 use aya::maps::lpm_trie::{Key as Prefix, LpmTrie};
@@ -8,13 +10,16 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    DeniedKey, Flow, FlowKey, ListenKey, MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS,
-    MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
+    DeniedKey, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES,
+    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
+use balancer_ebpf::state::State;
 use balancer_ebpf::window::Window;
 
+use super::loads::Loads;
 use super::pins::{Pins, Rollback};
+use super::syscall;
 use crate::table::Key;
 
 /// The compiled program.
@@ -32,13 +37,14 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 14] = [
+const SHAPES: [Shape; 15] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, u32>("SOURCES", MapType::ArrayOfMaps, Some(MAX_SERVICES)),
     shape::<Prefix<DeniedKey>, u8>("DENIED", MapType::LpmTrie, Some(MAX_DENIED)),
     shape::<u32, Server>("SERVERS", MapType::Array, Some(MAX_SERVERS)),
+    shape::<u32, Load>("LOADS", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, u64>("NOT_FAST", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, [u32; 2]>("INTERFACES", MapType::DevMapHash, Some(MAX_INTERFACES)),
     shape::<[u8; 4], Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
@@ -67,6 +73,8 @@ pub struct Maps {
     pub denied: LpmTrie<MapData, DeniedKey, u8>,
     /// By server id.
     pub servers: Array<MapData, Server>,
+    /// By server id, in memory.
+    pub loads: Arc<Loads>,
     /// By server id.
     pub not_fast: Array<MapData, u64>,
     /// Where a fast packet may leave.
@@ -115,12 +123,18 @@ pub fn load_unpinned(flow_table: u32) -> anyhow::Result<(Ebpf, Maps)> {
 
 impl Maps {
     fn take(ebpf: &mut Ebpf) -> anyhow::Result<Self> {
+        // Left where it is: the programs, which are not loaded yet, name it by this descriptor.
+        let Some(Map::Array(loads)) = ebpf.map("LOADS") else {
+            bail!("the XDP program has no map LOADS: it is of another build")
+        };
+        let loads =
+            Loads::of(loads.fd().as_fd()).context("cannot share the loads of servers with the kernel")?;
         let mut take = |name: &str| -> anyhow::Result<Map> {
             ebpf.take_map(name)
                 .with_context(|| format!("the XDP program has no map {name}: it is of another build"))
         };
         let Map::HashMap(flows) = take(FLOWS)? else { bail!("the map {FLOWS} is of another kind") };
-        let flows_data = MapData::from_fd(std::os::fd::AsFd::as_fd(flows.fd()).try_clone_to_owned()?)?;
+        let flows_data = MapData::from_fd(flows.fd().as_fd().try_clone_to_owned()?)?;
         let flow_entries = flows_data.info()?.max_entries();
         Ok(Self {
             flows: Map::HashMap(flows).try_into()?,
@@ -129,6 +143,7 @@ impl Maps {
             sources: take("SOURCES")?.try_into()?,
             denied: take("DENIED")?.try_into()?,
             servers: take("SERVERS")?.try_into()?,
+            loads: Arc::new(loads),
             not_fast: take("NOT_FAST")?.try_into()?,
             interfaces: take("INTERFACES")?.try_into()?,
             settings: take("SETTINGS")?.try_into()?,
@@ -136,6 +151,15 @@ impl Maps {
             flows_data,
             flow_entries,
         })
+    }
+
+    /// Removes an entry of the flow table; if that was an open connection, it is one no more.
+    pub fn remove_flow(&mut self, key: &FlowKey) {
+        // Of several processes that remove the same entry one gets it, and accounts for it.
+        let Ok(flow) = syscall::take::<FlowKey, Flow>(self.flows_data.fd().as_fd(), key) else { return };
+        if flow.direction == FROM_CLIENT && State(flow.state).is_open() {
+            self.loads.close(flow.server);
+        }
     }
 }
 

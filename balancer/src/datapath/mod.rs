@@ -12,15 +12,21 @@
 //! | [`kernel_table`] | a learned table in a pinned map |
 //! | [`program`] | loading the program and attaching it to interfaces |
 //! | [`publish`] | what the program is told: service, listen addresses, servers |
-//! | [`collect`] | removing flows that are over |
+//! | [`collect`] | removing flows that are over; their counts |
+//! | [`loads`] | what each server carries, and its limit: memory that the program shares |
+//! | [`tend`] | changing flows in place |
+//! | [`census`] | whether counts are right (pure) |
+//! | `roster` | the servers as they come and go |
 //! | [`flows`] | listing flows |
 //! | [`netdev`] | whether an interface can transmit XDP frames |
-//! | [`syscall`] | the system calls that no library offers |
+//! | [`syscall`], [`shared`] | the system calls that no library offers; a map in our memory |
 //!
 //! Everything is opened before it is used and kept as descriptors: nothing is opened by path once the service runs.
 
 pub mod view;
 
+#[cfg(feature = "xdp")]
+pub mod census;
 #[cfg(feature = "xdp")]
 pub mod collect;
 #[cfg(feature = "xdp")]
@@ -29,6 +35,8 @@ pub mod flows;
 pub mod intents;
 #[cfg(feature = "xdp")]
 pub mod kernel_table;
+#[cfg(feature = "xdp")]
+pub mod loads;
 #[cfg(feature = "xdp")]
 pub mod maps;
 #[cfg(feature = "xdp")]
@@ -42,7 +50,11 @@ pub mod publish;
 #[cfg(feature = "xdp")]
 pub mod registry;
 #[cfg(feature = "xdp")]
+pub mod shared;
+#[cfg(feature = "xdp")]
 pub mod syscall;
+#[cfg(feature = "xdp")]
+pub mod tend;
 
 #[cfg(feature = "xdp")]
 mod detach;
@@ -50,6 +62,8 @@ mod detach;
 mod open;
 #[cfg(feature = "xdp")]
 mod records;
+#[cfg(feature = "xdp")]
+mod roster;
 #[cfg(feature = "xdp")]
 mod running;
 #[cfg(feature = "xdp")]

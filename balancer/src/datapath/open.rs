@@ -14,6 +14,7 @@ use super::maps;
 use super::pins::{self, Pins, Rollback};
 use super::records::KernelRecords;
 use super::registry::Registry;
+use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
 use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish};
 use crate::config::{Config, DatapathConfig, FastPath};
@@ -121,10 +122,16 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     // Also when this run has no such table: the next one may.
     let learned = path.exists().then(|| KernelTable::open_as_it_is(&path));
     let turn = File::open(pins.root()).with_context(|| format!("cannot open {}", pins.root().display()))?;
+    let roster = members.iter().map(|Enrolled { member, identity, .. }| Entry {
+        id: identity.id,
+        name: member.settings.name.clone(),
+        address: member.settings.address,
+    });
     let mut inner = Inner {
         pins,
         registry,
         intents,
+        roster: Roster::new(roster.collect()),
         role: Some(role),
         rollback,
         xdp: None,
@@ -135,12 +142,6 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     if let Some(datapath) = &config.datapath {
         inner.load(datapath, source.as_ref())?;
     }
-    let servers = members
-        .iter()
-        .map(|Enrolled { member, identity, .. }| {
-            (identity.id, member.settings.name.clone(), member.settings.address)
-        })
-        .collect();
     let inner = Arc::new(Mutex::new(inner));
     let records = KernelRecords { inner: Arc::clone(&inner), service: config.name.clone() };
     let ledger = ledger(Box::new(records), recorded, mustered.intents, &members);
@@ -155,7 +156,6 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
             listen: config.listen.clone(),
             deny: config.identity.deny.clone(),
             name: config.name.clone(),
-            servers,
         }),
         notes,
         warnings,

@@ -17,6 +17,8 @@ use super::view::InterfaceInfo;
 use crate::config::{InterfaceConfig, XdpMode};
 
 const PROGRAM: &str = "balancer";
+/// See [`balancer_ebpf::abi::Chore`].
+const TEND: &str = "tend";
 /// What a driver without multi-buffer support takes (veth on 4 KiB pages; most network cards are close to it).
 const NATIVE_MTU_LIMIT: u32 = 3506;
 
@@ -25,16 +27,32 @@ const NATIVE_MTU_LIMIT: u32 = 3506;
 /// # Errors
 /// An object of another build.
 pub fn of(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    let program = ebpf.program_mut(PROGRAM).context("the object holds no program: it is of another build")?;
+    named(ebpf, PROGRAM)
+}
+
+/// The program that changes flows in place, which is run and never attached.
+///
+/// # Errors
+/// As above.
+pub fn tend(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
+    named(ebpf, TEND)
+}
+
+fn named<'a>(ebpf: &'a mut Ebpf, name: &str) -> anyhow::Result<&'a mut Xdp> {
+    let program = ebpf.program_mut(name).context("the object holds no program: it is of another build")?;
     Ok(program.try_into()?)
 }
 
-/// Passes the program through the verifier.
+/// Passes both programs through the verifier.
 ///
 /// # Errors
 /// The verifier's last words.
-pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
-    let program = of(ebpf)?;
+pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<()> {
+    pass(of(ebpf)?)?;
+    pass(tend(ebpf)?)
+}
+
+fn pass(program: &mut Xdp) -> anyhow::Result<()> {
     program.load().map_err(|error| match &error {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
@@ -42,8 +60,7 @@ pub fn verify(ebpf: &mut Ebpf) -> anyhow::Result<&mut Xdp> {
             anyhow!("the kernel refuses the XDP program: {io_error}: {}", last.join(" | "))
         }
         _ => anyhow!(error).context("the kernel refuses the XDP program"),
-    })?;
-    Ok(program)
+    })
 }
 
 /// Attaches to every interface of the list, and takes over the pinned links of earlier processes, without a gap.
@@ -209,7 +226,7 @@ fn forget_flows_beyond(maps: &mut Maps, adopted: &[u32]) {
     let entries = maps.flows.iter().filter_map(Result::ok);
     let keys: Vec<_> = entries.filter(|(_, flow)| is_stale(flow)).map(|(key, _)| key).collect();
     for key in keys {
-        let _ = maps.flows.remove(&key);
+        maps.remove_flow(&key);
     }
     let open: Vec<u32> = maps.interfaces.keys().filter_map(Result::ok).collect();
     for index in open.into_iter().filter(|index| !adopted.contains(index)) {

@@ -1,6 +1,6 @@
 //! A service's hold on the kernel: attached, kept up, drained, left.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::SocketAddr;
@@ -17,23 +17,23 @@ use balancer_ebpf::counter::Outcome;
 use super::collect::Collector;
 use super::intents::IntentMap;
 use super::kernel_table::KernelTable;
+use super::loads::ServerLoads;
 use super::maps::Maps;
 use super::pins::{Pins, Rollback};
 use super::records::retire;
 use super::registry::Registry;
+use super::roster::Roster;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, program, publish};
 use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
-use crate::server::Server;
+use crate::server::{FastLoads, Server};
 
 /// How often the program is told that we live, and wildcards and interfaces are looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two steps of the collector while there is something left to look at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
-/// Servers whose source address is looked at again in one heartbeat.
-const SERVERS_A_BEAT: usize = 64;
 
 /// A running service's hold on the kernel.
 pub struct Datapath {
@@ -42,8 +42,6 @@ pub struct Datapath {
     pub(super) listen: Vec<SocketAddr>,
     pub(super) deny: AddressSet,
     pub(super) name: String,
-    /// Ids, names and addresses of the servers.
-    pub(super) servers: Vec<(u16, String, SocketAddr)>,
 }
 
 /// What the publisher, the upkeep and the view share; none of them is on the request path.
@@ -51,6 +49,8 @@ pub(super) struct Inner {
     pub(super) pins: Pins,
     pub(super) registry: Registry,
     pub(super) intents: IntentMap,
+    /// Kept by the publisher.
+    pub(super) roster: Roster,
     /// The role of this service, held until a successor has it.
     pub(super) role: Option<File>,
     pub(super) rollback: Rollback,
@@ -83,7 +83,7 @@ impl Datapath {
     /// Names the interface and what to do; what was made is taken back.
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Inner { pins, rollback, xdp, .. } = &mut *inner;
+        let Inner { pins, rollback, xdp, roster, .. } = &mut *inner;
         let Some(Attached { maps, slot, service, interfaces, ebpf, source }) = xdp else {
             return Ok(Vec::new());
         };
@@ -93,6 +93,8 @@ impl Datapath {
             let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
             maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
+        // What an earlier process has left holds nobody up; who has limits says so again.
+        roster.ids().for_each(|id| maps.loads.set_limit(id, u32::MAX));
         publish::listens(maps, *slot, &self.listen)?;
         *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
         let mut notes = program::open_for_transmission(maps, interfaces);
@@ -117,12 +119,11 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn settle(&self) -> anyhow::Result<()> {
         let mut inner = self.lock();
-        let Inner { registry, rollback, xdp, learned, turn, .. } = &mut *inner;
+        let Inner { registry, roster, rollback, xdp, learned, turn, .. } = &mut *inner;
         turn.lock().context("cannot lock the folder of pins")?;
         let committed = registry.commit();
-        let keep: Vec<&str> = self.servers.iter().map(|(_, name, _)| name.as_str()).collect();
         if let Some(Attached { maps, .. }) = xdp {
-            retire(&self.name, &keep, registry, Some(maps), learned.as_ref());
+            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned.as_ref());
         }
         turn.unlock().context("cannot unlock the folder of pins")?;
         committed?;
@@ -145,7 +146,11 @@ impl Datapath {
 
     /// From now on a successor publishes.
     pub fn fall_silent(&self) {
-        self.lock().is_silent = true;
+        let mut inner = self.lock();
+        inner.is_silent = true;
+        if let Some(Attached { maps, .. }) = &inner.xdp {
+            maps.loads.fall_silent();
+        }
     }
 
     /// The successor has failed, perhaps after it has published something: everything that is not about a server is
@@ -153,7 +158,11 @@ impl Datapath {
     pub fn speak_again(&self) {
         let mut inner = self.lock();
         inner.is_silent = false;
-        if let Some(Attached { maps, slot, service, .. }) = &mut inner.xdp {
+        let Inner { registry, roster, xdp, learned, .. } = &mut *inner;
+        if let Some(Attached { maps, slot, service, .. }) = xdp {
+            maps.loads.speak_again(roster.ids());
+            // Servers that have gone meanwhile.
+            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned.as_ref());
             // What fails now the next heartbeat tries again, and says so.
             let _ = publish::listens(maps, *slot, &self.listen);
             let _ = publish::heartbeat(maps, *slot, service);
@@ -165,28 +174,22 @@ impl Datapath {
         if !is_fast {
             self.drain();
         }
+        self.fall_silent();
         let mut inner = self.lock();
-        inner.is_silent = true;
         (inner.xdp, inner.role) = (None, None);
     }
 
-    /// What is to be told of every change of a server's state.
+    /// What is to be told of every change of a server, of those that come, too, and of those that go.
     pub fn publisher(&self) -> Box<dyn Fn(&Server) + Send + Sync> {
         let (inner, name) = (Arc::clone(&self.inner), self.name.clone());
-        Box::new(move |server| {
-            let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
-            if inner.is_silent {
-                return;
-            }
-            if let Err(error) = inner.registry.record(&name, server) {
-                log::warn(format_args!("the health of server {} is not on record: {error:#}", server.name));
-            }
-            if let Some(Attached { maps, .. }) = &mut inner.xdp
-                && let Err(error) = publish::server(maps, server)
-            {
-                log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
-            }
-        })
+        Box::new(move |server| inner.lock().unwrap_or_else(PoisonError::into_inner).publish(&name, server))
+    }
+
+    /// What the fast path knows of servers; `None` without `--xdp`.
+    pub fn loads(&self) -> Option<Box<dyn FastLoads>> {
+        let inner = self.lock();
+        let loads = Arc::clone(&inner.xdp.as_ref()?.maps.loads);
+        Some(Box::new(ServerLoads { loads, inner: Arc::clone(&self.inner) }))
     }
 
     /// What operators see; `None` without `--xdp`.
@@ -205,11 +208,8 @@ impl Datapath {
 
     async fn keep_alive(&self) {
         let mut complaint = String::new();
-        let mut beats = 0_usize;
         loop {
-            beats = beats.wrapping_add(1);
-            let turn = beats.wrapping_mul(SERVERS_A_BEAT) % self.servers.len().max(1);
-            let message = match self.beat(turn) {
+            let message = match self.beat() {
                 Ok(notes) => notes.join("; "),
                 Err(error) => format!("{error:#}"),
             };
@@ -224,21 +224,17 @@ impl Datapath {
         }
     }
 
-    fn beat(&self, turn: usize) -> anyhow::Result<Vec<String>> {
+    fn beat(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let is_silent = inner.is_silent;
-        let Some(Attached { maps, slot, service, interfaces, .. }) =
-            inner.xdp.as_mut().filter(|_| !is_silent)
+        let Inner { xdp, roster, is_silent, .. } = &mut *inner;
+        let Some(Attached { maps, slot, service, interfaces, .. }) = xdp.as_mut().filter(|_| !*is_silent)
         else {
             return Ok(Vec::new());
         };
         publish::heartbeat(maps, *slot, service)?;
         publish::listens(maps, *slot, &self.listen)?;
-        // A bounded number a beat: a thousand servers take their turns.
-        for (id, _, address) in
-            self.servers.iter().cycle().skip(turn).take(self.servers.len().min(SERVERS_A_BEAT))
-        {
-            publish::source_address(maps, *id, *address)?;
+        for server in roster.next_turn() {
+            publish::source_address(maps, server.id, server.address)?;
         }
         Ok(program::open_for_transmission(maps, interfaces))
     }
@@ -246,12 +242,25 @@ impl Datapath {
     async fn collect(&self) {
         let mut collector = Collector::default();
         loop {
-            let at_end = match &mut self.lock().xdp {
-                Some(Attached { maps, .. }) => collector.step(maps),
-                None => true,
-            };
+            let at_end = self.collect_some(&mut collector);
             tokio::time::sleep(if at_end { HEARTBEAT } else { COLLECT_PAUSE }).await;
         }
+    }
+
+    fn collect_some(&self, collector: &mut Collector) -> bool {
+        let mut inner = self.lock();
+        let Inner { xdp, roster, is_silent, .. } = &mut *inner;
+        let Some(Attached { maps, ebpf, .. }) = xdp else { return true };
+        // A successor checks the counts itself.
+        let own = roster.ids().filter(|_| !*is_silent);
+        let step = collector.step(maps, ebpf, own);
+        for (id, excess) in step.corrected {
+            let name = roster.names().remove(&id).unwrap_or_default();
+            log::info(format_args!(
+                "{name}: the count of fast connections was wrong by {excess}, and is right now"
+            ));
+        }
+        step.at_end
     }
 
     /// The process is going: new connections pass from now on, running ones are kept.
@@ -277,12 +286,36 @@ impl Datapath {
         }
     }
 
-    fn names(&self) -> HashMap<u16, String> {
-        self.servers.iter().map(|(id, name, _)| (*id, name.clone())).collect()
-    }
-
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Inner {
+    fn publish(&mut self, service: &str, server: &Server) {
+        let id = server.identity.id;
+        if server.is_retired() {
+            self.roster.leave(id);
+            if let Some(Attached { maps, .. }) = self.xdp.as_mut().filter(|_| !self.is_silent) {
+                publish::remove_server(maps, id);
+            }
+            return;
+        }
+        let is_new = self.roster.enter(server);
+        if self.is_silent {
+            return;
+        }
+        if let Err(error) = self.registry.record(service, server) {
+            log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
+        }
+        let Some(Attached { maps, .. }) = &mut self.xdp else { return };
+        if is_new {
+            // The id may have been another's.
+            maps.loads.set_limit(id, u32::MAX);
+        }
+        if let Err(error) = publish::server(maps, server) {
+            log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
+        }
     }
 }
 
@@ -309,8 +342,9 @@ impl View for Datapath {
     }
 
     fn flows(&self) -> Vec<FlowRow> {
-        match &self.lock().xdp {
-            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &self.names()),
+        let inner = self.lock();
+        match &inner.xdp {
+            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &inner.roster.names()),
             None => Vec::new(),
         }
     }

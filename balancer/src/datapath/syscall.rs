@@ -6,7 +6,9 @@ use std::mem::{MaybeUninit, size_of};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use aya::Pod;
-use aya_obj::generated::{bpf_attr, bpf_attr__bindgen_ty_3, bpf_cmd};
+use aya_obj::generated::{
+    bpf_attr, bpf_attr__bindgen_ty_2, bpf_attr__bindgen_ty_2__bindgen_ty_1, bpf_attr__bindgen_ty_3, bpf_cmd,
+};
 
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h, since Linux 5.14).
 const SO_NETNS_COOKIE: libc::c_int = 71;
@@ -29,6 +31,36 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
         )
     };
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Removes an entry of a hash map and returns what it held: of several who try, one gets it (Linux 5.14).
+///
+/// # Errors
+/// `ENOENT` when there is none, and what the kernel refuses.
+pub fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    let mut value = MaybeUninit::<V>::uninit();
+    // SAFETY: integers only, and the kernel wants what is not used to be zero.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_2 = bpf_attr__bindgen_ty_2 {
+        map_fd: map.as_raw_fd() as u32,
+        key: std::ptr::from_ref(key) as u64,
+        __bindgen_anon_1: bpf_attr__bindgen_ty_2__bindgen_ty_1 { value: value.as_mut_ptr() as u64 },
+        flags: 0,
+    };
+    // SAFETY: both pointers are valid for the sizes that aya has checked against the map.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_bpf,
+            bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM,
+            &raw mut attr,
+            size_of::<bpf_attr>(),
+        )
+    };
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the kernel has filled it in; any bit pattern is a value of a Pod.
+    Ok(unsafe { value.assume_init() })
 }
 
 /// A walk over a hash map in batches; aya has no batch operations, and key by key is two calls an entry.

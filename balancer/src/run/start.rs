@@ -159,6 +159,9 @@ impl Made {
         if let Some(datapath) = &datapath {
             service.servers.publish_with(datapath.publisher());
             notes.extend(datapath.attach()?);
+            if let Some(loads) = datapath.loads() {
+                service.servers.count_fast_with(loads);
+            }
         }
         let wants_entries = match (&mut predecessor, &source) {
             (Some(predecessor), Some(table)) => predecessor.copy_entries(table, &service.servers)?,

@@ -250,8 +250,13 @@ impl Servers {
     /// Says that something about the server at `place` has changed.
     pub fn publish(&self, place: usize) {
         self.changes.fetch_add(1, Ordering::Release);
+        let server = &self.places[place];
+        // Whoever still holds the place of a server that has moved, or come back, says nothing about where it is now.
+        if server.is_retired() && self.by_id(server.identity.id).is_some() {
+            return;
+        }
         if let Some(publish) = self.publisher.get() {
-            publish(&self.places[place]);
+            publish(server);
         }
         self.places[place].stir.notify_one();
     }
