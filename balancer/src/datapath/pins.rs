@@ -76,6 +76,17 @@ impl Pins {
         self.root.join(name)
     }
 
+    /// The folders of this network namespace that balancers of other versions have made, with maps of other schemas. They
+    /// are theirs: nothing in them is touched.
+    pub fn of_other_schemas(&self) -> Vec<Self> {
+        let (Some(namespace), Some(own)) = (self.root.file_name(), self.root.parent()) else {
+            return Vec::new();
+        };
+        let schemas = own.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten();
+        let others = schemas.map(|schema| schema.path()).filter(|schema| schema != own);
+        others.map(|schema| Self { root: schema.join(namespace) }).filter(|pins| pins.root.exists()).collect()
+    }
+
     /// Interfaces that have a pinned link.
     pub fn linked_interfaces(&self) -> Vec<u32> {
         let entries = fs::read_dir(&self.root).into_iter().flatten().flatten();
@@ -127,7 +138,18 @@ impl Pins {
         let path = self.service(name);
         let there = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let passed = role.metadata()?;
-        if (there.dev(), there.ino()) != (passed.dev(), passed.ino()) {
+        let is_passed = |there: &fs::Metadata| (there.dev(), there.ino()) == (passed.dev(), passed.ino());
+        if self
+            .of_other_schemas()
+            .iter()
+            .any(|pins| fs::metadata(pins.service(name)).is_ok_and(|at| is_passed(&at)))
+        {
+            bail!(
+                "the running instance is of a version with other maps, which this one cannot take over; stop it, then \
+                 start this one"
+            );
+        }
+        if !is_passed(&there) {
             bail!("the running instance serves another network namespace; start this one in the same");
         }
         match role.try_lock() {

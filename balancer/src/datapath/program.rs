@@ -182,6 +182,7 @@ fn attach_fresh(
             }
             // Only a driver that has no XDP at all is reason to try the next mode.
             Err(error) if os_error(&error) == Some(libc::EOPNOTSUPP) => refusal = Some(error),
+            Err(error) if os_error(&error) == Some(libc::EBUSY) => return Err(busy(name, pins, index)),
             Err(error) => return Err(explain(name, &error)),
         }
     }
@@ -191,11 +192,21 @@ fn attach_fresh(
     }
 }
 
-fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
-    match os_error(error) {
-        Some(libc::EBUSY) => anyhow!(
+fn busy(name: &str, pins: &Pins, index: u32) -> anyhow::Error {
+    match pins.of_other_schemas().iter().find(|other| other.link(index).exists()) {
+        Some(other) => anyhow!(
+            "--xdp {name}: a balancer of another version has its program there; stop it, then take it off with its own \
+             `balancer detach`, or by removing {}",
+            other.link(index).display()
+        ),
+        None => anyhow!(
             "--xdp {name}: another XDP program is attached there; if nobody needs it: ip link set dev {name} xdp off"
         ),
+    }
+}
+
+fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
+    match os_error(error) {
         Some(libc::ERANGE | libc::EINVAL) => anyhow!(
             "--xdp {name}: the driver refuses the program, most likely for the MTU: native XDP takes at most \
              {NATIVE_MTU_LIMIT}; lower it (ip link set dev {name} mtu 1500), or --xdp {name},mode=generic"

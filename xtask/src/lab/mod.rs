@@ -48,6 +48,16 @@ use crate::privilege;
 /// Set by the test runner when privileges must not be used although they are there.
 pub const UNPRIVILEGED: &str = "BALANCER_TEST_UNPRIVILEGED";
 
+/// Runs `work` as nobody, in a thread of its own: with the descriptors that there are, and no privileges.
+///
+/// # Errors
+/// When root cannot be given up.
+pub fn as_nobody<T: Send>(work: impl FnOnce() -> T + Send) -> anyhow::Result<T> {
+    let thread = || syscall::give_up_root_in_this_thread().map(|()| work());
+    let done = std::thread::scope(|scope| scope.spawn(thread).join());
+    Ok(done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))?)
+}
+
 /// Why no laboratory can be built here, or nothing when one can: tests report themselves as ignored with
 /// this.
 #[must_use]

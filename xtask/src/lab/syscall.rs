@@ -48,6 +48,14 @@ pub(super) fn netns_cookie(socket: BorrowedFd<'_>) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes root, and every capability with it, from the calling thread and from no other.
+pub(super) fn give_up_root_in_this_thread() -> io::Result<()> {
+    const NOBODY: libc::uid_t = 65_534;
+    // SAFETY: a plain system call; the C library's wrapper would do it to all threads.
+    let result = unsafe { libc::syscall(libc::SYS_setresuid, NOBODY, NOBODY, NOBODY) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
 /// Calls `handler` for SIGINT and SIGTERM. Calls that block are not restarted, so that they notice.
 ///
 /// `handler` must do nothing but store into atomics and call async-signal-safe functions.
