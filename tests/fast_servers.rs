@@ -35,6 +35,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let trials = vec![
         trial("connections_are_counted_and_the_count_goes_back_to_nothing", counted),
+        trial("counts_are_exact_under_load_from_many_clients", counted_under_load),
         trial("counts_survive_kill_9_and_what_happens_meanwhile", counted_without_a_process),
         trial("beyond_its_limit_a_server_gets_connections_through_the_proxy", limited),
         trial("a_limit_that_an_earlier_process_has_left_holds_nobody_up", limit_left_behind),
@@ -92,6 +93,41 @@ fn counted() -> Result<()> {
     ensure!(table.lines().next().is_some_and(|line| line.contains("fast")), "{table}");
     drop(kept);
     wait_for_count(&site, &home, 0)
+}
+
+/// Ordinary ends from either side, and resets, on all CPUs at once.
+fn counted_under_load() -> Result<()> {
+    let site = Site::open(SOURCE_FIRST)?;
+    let homes: Vec<_> = (0..3).map(|client| site.introduce(client)).collect::<Result<_>>()?;
+    std::thread::scope(|scope| -> Result<()> {
+        let site = &site;
+        let clients = (0..6).map(|n| scope.spawn(move || visit_in_many_ways(site, n % 3)));
+        let clients: Vec<_> = clients.collect();
+        clients.into_iter().try_for_each(|client| client.join().expect("the thread"))
+    })?;
+    let (loads, forwarded) = (loads(&site)?, site.daemon.counter("syn_forwarded")?);
+    let mut opened = 0;
+    for server in ["s1", "s2"] {
+        if homes.iter().any(|home| home == server) {
+            wait_for_count(&site, server, 0)?;
+        }
+        opened += loads.opened(id(&site, server)?);
+    }
+    ensure!(forwarded > 300 && opened == forwarded, "{opened} counted, {forwarded} forwarded");
+    ensure!(!site.daemon.log().contains("count of fast connections"), "{}", site.daemon.log());
+    Ok(())
+}
+
+fn visit_in_many_ways(site: &Site, client: usize) -> Result<()> {
+    for round in 0..60 {
+        let mut connection = site.connect(client)?;
+        match round % 3 {
+            0 => drop(connection.get("/", &[])?),
+            1 => drop(connection.get("/", &[("Connection", "close")])?),
+            _ => socket2::SockRef::from(connection.stream()).set_linger(Some(std::time::Duration::ZERO))?,
+        }
+    }
+    Ok(())
 }
 
 fn counted_without_a_process() -> Result<()> {
@@ -243,8 +279,8 @@ impl<'a> Kernel<'a> {
         let config = config(lab)?;
         let opened = datapath::open(&config, None)?;
         let (datapath, source) = (opened.datapath.context("XDP")?, opened.source.context("a table")?);
-        let (identity, _) = opened.servers.first().context("a server")?;
-        let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), *identity)]);
+        let identity = opened.servers.first().context("a server")?.0;
+        let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), identity)]);
         servers.publish_with(datapath.publisher());
         datapath.attach()?;
         servers.count_fast_with(datapath.loads().context("XDP")?);
@@ -332,7 +368,7 @@ fn come_and_go() -> Result<()> {
         ensure!(kernel.visit()?.as_deref() == Some("s2"));
         let ended = kernel.servers.end_sessions(again).fast;
         ensure!(ended > 0 && kernel.servers.fast_connections(again) == 0, "{ended}");
-        Ok(kernel.datapath.settle()?)
+        kernel.datapath.settle()
     })
 }
 

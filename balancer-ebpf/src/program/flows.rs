@@ -14,7 +14,7 @@ use crate::{caps, loads};
 /// under way that change it.
 const STEP_ATTEMPTS: u32 = 4;
 /// How often the copies of a state are written until they agree with it.
-const COPY_ATTEMPTS: u32 = 2;
+const COPY_ATTEMPTS: u32 = 3;
 
 /// A flow that is alive, found by one of its directions.
 #[derive(Clone, Copy)]
