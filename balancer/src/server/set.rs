@@ -326,6 +326,27 @@ mod tests {
     }
 
     #[test]
+    fn who_holds_an_old_place_says_nothing_about_who_is_there_now() {
+        let set = servers(2);
+        let (sender, published) = std::sync::mpsc::channel();
+        set.publish_with(Box::new(move |server| {
+            let _ = sender.send((server.name.clone(), server.state()));
+        }));
+        set.replace(0, named(1)).expect("a place");
+        set.retire(1);
+        assert_eq!(published.try_iter().last(), Some(("s2".to_owned(), State::Maint)));
+        set.set_operator(0, Operator::Drain);
+        assert_eq!(published.try_iter().count(), 0, "s1 is elsewhere");
+        set.add(named(2)).expect("a place");
+        set.set_operator(1, Operator::Ready);
+        assert_eq!(
+            published.try_iter().collect::<Vec<_>>(),
+            [("s2".to_owned(), State::Up)],
+            "the new one alone"
+        );
+    }
+
+    #[test]
     fn every_change_is_published() {
         let set = servers(1);
         let (sender, published) = std::sync::mpsc::channel();
