@@ -21,7 +21,7 @@ use balancer::datapath::loads::Loads;
 use balancer::datapath::maps::{self, Maps};
 use balancer::datapath::pins::{Pins, Rollback};
 use balancer::datapath::tend::Ending;
-use balancer::datapath::{self, Datapath, program};
+use balancer::datapath::{self, Datapath, Known, program};
 use balancer::server::{Identity, Operator, Server, Servers};
 use balancer::table::{Store, source_key};
 use balancer_ebpf::abi::{MAX_SERVERS, SCHEMA, SERVER_ABSENT, SERVER_UP, Server as KernelServer, ServerMeta};
@@ -277,9 +277,9 @@ impl<'a> Kernel<'a> {
     /// With the first of two servers, which is s1. To be called in the balancer's namespace.
     fn open(lab: &'a Lab) -> Result<Self> {
         let config = config(lab)?;
-        let opened = datapath::open(&config, None)?;
+        let opened = datapath::open(&config, None, &Known::default())?;
         let (datapath, source) = (opened.datapath.context("XDP")?, opened.source.context("a table")?);
-        let identity = opened.servers.first().context("a server")?.0;
+        let identity = opened.members.first().context("a server")?.identity;
         let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), identity)]);
         servers.publish_with(datapath.publisher());
         datapath.attach()?;

@@ -7,10 +7,12 @@
 //! | `set` | all of them, by place, name, cookie and id |
 //! | `fast` | what the fast path knows of them |
 //! | `marks` | what real traffic says about them |
+//! | `capacity` | how much they take at one time, and who waits |
 //!
 //! States are atomics, so that the request path reads them without a lock. A change goes through [`Servers`], which
 //! publishes it to the kernel in the same step.
 
+mod capacity;
 mod fast;
 mod marks;
 mod set;
@@ -25,6 +27,8 @@ use tokio::sync::futures::Notified;
 
 use crate::config::ServerConfig;
 
+use capacity::Limit;
+pub use capacity::{QueueFull, Ticket, Turn, Wish};
 pub use fast::{FastLoads, NoFastLoads};
 pub use marks::{Mark, Marks, Streak};
 pub use set::{Ended, NoPlace, Publisher, Servers};
@@ -70,6 +74,9 @@ pub struct Server {
     /// What real traffic says about it.
     pub marks: Marks,
     retired: AtomicBool,
+    limit: Option<Limit>,
+    /// Counts how often its sessions were ended.
+    endings: AtomicU32,
     /// Requests being served by it now.
     pub in_flight: CachePadded<AtomicU32>,
     /// Requests given to it since start.
@@ -95,6 +102,8 @@ impl Server {
             stir: Notify::new(),
             marks: Marks::default(),
             retired: AtomicBool::new(false),
+            limit: None,
+            endings: AtomicU32::new(0),
             in_flight: CachePadded::new(AtomicU32::new(0)),
             requests: CachePadded::new(AtomicU64::new(0)),
         }
@@ -106,6 +115,7 @@ impl Server {
             .with_host(settings.host)
             .with_weight(settings.weight)
             .as_backup(settings.backup)
+            .with_capacity(settings.maxconn, settings.maxqueue)
     }
 
     /// Starts with the operator's wish that an earlier process recorded.
@@ -142,6 +152,7 @@ impl Server {
             .with_host(self.host.clone())
             .with_weight(self.initial_weight)
             .as_backup(self.backup)
+            .with_capacity(self.maxconn(), self.limit.as_ref().and_then(|limit| limit.maxqueue))
             .with_operator(self.operator())
             .with_weight_now(self.weight())
     }
@@ -150,6 +161,17 @@ impl Server {
     #[must_use]
     pub fn as_backup(self, backup: bool) -> Self {
         Self { backup, ..self }
+    }
+
+    /// Serves no more than `maxconn` at one time, while `maxqueue` may wait for it. `None`: there is no such limit.
+    #[must_use]
+    pub fn with_capacity(self, maxconn: Option<u32>, maxqueue: Option<u32>) -> Self {
+        Self { limit: maxconn.map(|maxconn| Limit::new(maxconn, maxqueue)), ..self }
+    }
+
+    /// The most that it serves at one time.
+    pub fn maxconn(&self) -> Option<u32> {
+        self.limit.as_ref().map(|limit| limit.maxconn)
     }
 
     /// Its share of what is balanced, against the other servers' weights.
@@ -225,6 +247,17 @@ impl Server {
     /// It is down meanwhile, whatever anybody finds at the address that it does not have.
     pub fn is_unresolved(&self) -> bool {
         self.address.ip().is_unspecified()
+    }
+
+    /// Changes when its sessions are ended: what was begun before is to end.
+    pub fn endings(&self) -> u32 {
+        self.endings.load(Ordering::Relaxed)
+    }
+
+    /// Returns how many that are.
+    fn end_sessions(&self) -> u32 {
+        self.endings.fetch_add(1, Ordering::Relaxed);
+        self.in_flight.load(Ordering::Relaxed)
     }
 
     fn retire(&self) {

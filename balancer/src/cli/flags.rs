@@ -63,9 +63,10 @@ pub(crate) struct ServiceArgs {
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) listen: Vec<String>,
     /// A server; repeatable. ADDR may be the name of a host. VALUE is its persistence cookie, NAME unless given; empty
-    /// for none. weight: its share, 0 to 256, 1 unless given. backup: serves only when no other server can. disabled:
-    /// in maintenance until `set server` says otherwise
-    #[arg(long, value_name = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]")]
+    /// for none. weight: its share, 0 to 256, 1 unless given. backup: serves only when no other server can. maxconn:
+    /// requests (with --mode tcp connections) that it serves at one time; others wait. maxqueue: how many may wait for
+    /// this very server. disabled: in maintenance until `set server` says otherwise
+    #[arg(long, value_name = "NAME=ADDR:PORT[,OPTION...]")]
     pub(crate) server: Vec<String>,
     /// DNS server that is asked for the names of servers' hosts; repeatable [default: those of /etc/resolv.conf]
     #[arg(long, value_name = "ADDR[:PORT]")]
@@ -235,6 +236,9 @@ pub(crate) struct LimitArgs {
     /// Silence of both sides of a WebSocket, or of a connection with --mode tcp
     #[arg(long, value_name = "T", default_value = "1h", value_parser = duration)]
     pub(crate) timeout_tunnel: Duration,
+    /// Waiting for a server to have room (maxconn=) [default: that of --timeout-connect]
+    #[arg(long, value_name = "T", value_parser = duration)]
+    pub(crate) timeout_queue: Option<Duration>,
     /// Most client connections at one time [default: what the descriptor limit allows]
     #[arg(long, value_name = "N", value_parser = count(1..=16_000_000))]
     pub(crate) max_connections: Option<u32>,

@@ -44,6 +44,13 @@ impl Plan {
         match (setting.flag.as_str(), &config.datapath) {
             ("workers", _) => (vec![config.workers.to_string()], ", the cores available"),
             ("admin", _) => (vec![config.admin.display().to_string()], ""),
+            ("timeout-queue", _) if setting.origin == Origin::Default => {
+                let connect = self.settings.0.iter().find(|setting| setting.flag == "timeout-connect");
+                (
+                    connect.map_or_else(Vec::new, |connect| connect.values.clone()),
+                    ", that of --timeout-connect",
+                )
+            }
             ("fast-path", Some(datapath)) if setting.values == ["auto"] => {
                 (vec![fast_path::word(datapath.fast_path).into()], ", auto resolved")
             }

@@ -116,6 +116,10 @@ pub struct ServerConfig {
     pub weight: u32,
     /// `backup`: serves only when no primary can.
     pub backup: bool,
+    /// `maxconn=`: the most that it serves at one time; `None`: no limit.
+    pub maxconn: Option<u32>,
+    /// `maxqueue=`: the most that wait for it and no other; `None`: no limit.
+    pub maxqueue: Option<u32>,
     /// `disabled`: in maintenance until the operator says otherwise.
     pub disabled: bool,
 }
@@ -293,6 +297,8 @@ pub struct Timeouts {
     pub keepalive: Duration,
     /// Silence of both sides of a tunnel.
     pub tunnel: Duration,
+    /// The wait for a server that has no room.
+    pub queue: Duration,
 }
 
 impl Default for Timeouts {
@@ -304,6 +310,7 @@ impl Default for Timeouts {
             request: Duration::from_secs(10),
             keepalive: Duration::from_secs(60),
             tunnel: Duration::from_secs(3600),
+            queue: Duration::from_secs(5),
         }
     }
 }

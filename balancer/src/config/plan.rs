@@ -89,6 +89,7 @@ impl Plan {
                 request: limits.timeout_request,
                 keepalive: limits.timeout_keepalive,
                 tunnel: limits.timeout_tunnel,
+                queue: limits.timeout_queue.unwrap_or(limits.timeout_connect),
             },
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
             max_connections: limits.max_connections,
@@ -214,6 +215,9 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     if config.health.check.is_none() {
         let flags = ["check-interval", "check-timeout", "check-rise", "check-fall", "on-marked-down"];
         warnings.extend(idle(" --check none", &flags));
+    }
+    if config.servers.iter().all(|server| server.maxconn.is_none()) {
+        warnings.extend(idle("out a server that has maxconn=", &["timeout-queue"]));
     }
     if config.mode == Mode::Tcp {
         warnings.extend(idle(" --mode tcp", &tcp::IDLE));

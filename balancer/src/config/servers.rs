@@ -1,4 +1,5 @@
-//! `--server NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]`, and the same said at run time.
+//! `--server NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,maxconn=N][,maxqueue=N][,disabled]`, and the same said at run
+//! time.
 
 use std::net::SocketAddr;
 
@@ -12,11 +13,13 @@ const MOST_SERVERS: usize = 1024;
 /// Long enough for any digest, short enough for every cookie header.
 const LONGEST_ID: usize = 128;
 
-const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,disabled]";
-const PLANNED: [&str; 2] = ["maxconn", "maxqueue"];
+const SUPPORTED: &str = "NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,maxconn=N][,maxqueue=N][,disabled]";
 
 /// As in HAProxy, so that its configurations carry over.
 pub(crate) const LARGEST_WEIGHT: u32 = 256;
+
+/// More than a host has ports for.
+const LARGEST_LIMIT: u32 = 1_000_000;
 
 pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
     if texts.is_empty() {
@@ -102,13 +105,20 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
     }
     let (address, host) = server_location(value, location)?;
     let (mut id, mut weight, mut backup, mut disabled) = (None, None, None, None);
+    let (mut maxconn, mut maxqueue) = (None, None);
     for option in options {
         match option.split_once('=') {
             Some(("id", text)) => value.set_once(&mut id, "id", text)?,
             Some(("weight", text)) => value.set_once(&mut weight, "weight", server_weight(value, text)?)?,
+            Some((name @ "maxconn", text)) => {
+                value.set_once(&mut maxconn, name, limit(value, name, text)?)?
+            }
+            Some((name @ "maxqueue", text)) => {
+                value.set_once(&mut maxqueue, name, limit(value, name, text)?)?
+            }
             None if option == "backup" => value.set_once(&mut backup, "backup", true)?,
             None if option == "disabled" => value.set_once(&mut disabled, "disabled", true)?,
-            _ => return Err(value.unsupported(option, SUPPORTED, &PLANNED)),
+            _ => return Err(value.unsupported(option, SUPPORTED, &[])),
         }
     }
     let cookie = match id {
@@ -122,6 +132,12 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             )));
         }
     };
+    let (maxconn, maxqueue) = (maxconn.flatten(), maxqueue.flatten());
+    if let (None, Some(most)) = (maxconn, maxqueue) {
+        return Err(value.wrong(format_args!(
+            "has maxqueue={most}, though nobody waits for a server that takes everybody; add maxconn=N"
+        )));
+    }
     Ok(ServerConfig {
         name: name.to_owned(),
         address,
@@ -129,13 +145,27 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
         cookie,
         weight: weight.unwrap_or(1),
         backup: backup.unwrap_or(false),
+        maxconn,
+        maxqueue,
         disabled: disabled.unwrap_or(false),
     })
 }
 
-fn server_weight(value: Value<'_>, text: &str) -> Result<u32, Stop> {
+/// 0 is none, as in HAProxy.
+fn limit(value: Value<'_>, name: &str, text: &str) -> Result<Option<u32>, Stop> {
+    let limit = number(text, LARGEST_LIMIT).ok_or_else(|| {
+        value.wrong(format_args!("has {name}={text}; write 1 to {LARGEST_LIMIT}, 0 for no limit"))
+    })?;
+    Ok(Some(limit).filter(|limit| *limit > 0))
+}
+
+fn number(text: &str, most: u32) -> Option<u32> {
     let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    text.parse().ok().filter(|weight| is_number && *weight <= LARGEST_WEIGHT).ok_or_else(|| {
+    text.parse().ok().filter(|number| is_number && *number <= most)
+}
+
+fn server_weight(value: Value<'_>, text: &str) -> Result<u32, Stop> {
+    number(text, LARGEST_WEIGHT).ok_or_else(|| {
         value.wrong(format_args!("has the weight {text:?}; write 0 to {LARGEST_WEIGHT}, 0 for no new users"))
     })
 }

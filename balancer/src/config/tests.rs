@@ -109,7 +109,12 @@ fn wrong_servers() {
         ("s2=10.0.0.2:80,weight=", "has the weight \"\"; write 0 to 256"),
         ("s2=10.0.0.2:80,backup,backup", "has backup twice"),
         ("s2=10.0.0.2:80,backup=yes", "has an unknown option \"backup\""),
-        ("s2=10.0.0.2:80,maxconn=9", "has the option \"maxconn\", which is not supported yet"),
+        ("s2=10.0.0.2:80,maxconn=", "has maxconn=; write 1 to 1000000, 0 for no limit"),
+        ("s2=10.0.0.2:80,maxconn=-1", "has maxconn=-1; write 1 to"),
+        ("s2=10.0.0.2:80,maxconn=1,maxqueue=1000001", "has maxqueue=1000001; write 1 to"),
+        ("s2=10.0.0.2:80,maxconn=1,maxconn=1", "has maxconn twice"),
+        ("s2=10.0.0.2:80,maxqueue=5", "has maxqueue=5, though nobody waits"),
+        ("s2=10.0.0.2:80,disabled", "has the option \"disabled\", which is not supported yet"),
         ("s2=10.0.0.2:80,colour=red", "has an unknown option \"colour\""),
         ("s2=10.0.0.2:80,", "has an empty option"),
         ("s2=10.0.0.2:80,id=a,id=b", "has id twice"),
@@ -149,6 +154,28 @@ fn names_of_hosts_are_kept_until_somebody_has_asked() {
         let found = refused_beside(&format!("--resolver {text}"));
         assert!(found.starts_with("--resolver ") && found.contains(expected), "{text}: {found}");
     }
+}
+
+#[test]
+fn limits_of_servers_and_how_long_is_waited_for_them() {
+    let Plan { config, warnings, .. } = plan(
+        "--server s2=10.0.0.2:80,maxqueue=7,maxconn=100 --server s3=10.0.0.3:80,maxconn=0,maxqueue=0 \
+         --timeout-connect 3s",
+    );
+    let limits: Vec<_> = config.servers.iter().map(|server| (server.maxconn, server.maxqueue)).collect();
+    assert_eq!(limits, [(None, None), (Some(100), Some(7)), (None, None)]);
+    assert_eq!(config.timeouts.queue, Duration::from_secs(3), "as long as for a connection");
+    assert!(warnings.is_empty(), "{warnings:?}");
+    let Plan { config, warnings, .. } = plan("--timeout-queue 20s");
+    assert_eq!(config.timeouts.queue, Duration::from_secs(20));
+    assert_eq!(warnings, ["--timeout-queue has no effect without a server that has maxconn="]);
+    let dump = plan("--timeout-connect 3s").dump();
+    assert!(
+        dump.contains("\n--timeout-queue 3s") && dump.contains("# default, that of --timeout-connect"),
+        "{dump}"
+    );
+    let used = plan("--server s2=10.0.0.2:80,maxconn=1 --timeout-queue 20s");
+    assert!(used.warnings.is_empty() && used.dump().contains("\n--timeout-queue 20s"));
 }
 
 #[test]

@@ -56,6 +56,9 @@ pub struct Refused {
 }
 
 impl Refused {
+    /// None of them.
+    pub const NONE: Self = Self { list: [0; MOST_REFUSED], len: 0 };
+
     /// Whether `index` has failed this request already.
     pub fn contains(&self, index: usize) -> bool {
         self.list[..usize::from(self.len)].iter().any(|&refused| usize::from(refused) == index)

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
-use tokio::sync::Notify;
 use tokio::sync::futures::Notified;
+use tokio::sync::{Notify, watch};
 
+use super::capacity::Queue;
 use super::{FastLoads, Health, Mark, NoFastLoads, Operator, Server};
 
 /// Places of one process: plans hold them in 16 bits. Who adds and deletes a server every ten minutes gets by for a year.
@@ -28,10 +29,13 @@ pub struct Servers {
     /// Held by whoever makes a new roster.
     enrolling: Mutex<()>,
     publisher: OnceLock<Publisher>,
-    fast: OnceLock<Box<dyn FastLoads>>,
+    pub(super) fast: OnceLock<Box<dyn FastLoads>>,
     changes: AtomicU64,
     /// Wakes whoever has to know who there is.
     enrolled: Notify,
+    pub(super) queue: Queue,
+    /// Told whenever the sessions of a server are ended.
+    endings: watch::Sender<()>,
 }
 
 /// Who is there: the places that count, and how they are found.
@@ -93,6 +97,7 @@ impl Servers {
     pub fn count_fast_with(&self, loads: Box<dyn FastLoads>) {
         // As above.
         let _ = self.fast.set(loads);
+        self.places().into_iter().for_each(|place| self.limit_fast_path(place));
     }
 
     /// What the fast path knows of servers.
@@ -170,6 +175,7 @@ impl Servers {
     pub fn add(&self, server: Server) -> Result<usize, NoPlace> {
         let _turn = self.turn();
         let place = self.push(server)?;
+        self.limit_fast_path(place);
         let mut order = self.places();
         order.push(place);
         self.enroll(order);
@@ -187,7 +193,9 @@ impl Servers {
         let order = self.places().into_iter().map(|old| if old == place { new } else { old });
         self.enroll(order.collect());
         self.places[place].retire();
+        self.limit_fast_path(new);
         self.publish(new);
+        self.reconsider(place);
         Ok(new)
     }
 
@@ -203,7 +211,15 @@ impl Servers {
 
     /// Ends what is being served by the server at `place`, on both paths.
     pub fn end_sessions(&self, place: usize) -> Ended {
-        Ended { slow: 0, fast: self.fast().end(self.places[place].identity.id) }
+        let server = &self.places[place];
+        let slow = u64::from(server.end_sessions());
+        self.endings.send_replace(());
+        Ended { slow, fast: self.fast().end(server.identity.id) }
+    }
+
+    /// Changes whenever sessions are ended: whoever serves some looks then whether they are still to go on.
+    pub fn endings(&self) -> watch::Receiver<()> {
+        self.endings.subscribe()
     }
 
     /// Records the operator's wish and publishes it.
@@ -259,6 +275,7 @@ impl Servers {
             publish(server);
         }
         self.places[place].stir.notify_one();
+        self.reconsider(place);
     }
 
     fn push(&self, server: Server) -> Result<usize, NoPlace> {
