@@ -41,6 +41,7 @@ pub struct Builder {
     max_connections: Option<u32>,
     health: HealthConfig,
     fast: Option<Box<dyn FastLoads>>,
+    workers: usize,
 }
 
 /// `cookie=SRV,insert,indirect`
@@ -72,6 +73,7 @@ impl Builder {
             max_connections: None,
             health: HealthConfig::default(),
             fast: None,
+            workers: 1,
         }
     }
 
@@ -86,6 +88,8 @@ impl Builder {
             weight: 1,
             backup: false,
             disabled: false,
+            maxconn: None,
+            maxqueue: None,
         });
         self
     }
@@ -93,6 +97,24 @@ impl Builder {
     /// The last server serves only when no other can.
     pub fn backup(mut self) -> Self {
         self.servers.last_mut().expect("just added").backup = true;
+        self
+    }
+
+    /// The last server serves so many at one time.
+    pub fn maxconn(mut self, most: u32) -> Self {
+        self.servers.last_mut().expect("just added").maxconn = Some(most);
+        self
+    }
+
+    /// So many may wait for the last server.
+    pub fn maxqueue(mut self, most: u32) -> Self {
+        self.servers.last_mut().expect("just added").maxqueue = Some(most);
+        self
+    }
+
+    /// So many threads, each with an address of its own.
+    pub fn workers(mut self, count: usize) -> Self {
+        self.workers = count;
         self
     }
 
@@ -150,8 +172,10 @@ impl Builder {
     }
 
     pub fn start(mut self) -> Balancer {
-        let listener = TcpListener::bind(self.listen).expect("bind");
-        let address = listener.local_addr().expect("address");
+        let listeners = (0..self.workers).map(|_| TcpListener::bind(self.listen).expect("bind"));
+        let listeners: Vec<_> = listeners.collect();
+        let addresses = listeners.iter().map(|listener| listener.local_addr().expect("address"));
+        let addresses: Vec<_> = addresses.collect();
         let folder = tempfile::tempdir().expect("folder");
         let log_path = folder.path().join("access.log");
         let servers = self.servers.iter().zip(1..).map(|(server, id)| {
@@ -159,6 +183,7 @@ impl Builder {
             Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
                 .with_weight(server.weight)
                 .as_backup(server.backup)
+                .with_capacity(server.maxconn, server.maxqueue)
         });
         let servers = Servers::new(servers.collect());
         if let Some(loads) = self.fast.take() {
@@ -167,7 +192,7 @@ impl Builder {
         let service = Arc::new(Service {
             balance: balance::Balance::new(self.balance.clone(), &servers),
             servers,
-            config: self.config(address, &log_path, folder.path()),
+            config: self.config(addresses.clone(), &log_path, folder.path()),
         });
         let table = service
             .config
@@ -176,24 +201,30 @@ impl Builder {
             .map(|source| Table::new(Box::new(Memory::new(source.size)), source.timeout));
         let log = AccessLog::open(service.config.access_log.as_ref().expect("a log")).expect("log");
         let (stop, order) = watch::channel(Order::Serve);
-        let stats = Arc::<Stats>::default();
-        let worker = Worker {
-            service: Arc::clone(&service),
-            table: table.as_ref().map(|table| table.handle().expect("handle")),
-            listeners: vec![listener],
-            log: Some(log.sender()),
-            stats: Arc::clone(&stats),
-            order,
-        };
-        let thread = Some(thread::spawn(move || worker.run().expect("worker")));
+        let mut workers = Vec::new();
+        for listener in listeners {
+            let stats = Arc::<Stats>::default();
+            let worker = Worker {
+                service: Arc::clone(&service),
+                table: table.as_ref().map(|table| table.handle().expect("handle")),
+                listeners: vec![listener],
+                log: Some(log.sender()),
+                stats: Arc::clone(&stats),
+                order: order.clone(),
+            };
+            workers.push((stats, thread::spawn(move || worker.run().expect("worker"))));
+        }
         let control = Control::start(&service);
+        let (stats, threads) = workers.into_iter().unzip();
+        let address = addresses[0];
         Balancer {
             address,
+            addresses,
             service,
             table,
             stats,
             stop,
-            thread,
+            threads,
             log_path,
             _control: control,
             _log: log,
@@ -201,11 +232,11 @@ impl Builder {
         }
     }
 
-    fn config(&self, address: SocketAddr, log: &std::path::Path, folder: &std::path::Path) -> Config {
+    fn config(&self, listen: Vec<SocketAddr>, log: &std::path::Path, folder: &std::path::Path) -> Config {
         Config {
             name: "test".into(),
             mode: self.mode,
-            listen: vec![address],
+            listen,
             servers: self.servers.clone(),
             resolvers: Vec::new(),
             persist: List::new(self.methods.clone()),
@@ -213,7 +244,7 @@ impl Builder {
             balance: self.balance.clone(),
             health: self.health.clone(),
             admin: folder.join("admin.sock"),
-            workers: 1,
+            workers: self.workers,
             access_log: Some(AccessLogConfig {
                 target: LogTarget::File(log.to_owned()),
                 format: LogFormat::Text,
@@ -233,11 +264,13 @@ impl Builder {
 
 pub struct Balancer {
     pub address: SocketAddr,
+    /// Of each worker.
+    pub addresses: Vec<SocketAddr>,
     pub service: Arc<Service>,
     table: Option<Table>,
-    stats: Arc<Stats>,
+    stats: Vec<Arc<Stats>>,
     stop: watch::Sender<Order>,
-    thread: Option<JoinHandle<()>>,
+    threads: Vec<JoinHandle<()>>,
     log_path: PathBuf,
     _control: Control,
     _log: AccessLog,
@@ -250,7 +283,7 @@ impl Balancer {
     }
 
     pub fn stats(&self) -> Snapshot {
-        self.stats.snapshot()
+        self.stats.iter().map(|stats| stats.snapshot()).sum()
     }
 
     /// The log's line of that number, from 0, once it is there.
@@ -290,11 +323,12 @@ impl Balancer {
         self.stop.send_replace(Order::CutOff);
     }
 
-    /// The worker has ended by itself.
+    /// The workers have ended by themselves.
     pub fn expect_end(&mut self) {
-        let thread = self.thread.take().expect("running");
-        wait_for("the worker's end", || thread.is_finished().then_some(()));
-        thread.join().expect("no panic");
+        for thread in self.threads.drain(..) {
+            wait_for("the worker's end", || thread.is_finished().then_some(()));
+            thread.join().expect("no panic");
+        }
     }
 }
 
@@ -332,9 +366,8 @@ impl Drop for Control {
 impl Drop for Balancer {
     fn drop(&mut self) {
         self.drain();
-        if let (Some(thread), false) = (self.thread.take(), thread::panicking()) {
-            wait_for("the worker's end", || thread.is_finished().then_some(()));
-            thread.join().expect("no panic");
+        if !thread::panicking() {
+            self.expect_end();
         }
     }
 }

@@ -3,6 +3,7 @@
 
 pub mod balancer;
 mod balancing;
+mod capacity;
 pub mod client;
 mod descriptors;
 mod failures;
@@ -126,6 +127,14 @@ impl Reader {
             assert!(self.more()?, "the bytes are cut after {}", self.held.len());
         }
         Ok(self.take(count))
+    }
+
+    /// There is something to read, or an end.
+    pub fn has_more(&mut self) -> bool {
+        self.stream.set_nonblocking(true).expect("option");
+        let is_there = !self.held.is_empty() || self.stream.peek(&mut [0]).is_ok();
+        self.stream.set_nonblocking(false).expect("option");
+        is_there
     }
 
     /// Closing it will be a failure for the peer, not an end.

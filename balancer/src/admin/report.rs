@@ -128,6 +128,10 @@ pub struct ServerRow {
     pub generation: u8,
     /// Requests being served now.
     pub in_flight: u32,
+    /// The most that it serves at one time; null: no limit.
+    pub maxconn: Option<u32>,
+    /// Requests that wait for it and no other.
+    pub queue: usize,
     /// Requests since start.
     pub requests: u64,
     /// Fast connections now.
@@ -157,6 +161,8 @@ impl ServerRow {
             id: server.identity.id,
             generation: server.identity.generation,
             in_flight: server.in_flight.load(Relaxed),
+            maxconn: server.maxconn(),
+            queue: servers.waiting_for(place),
             requests: server.requests.load(Relaxed),
         }
     }
@@ -241,6 +247,8 @@ impl Columns for ServerRow {
         "id",
         "generation",
         "in_flight",
+        "maxconn",
+        "queue",
         "requests",
         "fast",
     ];
@@ -263,6 +271,8 @@ impl Columns for ServerRow {
             self.id.to_string(),
             self.generation.to_string(),
             self.in_flight.to_string(),
+            self.maxconn.map_or_else(|| "-".into(), |maxconn| maxconn.to_string()),
+            self.queue.to_string(),
             self.requests.to_string(),
             self.fast.to_string(),
         ]

@@ -94,6 +94,29 @@ const MOST_TURNS_RISING: u64 = 16 * 1024;
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Key(Option<u64>);
 
+/// Who gets a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pick {
+    /// The server at this place, which has room.
+    Free(usize),
+    /// The server at this place, with room or without: the request's key says so.
+    Keyed(usize),
+    /// Whoever has room first: nobody has now.
+    Full,
+    /// Nobody.
+    None,
+}
+
+impl Pick {
+    /// Who it is, if that is known.
+    pub fn place(self) -> Option<usize> {
+        match self {
+            Self::Free(place) | Self::Keyed(place) => Some(place),
+            Self::Full | Self::None => None,
+        }
+    }
+}
+
 impl Key {
     /// Has nothing to be balanced by: takes its turn, whatever the algorithm.
     pub const NONE: Self = Self(None);
@@ -116,13 +139,24 @@ impl Balance {
         &self.algorithm
     }
 
-    /// A server that is up and has not `refused` this request already; `None`: there is none.
-    pub fn pick(&self, servers: &Servers, refused: &Refused, key: Key) -> Option<usize> {
+    /// A server that is up and has not `refused` this request already. Those that are full (`maxconn=`) are passed over,
+    /// but neither for backups, as in HAProxy, nor by a key, which would lead to another server with every rush.
+    pub fn pick(&self, servers: &Servers, refused: &Refused, key: Key) -> Pick {
         let plan = self.plan(servers);
-        let will_do = |place: usize| servers[place].state() == State::Up && !refused.contains(place);
-        [&plan.primaries, &plan.backups]
-            .into_iter()
-            .find_map(|group| self.pick_of(group, servers, key, will_do))
+        let is_keyed = key != Key::NONE && self.algorithm.hashes();
+        let is_usable = |place: usize| servers[place].state() == State::Up && !refused.contains(place);
+        let will_do = |place: usize| is_usable(place) && (is_keyed || servers.has_room(place));
+        for group in [&plan.primaries, &plan.backups] {
+            match self.pick_of(group, servers, key, will_do) {
+                Some(place) if is_keyed => return Pick::Keyed(place),
+                Some(place) => return Pick::Free(place),
+                None if group.members.iter().any(|member| is_usable(usize::from(member.place))) => {
+                    return Pick::Full;
+                }
+                None => {}
+            }
+        }
+        Pick::None
     }
 
     fn pick_of(

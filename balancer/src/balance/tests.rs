@@ -4,7 +4,7 @@ use crate::server::tests::{named, servers, weighted};
 use crate::server::{FastLoads, Health, Operator};
 
 fn picks(balance: &Balance, set: &Servers, count: usize) -> Vec<usize> {
-    (0..count).filter_map(|_| balance.pick(set, &Refused::default(), Key::NONE)).collect()
+    (0..count).filter_map(|_| balance.pick(set, &Refused::default(), Key::NONE).place()).collect()
 }
 
 fn share(picks: &[usize], of: usize) -> usize {
@@ -31,9 +31,9 @@ fn passes_over_who_refused_this_request() {
     let mut refused = Refused::default();
     [0, 68].into_iter().for_each(|index| refused.insert(index));
     let pick = |refused: &Refused| balance.pick(&set, refused, Key::NONE);
-    assert!((0..8).all(|_| matches!(pick(&refused), Some(1 | 69))));
+    assert!((0..8).all(|_| matches!(pick(&refused), Pick::Free(1 | 69))));
     [1, 69].into_iter().for_each(|index| refused.insert(index));
-    assert_eq!(pick(&refused), None);
+    assert_eq!(pick(&refused), Pick::None);
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn backups_serve_when_no_primary_will_do() {
         assert_eq!(picks(&balance, &set, 5), [0; 5]);
         let mut refused = Refused::default();
         refused.insert(0);
-        assert!(matches!(balance.pick(&set, &refused, Key::NONE), Some(1 | 2)));
+        assert!(matches!(balance.pick(&set, &refused, Key::NONE), Pick::Free(1 | 2)));
         set.set_operator(0, Operator::Maint);
         assert!(picks(&balance, &set, 5).iter().all(|&pick| pick > 0));
         set.set_operator(0, Operator::Ready);
@@ -63,7 +63,7 @@ fn least_connections_fill_up_by_weight_and_take_turns_when_equal() {
     let set = weighted(&[(1, false), (3, false)]);
     let balance = Balance::new(LeastConn, &set);
     for _ in 0..40 {
-        let pick = balance.pick(&set, &Refused::default(), Key::NONE).expect("up");
+        let pick = balance.pick(&set, &Refused::default(), Key::NONE).place().expect("up");
         set[pick].in_flight.fetch_add(1, Ordering::Relaxed);
     }
     let busy = [0, 1].map(|place: usize| set[place].in_flight.load(Ordering::Relaxed));
@@ -93,7 +93,8 @@ fn a_key_keeps_its_server_and_moves_only_when_it_must() {
     let set = servers(5);
     let balance = Balance::new(Source, &set);
     let keys: Vec<_> = (0..1000_u32).map(|n| Key::new(&n.to_be_bytes())).collect();
-    let places = || keys.iter().map(|&key| balance.pick(&set, &Refused::default(), key)).collect::<Vec<_>>();
+    let places =
+        || keys.iter().map(|&key| balance.pick(&set, &Refused::default(), key).place()).collect::<Vec<_>>();
     let before = places();
     assert_eq!(before, places());
     assert!((0..5).all(|place| (150..250).contains(&before.iter().filter(|p| **p == Some(place)).count())));
@@ -137,7 +138,7 @@ fn connections_of_the_fast_path_are_connections() {
     set.count_fast_with(Box::new(Fast(vec![99, 10, 4, 7])));
     let balance = Balance::new(LeastConn, &set);
     for _ in 0..9 {
-        let pick = balance.pick(&set, &Refused::default(), Key::NONE).expect("up");
+        let pick = balance.pick(&set, &Refused::default(), Key::NONE).place().expect("up");
         set[pick].in_flight.fetch_add(1, Ordering::Relaxed);
     }
     let slow = [0, 1, 2].map(|place: usize| set[place].in_flight.load(Ordering::Relaxed));
@@ -189,7 +190,7 @@ fn a_server_that_is_coming_up_gets_its_share_by_and_by() {
     assert_eq!([share(&idle, 0), share(&idle, 1)], [300, 100]);
     let balance = Balance::new(LeastConn, &set);
     for _ in 0..40 {
-        let pick = balance.pick(&set, &Refused::default(), Key::NONE).expect("up");
+        let pick = balance.pick(&set, &Refused::default(), Key::NONE).place().expect("up");
         set[pick].in_flight.fetch_add(1, Ordering::Relaxed);
     }
     assert_eq!([0, 1].map(|place: usize| set[place].in_flight.load(Ordering::Relaxed)), [30, 10]);
@@ -223,7 +224,7 @@ fn keys_come_to_a_server_that_is_coming_up_once_and_nobody_elses_move_meanwhile(
     let balance = Balance::new(Source, &set);
     let keys: Vec<_> = (0..4000_u32).map(|n| Key::new(&n.to_be_bytes())).collect();
     let places = || -> Vec<usize> {
-        let pick = |&key| balance.pick(&set, &Refused::default(), key).expect("somebody");
+        let pick = |&key| balance.pick(&set, &Refused::default(), key).place().expect("somebody");
         keys.iter().map(pick).collect()
     };
     let whole = places();
@@ -276,12 +277,62 @@ fn instances_agree_whatever_the_order_of_their_flags() {
     others.reverse();
     let (one, other) = (servers(5), Servers::new(others));
     let name = |set: &Servers, key| {
-        let pick = Balance::new(Source, set).pick(set, &Refused::default(), key);
+        let pick = Balance::new(Source, set).pick(set, &Refused::default(), key).place();
         set[pick.expect("somebody")].name.clone()
     };
     for key in (0..50_u32).map(|n| Key::new(&n.to_be_bytes())) {
         assert_eq!(name(&one, key), name(&other, key));
     }
+}
+
+/// s1 and s2 with room for two each, and the backup s3.
+fn small() -> Servers {
+    let server = |n: usize| named(n).with_capacity(Some(2), None).as_backup(n == 3);
+    Servers::new((1..=3).map(server).collect())
+}
+
+#[test]
+fn who_is_full_is_passed_over_and_backups_are_not_for_overflow() {
+    for algorithm in [RoundRobin, LeastConn, Random, First] {
+        let set = small();
+        let balance = Balance::new(algorithm.clone(), &set);
+        let pick = |set: &Servers| balance.pick(set, &Refused::default(), Key::NONE);
+        for _ in 0..4 {
+            let Pick::Free(place) = pick(&set) else { panic!("{algorithm:?}: somebody has room") };
+            assert!(set.take(place));
+        }
+        assert_eq!(pick(&set), Pick::Full, "{algorithm:?}");
+        set.release(1);
+        assert_eq!(pick(&set), Pick::Free(1), "{algorithm:?}");
+        set.set_operator(0, Operator::Maint);
+        set.set_operator(1, Operator::Maint);
+        assert_eq!(pick(&set), Pick::Free(2), "{algorithm:?}");
+        set.set_operator(2, Operator::Maint);
+        assert_eq!(pick(&set), Pick::None, "{algorithm:?}");
+    }
+}
+
+#[test]
+fn first_fills_one_after_the_other() {
+    let set = small();
+    let balance = Balance::new(First, &set);
+    let fill = |_| {
+        let place = balance.pick(&set, &Refused::default(), Key::NONE).place()?;
+        set.take(place).then_some(place)
+    };
+    assert_eq!((0..5).map_while(fill).collect::<Vec<_>>(), [0, 0, 1, 1]);
+}
+
+#[test]
+fn a_key_waits_for_its_server_and_who_has_none_does_not() {
+    let set = small();
+    let balance = Balance::new(Source, &set);
+    let keyed = balance.pick(&set, &Refused::default(), Key::new(b"somebody"));
+    let Pick::Keyed(place) = keyed else { panic!("{keyed:?}") };
+    assert!(set.take(place) && set.take(place));
+    assert_eq!(balance.pick(&set, &Refused::default(), Key::new(b"somebody")), keyed);
+    let others: Vec<_> = (0..4).map(|_| balance.pick(&set, &Refused::default(), Key::NONE)).collect();
+    assert_eq!(others, [Pick::Free(1 - place); 4]);
 }
 
 #[test]

@@ -24,6 +24,10 @@ pub fn prefers_json(accept: &[u8]) -> bool {
     types.into_iter().find(|range| is_json(range) || is_other(range)).is_some_and(is_json)
 }
 
+/// What a client that comes in vain is told to wait. Long enough for a server to be found well again (two checks, 2 s
+/// apart), and not so long that a person would go elsewhere.
+const RETRY_AFTER: &str = "5";
+
 /// A reply: its status and one line for people.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Reply {
@@ -62,6 +66,12 @@ impl Reply {
         if self.status == 405 {
             // CONNECT is the one method that is refused, so every other would be right (RFC 9110 §15.5.6).
             out.extend_from_slice(b"Allow: GET, HEAD, POST, PUT, PATCH, DELETE, OPTIONS\r\n");
+        }
+        if self.status == 503 {
+            // Whatever it is that is missing, it is not missing for ever (RFC 9110 §15.6.4).
+            for part in ["Retry-After: ", RETRY_AFTER, "\r\n"] {
+                out.extend_from_slice(part.as_bytes());
+            }
         }
         out.extend_from_slice(connection.lines());
         out.extend_from_slice(b"\r\n");
@@ -125,6 +135,8 @@ mod tests {
                 assert_eq!(response.framing, Framing::Length((out.len() - response.head_length) as u64));
                 assert!(!response.keep_alive);
                 assert_ne!(reason(status), "");
+                let head = String::from_utf8_lossy(&out[..response.head_length]);
+                assert_eq!(head.contains("\r\nRetry-After: 5\r\n"), status == 503);
                 if format == Format::Json {
                     let body: serde_json::Value =
                         serde_json::from_slice(&out[response.head_length..]).expect("JSON");

@@ -21,6 +21,10 @@ pub(super) enum Failure {
     ClientGone,
     /// Nobody may be given the request.
     NoServer,
+    /// As many wait for the server as may (`maxqueue=`), and no other will do.
+    QueueFull,
+    /// No server had room within `--timeout-queue`.
+    QueueTimeout,
     /// No connection to the chosen server, after all retries.
     Unreachable,
     /// No connection to the chosen server, since this host is short of what it takes.
@@ -31,6 +35,8 @@ pub(super) enum Failure {
     ServerClosed,
     /// The server closed in the middle of its answer.
     ServerCut,
+    /// The operator, or a health check, has ended what the server was doing.
+    Killed,
     /// The server's message is malformed.
     ServerMalformed(Fault),
     /// Neither side of a tunnel has said anything for `--timeout-tunnel`.
@@ -47,10 +53,13 @@ impl Failure {
             Self::SlowBody => (408, "the request body took too long"),
             Self::Unidentified(_) | Self::TunnelSilent | Self::ClientGone => return None,
             Self::NoServer => (503, "no server is available"),
+            Self::QueueFull => (503, "too many requests wait for the server"),
+            Self::QueueTimeout => (503, "no server had room in time"),
             Self::Unreachable => (503, "the server cannot be reached"),
             Self::Shortage => (503, "the balancer is short of resources"),
             Self::ServerSilent => (504, "the server did not answer in time"),
             Self::ServerClosed | Self::ServerCut => (502, "the server closed the connection"),
+            Self::Killed => (502, "the connection to the server was ended"),
             Self::ServerMalformed(_) => (502, "the server's answer is malformed"),
         };
         Some(Reply { status, text })
@@ -71,11 +80,14 @@ impl Failure {
             Self::SlowBody => "slow-body",
             Self::ClientGone => "client-gone",
             Self::NoServer => "no-server",
+            Self::QueueFull => "queue-full",
+            Self::QueueTimeout => "queue-timeout",
             Self::Unreachable => "unreachable",
             Self::Shortage => "shortage",
             Self::ServerSilent => "server-silent",
             Self::ServerClosed => "server-closed",
             Self::ServerCut => "server-cut",
+            Self::Killed => "killed",
             Self::ServerMalformed(_) => "bad-response",
             Self::TunnelSilent => "tunnel-silent",
         }

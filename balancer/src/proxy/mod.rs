@@ -6,6 +6,7 @@
 //! | [`session`] | the life of a client connection, request by request: the data path as named steps |
 //! | [`visit`] | what persistence knows of one request: findings, decision, reservation, what is learned |
 //! | [`relay`] | one message body on its way from one socket to another |
+//! | [`slot`] | the right to be served by a server, and the wait for it |
 //! | [`upstream`] | connections to servers: kept, checked, made |
 //! | [`failure`] | how a request can fail, whose fault that is, and what the client is told |
 //! | [`connection`], [`buffer`] | a socket and what has been read from it; buffers that idle connections give back |
@@ -14,7 +15,8 @@
 //! | [`timers`] | coarse deadlines: a store per request, one sweep per tick |
 //! | [`stats`] | counters of a worker |
 //!
-//! Nothing here locks on the request path: what a worker's tasks share is reached through `Rc` and `Cell`.
+//! Nothing here locks on the request path, but for requests that wait for a server with `maxconn=`: what a worker's tasks
+//! share is reached through `Rc` and `Cell`.
 
 pub mod buffer;
 pub mod connection;
@@ -23,6 +25,7 @@ pub mod failure;
 pub mod listener;
 pub mod relay;
 pub mod session;
+pub mod slot;
 pub mod socket;
 pub mod stats;
 pub mod timers;

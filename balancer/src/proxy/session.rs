@@ -5,6 +5,7 @@
 //! | `identify` | learns from a PROXY header who the client is, where there has to be one; once |
 //! | `read_head` | waits for a request, checks it, composes what the server will get |
 //! | `exchange` | chooses a server (look up, decide, reserve), connects or reuses, forwards, reads the response head, learns |
+//! | `admit` | in it, waits for a server that has no room |
 //! | `relay` | passes the body on |
 //! | `tunnel` | or bytes both ways, once both sides have agreed on a WebSocket |
 //! | `reply` | or answers itself, when no server did |
@@ -14,6 +15,7 @@
 //! passes the bytes on.
 
 mod account;
+mod admission;
 mod delivery;
 mod exchange;
 mod identity;
@@ -35,7 +37,7 @@ use super::failure::Failure;
 use super::relay::Relay;
 use super::socket::Socket;
 use super::timers::{Deadline, Ticks};
-use super::upstream::{Private, Reuse};
+use super::upstream::{Lease, Private, Reuse};
 use super::visit::Visit;
 use super::worker::Shared;
 use crate::config::Mode;
@@ -119,6 +121,8 @@ struct Session {
     deadline: Deadline,
     /// Its own connection to a server, should it have one.
     private: Option<Private>,
+    /// Of the session with the server that is, or was, the last to be asked.
+    lease: Option<Lease>,
     /// Composed for the client besides responses: interim ones, and replies of our own.
     notice: Vec<u8>,
     /// Method and target of the request at hand, as the log shows them; empty without a log.
@@ -154,6 +158,7 @@ impl Session {
             front: None,
             deadline: shared.timers.deadline(),
             private: None,
+            lease: None,
             notice: Vec::new(),
             line: Vec::new(),
             started: None,

@@ -31,6 +31,9 @@ struct Counters {
     aborted: Counter,
     retries: Counter,
     redispatches: Counter,
+    queued: Counter,
+    dequeued: Counter,
+    queue_timeouts: Counter,
     connects: Counter,
     reuses: Counter,
     bytes_in: Counter,
@@ -70,6 +73,12 @@ pub struct Snapshot {
     pub retries: u64,
     /// Requests moved to another server because theirs could not be reached.
     pub redispatches: u64,
+    /// Requests that had to wait for a server to have room, each time that they had to.
+    pub queued: u64,
+    /// Those that wait now.
+    pub queued_active: u64,
+    /// Those that have waited in vain.
+    pub queue_timeouts: u64,
     /// Connections made to servers.
     pub upstream_connects: u64,
     /// Requests sent on a connection that was kept.
@@ -99,6 +108,9 @@ impl Stats {
             aborted: counters.aborted.get(),
             retries: counters.retries.get(),
             redispatches: counters.redispatches.get(),
+            queued: counters.queued.get(),
+            queued_active: counters.queued.get().saturating_sub(counters.dequeued.get()),
+            queue_timeouts: counters.queue_timeouts.get(),
             upstream_connects: counters.connects.get(),
             upstream_reuses: counters.reuses.get(),
             bytes_in: counters.bytes_in.get(),
@@ -154,6 +166,15 @@ impl Stats {
         self.0.redispatches.add(1);
     }
 
+    pub(super) fn queued(&self) {
+        self.0.queued.add(1);
+    }
+
+    pub(super) fn dequeued(&self, in_vain: bool) {
+        self.0.dequeued.add(1);
+        self.0.queue_timeouts.add(u64::from(in_vain));
+    }
+
     pub(super) fn connected(&self) {
         self.0.connects.add(1);
     }
@@ -184,6 +205,9 @@ impl std::iter::Sum for Snapshot {
             aborted: a.aborted + b.aborted,
             retries: a.retries + b.retries,
             redispatches: a.redispatches + b.redispatches,
+            queued: a.queued + b.queued,
+            queued_active: a.queued_active + b.queued_active,
+            queue_timeouts: a.queue_timeouts + b.queue_timeouts,
             upstream_connects: a.upstream_connects + b.upstream_connects,
             upstream_reuses: a.upstream_reuses + b.upstream_reuses,
             bytes_in: a.bytes_in + b.bytes_in,

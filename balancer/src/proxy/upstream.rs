@@ -3,8 +3,6 @@
 use std::cell::RefCell;
 use std::io;
 use std::rc::Rc;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::AsyncWriteExt;
@@ -12,11 +10,11 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::connection::Connection;
+use super::slot::Slot;
 use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
 use crate::server::{Server, Servers};
-use crate::service::Service;
 
 /// Idle connections kept per server and worker: as many as a worker has clients in a busy moment. More would only
 /// hold the server's descriptors.
@@ -30,6 +28,8 @@ const IDLE_LIFE: Duration = Duration::from_secs(30);
 struct Idle {
     socket: Socket,
     since: u64,
+    /// Of its server, when it was made.
+    endings: u32,
     /// The kernel is to be asked whether more has come, whatever the reactor has seen.
     is_suspect: bool,
 }
@@ -47,12 +47,13 @@ impl Pool {
         Self { idle: RefCell::default(), life: Ticks::from_duration(IDLE_LIFE) }
     }
 
-    /// A connection to `server` that was used before and seems to be good.
-    fn take(&self, server: usize, reuse: Reuse) -> Option<Socket> {
+    /// A connection to the server at `place` that was used before and seems to be good; since then the server's
+    /// sessions must not have been ended.
+    fn take(&self, place: usize, endings: u32, reuse: Reuse) -> Option<Socket> {
         let mut idle = self.idle.borrow_mut();
-        let idle = idle.get_mut(server).filter(|_| reuse != Reuse::Never)?;
-        while let Some(Idle { socket, is_suspect, .. }) = idle.pop() {
-            if reuse.suits(&socket) && (!is_suspect || socket.is_quiet_now()) {
+        let idle = idle.get_mut(place).filter(|_| reuse != Reuse::Never)?;
+        while let Some(Idle { socket, is_suspect, endings: before, .. }) = idle.pop() {
+            if before == endings && reuse.suits(&socket) && (!is_suspect || socket.is_quiet_now()) {
                 return Some(socket);
             }
         }
@@ -60,14 +61,13 @@ impl Pool {
     }
 
     /// Keeps a connection on which everything has been said.
-    fn give(&self, server: usize, socket: Socket, is_suspect: bool, timers: &Timers) {
-        let mut idle = self.idle.borrow_mut();
-        if idle.len() <= server {
-            idle.resize_with(server + 1, Vec::new);
+    fn give(&self, place: usize, idle: Idle) {
+        let mut all = self.idle.borrow_mut();
+        if all.len() <= place {
+            all.resize_with(place + 1, Vec::new);
         }
-        let idle = &mut idle[server];
-        if idle.len() < IDLE_LIMIT {
-            idle.push(Idle { socket, since: timers.now(), is_suspect });
+        if all[place].len() < IDLE_LIMIT {
+            all[place].push(idle);
         }
     }
 
@@ -76,14 +76,15 @@ impl Pool {
         self.idle.borrow_mut().iter_mut().for_each(Vec::clear);
     }
 
-    /// Closes what is too old, was closed by its server, or leads to one that is retired.
+    /// Closes what is too old, was closed by its server, or leads to one that is retired or whose sessions were ended.
     pub(super) fn sweep(&self, timers: &Timers, servers: &Servers) {
         for (place, idle) in
             self.idle.borrow_mut().iter_mut().enumerate().filter(|(_, idle)| !idle.is_empty())
         {
-            let is_retired = servers[place].is_retired();
+            let (is_retired, endings) = (servers[place].is_retired(), servers[place].endings());
             idle.retain(|idle| {
-                !is_retired && !timers.is_older(idle.since, self.life) && idle.socket.is_quiet()
+                let is_wanted = !is_retired && idle.endings == endings;
+                is_wanted && !timers.is_older(idle.since, self.life) && idle.socket.is_quiet()
             });
         }
     }
@@ -115,6 +116,7 @@ impl Reuse {
 pub(super) struct Private {
     server: usize,
     socket: Socket,
+    endings: u32,
     is_bound: bool,
 }
 
@@ -138,60 +140,92 @@ pub(super) struct Upstream {
     pub(super) is_suspect: bool,
     /// The server was told who its client is (`--send-proxy`): nobody else gets it.
     is_greeted: bool,
-    server: usize,
-    _in_flight: InFlight,
+    slot: Slot,
+    /// Of its server, when this began.
+    endings: u32,
 }
 
 impl Upstream {
-    /// A connection to `server`: the client's own, a kept one, or a new one. With a `greeting`, which says who the client
-    /// is, it is the client's own from then on.
+    /// A connection to the server of `slot`: the client's own, a kept one, or a new one. With a `greeting`, which says
+    /// who the client is, it is the client's own from then on.
     pub(super) async fn get(
         shared: &Rc<Shared>,
-        server: usize,
+        mut slot: Slot,
         reuse: Reuse,
         private: &mut Option<Private>,
         greeting: &[u8],
     ) -> io::Result<Self> {
-        let own = private.take_if(|private| private.server == server);
-        let own = own.filter(|own| reuse.suits(&own.socket));
+        let server = &shared.service.servers[slot.place];
+        let endings = server.endings();
+        let own = private.take_if(|private| private.server == slot.place);
+        let own = own.filter(|own| own.endings == endings && reuse.suits(&own.socket));
         let is_bound = own.as_ref().is_some_and(|own| own.is_bound);
         // With greetings there is nothing in the pool: no connection is of use to a second client.
-        let kept = own.map(|own| own.socket).or_else(|| shared.pool.take(server, reuse));
+        let kept = own.map(|own| own.socket).or_else(|| shared.pool.take(slot.place, endings, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
             shared.stats.reused();
             socket
         } else {
-            let config = &shared.service.config;
-            let server = &shared.service.servers[server];
-            let socket = timeout(config.timeouts.connect, connect(server, greeting)).await??;
+            let limit = shared.service.config.timeouts.connect;
+            let socket = timeout(limit, connect(server, greeting)).await??;
             shared.stats.connected();
             socket
         };
-        let connection = Connection::new(socket, &shared.buffers);
-        let in_flight = InFlight::new(&shared.service, server);
-        let is_greeted = !greeting.is_empty();
+        slot.begin();
         Ok(Self {
-            connection,
+            connection: Connection::new(socket, &shared.buffers),
             is_reused,
             is_bound,
             is_suspect: false,
-            is_greeted,
-            server,
-            _in_flight: in_flight,
+            is_greeted: !greeting.is_empty(),
+            slot,
+            endings,
         })
+    }
+
+    /// Where it leads.
+    pub(super) fn place(&self) -> usize {
+        self.slot.place
+    }
+
+    /// The request goes to the same server on another connection.
+    pub(super) fn into_slot(mut self) -> Slot {
+        self.slot.end();
+        self.slot
+    }
+
+    /// What its session is recognised by, should its server's be ended.
+    pub(super) fn lease(&self) -> Lease {
+        Lease { place: self.slot.place, endings: self.endings }
     }
 
     /// Everything has been said. Keeps the connection for another request, unless the server wants to close it or
     /// has sent bytes that nobody asked for. The client's own goes to `private`.
     pub(super) fn put_back(self, shared: &Shared, reusable: bool, private: &mut Option<Private>) {
-        let Self { server, is_bound, is_suspect, is_greeted, .. } = self;
+        let Self { slot, endings, is_bound, is_suspect, is_greeted, .. } = self;
+        let server = slot.place;
         let socket = self.connection.socket;
         match reusable && self.connection.input.is_empty() {
-            true if is_bound || is_greeted => *private = Some(Private { server, socket, is_bound }),
-            true => shared.pool.give(server, socket, is_suspect, &shared.timers),
+            true if is_bound || is_greeted => *private = Some(Private { server, socket, endings, is_bound }),
+            true => {
+                shared.pool.give(server, Idle { socket, since: shared.timers.now(), endings, is_suspect })
+            }
             false => {}
         }
+    }
+}
+
+/// A session of a server's, as long as the server's sessions are not ended.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lease {
+    place: usize,
+    endings: u32,
+}
+
+impl Lease {
+    pub(super) fn is_over(self, servers: &Servers) -> bool {
+        servers[self.place].endings() != self.endings
     }
 }
 
@@ -204,25 +238,4 @@ async fn connect(server: &Server, greeting: &[u8]) -> io::Result<Socket> {
         stream.write_all(greeting).await?;
     }
     Ok(stream.into())
-}
-
-/// Counts a request as being served by its server, until dropped.
-#[derive(Debug)]
-struct InFlight {
-    service: Arc<Service>,
-    server: usize,
-}
-
-impl InFlight {
-    fn new(service: &Arc<Service>, server: usize) -> Self {
-        service.servers[server].in_flight.fetch_add(1, Ordering::Relaxed);
-        service.servers[server].requests.fetch_add(1, Ordering::Relaxed);
-        Self { service: Arc::clone(service), server }
-    }
-}
-
-impl Drop for InFlight {
-    fn drop(&mut self) {
-        self.service.servers[self.server].in_flight.fetch_sub(1, Ordering::Relaxed);
-    }
 }

@@ -13,7 +13,7 @@ use named::Named;
 use source::{Lesson, Source};
 
 use super::worker::Shared;
-use crate::balance::Key;
+use crate::balance::{Key, Pick};
 use crate::config::Balance;
 use crate::http::request::Request;
 use crate::http::response;
@@ -21,6 +21,7 @@ use crate::persist::Method;
 use crate::persist::decide::{Decision, Finding, Refused};
 use crate::persist::learn::{self, CookieFacts, Letters, SetCookie};
 use crate::persist::trace::{Trace, Verdict};
+use crate::service::Service;
 use crate::table::source_key;
 
 /// One request's way through the list.
@@ -37,6 +38,21 @@ pub(super) struct Visit {
     refused: Refused,
     decision: Decision,
     chosen: Option<usize>,
+    /// Where it was chosen to go it also waits: somebody would lose something elsewhere, or a key says so.
+    is_bound: bool,
+}
+
+/// Where a request goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Choice {
+    /// To this server and no other; it may have to wait for it.
+    Bound(usize),
+    /// To this server, which had room a moment ago.
+    Free(usize),
+    /// To whichever server has room first.
+    Any,
+    /// Nobody is left.
+    Nobody,
 }
 
 impl Visit {
@@ -73,25 +89,60 @@ impl Visit {
             refused: Refused::default(),
             decision: Decision::default(),
             chosen: None,
+            is_bound: false,
         }
     }
 
-    /// The server that the request goes to, deciding on the first call and after [`Self::refuse`]. `None`: nobody is
-    /// left.
-    pub(super) fn choose(&mut self) -> Option<usize> {
+    /// Where the request goes, deciding on the first call and after [`Self::refuse`] and [`Self::reconsider`].
+    pub(super) fn choose(&mut self) -> Choice {
+        let mut pick = Pick::None;
         if self.chosen.is_none() {
-            self.decide();
+            pick = self.decide();
             if !self.reserve() {
                 // Another request of this client was faster: decide once more with what it reserved.
-                self.decide();
+                pick = self.decide();
             }
         }
-        self.chosen
+        match self.chosen {
+            Some(server) if self.is_bound => Choice::Bound(server),
+            Some(server) => Choice::Free(server),
+            None if pick == Pick::Full => Choice::Any,
+            None => Choice::Nobody,
+        }
+    }
+
+    /// `server` is who had room first. False: it is not for the request any more, since another one of its client was
+    /// faster; where it goes is to be chosen anew.
+    pub(super) fn settle(&mut self, server: usize) -> bool {
+        (self.chosen, self.is_bound) = (Some(server), false);
+        self.decision.trace.balanced = true;
+        self.source.iter_mut().for_each(Source::wake);
+        let is_free = self.reserve();
+        if !is_free {
+            self.chosen = None;
+        }
+        is_free
+    }
+
+    /// What was chosen may be out of date.
+    pub(super) fn reconsider(&mut self) {
+        self.chosen = None;
+        self.source.iter_mut().for_each(Source::forget);
     }
 
     /// The server that [`Self::choose`] returned.
     pub(super) fn chosen(&self) -> Option<usize> {
         self.chosen
+    }
+
+    /// A method has decided, so the client has reason to be there.
+    pub(super) fn was_decided(&self) -> bool {
+        self.decision.server.is_some()
+    }
+
+    /// The servers that were taken out.
+    pub(super) fn refused(&self) -> Refused {
+        self.refused
     }
 
     /// Takes the chosen server out: it cannot be reached.
@@ -150,7 +201,7 @@ impl Visit {
     }
 
     /// Hears the list up to the deciding method, and beyond it those that cost nothing to hear; then balances.
-    fn decide(&mut self) {
+    fn decide(&mut self) -> Pick {
         let shared = Rc::clone(&self.shared);
         let service = &shared.service;
         self.decision = Decision::default();
@@ -161,13 +212,21 @@ impl Visit {
             let finding = self.finding(&shared, method);
             self.decision.weigh(finding, &service.servers, &self.refused);
         }
-        self.chosen = self.decision.server;
-        if self.chosen.is_none() {
-            let keeps =
-                |&home: &usize| service.servers[home].state().keeps_users() && !self.refused.contains(home);
-            let home = self.at_home.filter(keeps);
-            self.chosen = home.or_else(|| service.balance.pick(&service.servers, &self.refused, self.key));
-            self.decision.trace.balanced = self.chosen.is_some();
+        let pick = match self.decision.server {
+            Some(server) => Pick::Keyed(server),
+            None => self.balance(service),
+        };
+        (self.chosen, self.is_bound) = (pick.place(), matches!(pick, Pick::Keyed(_)));
+        self.decision.trace.balanced = self.decision.server.is_none() && self.chosen.is_some();
+        pick
+    }
+
+    fn balance(&self, service: &Service) -> Pick {
+        let keeps =
+            |&home: &usize| service.servers[home].state().keeps_users() && !self.refused.contains(home);
+        match self.at_home.filter(keeps) {
+            Some(home) => Pick::Keyed(home),
+            None => service.balance.pick(&service.servers, &self.refused, self.key),
         }
     }
 

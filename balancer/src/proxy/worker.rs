@@ -110,6 +110,7 @@ impl Worker {
             accepting.push(spawn_local(accept(Rc::clone(&shared), listener, order.clone())));
         }
         spawn_local(tick(Rc::clone(&shared)));
+        spawn_local(hear_of_endings(Rc::clone(&shared)));
         // An error means that nobody is left to tell us to stop.
         let _ = order.wait_for(Order::is_to_end).await;
         // Before the queues are empty: in a shortage they wait for those who leave now.
@@ -143,6 +144,8 @@ pub(super) struct Shared {
     pub(super) buffers: Rc<Buffers>,
     pub(super) timers: Rc<Timers>,
     pub(super) patience: Patience,
+    /// The sessions of some server were ended at some time.
+    pub(super) has_endings: Cell<bool>,
     seats: Seats,
     draining: Cell<bool>,
     /// Draining, and connections without a request are to end.
@@ -167,6 +170,7 @@ pub(super) struct Patience {
     pub(super) request: Ticks,
     pub(super) keepalive: Ticks,
     pub(super) tunnel: Ticks,
+    pub(super) queue: Ticks,
 }
 
 impl Patience {
@@ -178,6 +182,7 @@ impl Patience {
             request: Ticks::from_duration(timeouts.request),
             keepalive: Ticks::from_duration(timeouts.keepalive),
             tunnel: Ticks::from_duration(timeouts.tunnel),
+            queue: Ticks::from_duration(timeouts.queue),
         }
     }
 }
@@ -197,6 +202,7 @@ impl Shared {
             buffers: Buffers::new(BUFFER.max(service.config.limits.head)),
             timers: Timers::new(),
             patience: Patience::new(&service.config),
+            has_endings: Cell::new(false),
             seats: Seats::new(&service.config),
             draining: Cell::new(false),
             ends_idle: Cell::new(false),
@@ -295,11 +301,21 @@ async fn tick(shared: Rc<Shared>) {
         interval.tick().await;
         shared.timers.sweep();
         shared.pool.sweep(&shared.timers, &shared.service.servers);
+        shared.service.servers.settle_with_fast_path();
         // What one worker is short of, another may hold for nothing.
         let now = descriptors::shortages();
         if std::mem::replace(&mut shortages, now) != now {
             shared.pool.clear();
         }
+    }
+}
+
+/// Wakes everybody when the sessions of a server are ended: whose they are is seen by those who serve them.
+async fn hear_of_endings(shared: Rc<Shared>) {
+    let mut endings = shared.service.servers.endings();
+    while endings.changed().await.is_ok() {
+        shared.has_endings.set(true);
+        shared.timers.wake_all();
     }
 }
 

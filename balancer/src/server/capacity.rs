@@ -176,9 +176,7 @@ impl Servers {
 
     /// May be given somebody who has not been refused by all of those that are asked first.
     fn takes_new(&self, place: usize, refused: &Refused) -> bool {
-        let is_open = |place: usize| {
-            self[place].state() == State::Up && self[place].weight() > 0 && !refused.contains(place)
-        };
+        let is_open = |place: usize| self[place].takes_new() && !refused.contains(place);
         let is_primary = |place: &usize| !self[*place].backup;
         is_open(place) && (is_primary(&place) || !self.places().into_iter().filter(is_primary).any(is_open))
     }
@@ -252,7 +250,7 @@ impl Held<'_> {
         if !state.keeps_users() {
             dismissed = self.line.dismiss_bound(place);
         }
-        if state != State::Up || server.weight() == 0 {
+        if !server.takes_new() {
             // Nobody may be left who takes them.
             dismissed.extend(self.line.dismiss_unbound());
         }

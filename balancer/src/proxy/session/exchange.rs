@@ -5,6 +5,10 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+use super::admission::Admission;
 use super::{Incoming, Outgoing, Session, announce};
 use crate::health;
 use crate::http::Version;
@@ -16,6 +20,7 @@ use crate::http::scan::Scan;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
 use crate::proxy::relay::{Relay, Stop};
+use crate::proxy::slot::Slot;
 use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::{Reuse, Upstream};
 use crate::proxy::visit::Visit;
@@ -40,37 +45,86 @@ impl Session {
         incoming: &mut Incoming,
     ) -> Result<(Upstream, Outgoing), Failure> {
         let mut reuse = incoming.reuse();
+        let (mut slot, mut has_moved) = (None, false);
         loop {
-            let mut upstream = self.reach(&mut incoming.visit, reuse).await?;
-            match self.forward(incoming, &mut upstream.connection).await {
+            let mut upstream = self.reach(&mut incoming.visit, reuse, slot.take()).await?;
+            let failure = match self.forward(incoming, &mut upstream.connection).await {
                 Ok(outgoing) => {
                     upstream.is_suspect = outgoing.has_no_body;
                     upstream.is_bound |= incoming.binds_connection || outgoing.binds_connection;
                     return Ok((upstream, outgoing));
                 }
-                // The server closed an idle connection while we took it for use (RFC 9112 §9.3.1).
-                Err(Failure::ServerClosed) if upstream.is_reused && incoming.may_be_repeated() => {
-                    incoming.upload.rewind();
-                    reuse = Reuse::Never;
-                }
-                Err(failure) => return Err(failure),
+                Err(failure) => failure,
+            };
+            let is_cut_short = matches!(failure, Failure::ServerClosed | Failure::Killed);
+            if !is_cut_short || !incoming.may_be_repeated() {
+                return Err(failure);
             }
+            let server = upstream.place();
+            if upstream.is_reused && self.shared.service.servers[server].state().keeps_users() {
+                // It has closed an idle connection while we took it for use (RFC 9112 §9.3.1).
+                slot = Some(upstream.into_slot());
+            } else {
+                drop(upstream);
+                let may_move = self.shared.service.config.retry.redispatch;
+                // A request that makes servers die must not kill them all.
+                let is_first = !std::mem::replace(&mut has_moved, true);
+                if !(may_move && is_first && self.is_lost(server).await) {
+                    return Err(failure);
+                }
+                self.shared.stats.redispatched();
+                incoming.visit.refuse();
+            }
+            incoming.upload.rewind();
+            reuse = Reuse::Never;
+        }
+    }
+
+    /// The server cannot be used any more. One that is there, and has closed a new connection without a word, has said
+    /// that it does not want the request.
+    async fn is_lost(&self, server: usize) -> bool {
+        let service = &self.shared.service;
+        if !service.servers[server].state().keeps_users() {
+            return true;
+        }
+        let attempt = TcpStream::connect(service.servers[server].address);
+        let attempt = timeout(service.config.timeouts.connect, attempt).await;
+        match attempt.unwrap_or_else(|late| Err(late.into())) {
+            Err(error) if !health::is_ours(&error) => {
+                self.observe_no_connection(server, &error);
+                true
+            }
+            _ => false,
         }
     }
 
     /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server, unless it
     /// was this host that was short of something: no other server would be reached either, and the user would be
     /// moved off one that is well.
-    pub(super) async fn reach(&mut self, visit: &mut Visit, reuse: Reuse) -> Result<Upstream, Failure> {
+    ///
+    /// With the `slot` that the request has already it goes to the same server again.
+    pub(super) async fn reach(
+        &mut self,
+        visit: &mut Visit,
+        reuse: Reuse,
+        mut slot: Option<Slot>,
+    ) -> Result<Upstream, Failure> {
         let shared = Rc::clone(&self.shared);
         let greeting = self.greeting();
         let retry = &shared.service.config.retry;
         let mut retries = retry.retries;
         let mut has_made_room = false;
+        let mut admission = Admission::default();
         loop {
-            let server = visit.choose().ok_or(Failure::NoServer)?;
-            let error = match Upstream::get(&shared, server, reuse, &mut self.private, &greeting).await {
+            let slot = match slot.take() {
+                Some(slot) => slot,
+                None => self.admit(visit, &mut admission).await?,
+            };
+            let server = slot.place;
+            // The slot is given back with an attempt that fails: others need not wait for a pause.
+            let error = match Upstream::get(&shared, slot, reuse, &mut self.private, &greeting).await {
                 Ok(upstream) => {
+                    self.lease = Some(upstream.lease());
                     if !upstream.is_reused {
                         self.observe_connection(server);
                     }

@@ -62,6 +62,9 @@ impl Session {
             if let Poll::Ready(outcome) = self.client.poll_fill(cx) {
                 return Poll::Ready(matches!(outcome, Ok(1..)));
             }
+            if self.private.is_some() && self.is_ended() {
+                self.private = None;
+            }
             if self.shared.ends_idle() {
                 if !self.is_fresh {
                     return Poll::Ready(false);

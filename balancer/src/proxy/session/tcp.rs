@@ -13,7 +13,7 @@ impl Session {
             self.started = self.shared.log.is_some().then(std::time::Instant::now);
         }
         let mut visit = Visit::of_connection(&self.shared, self.peer.ip());
-        let outcome = match self.reach(&mut visit, Reuse::Never).await {
+        let outcome = match self.reach(&mut visit, Reuse::Never, None).await {
             Ok(mut upstream) => {
                 // That it accepts is all the answer that can be told from others.
                 visit.answered(false);

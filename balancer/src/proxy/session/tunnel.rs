@@ -60,7 +60,7 @@ impl Session {
         self.deadline.arm(self.shared.patience.tunnel);
         let failure = poll_fn(|cx| self.poll_tunnel(cx, server, &mut tunnel)).await.err();
         let is_cut = match failure {
-            Some(Failure::ServerCut) => true,
+            Some(Failure::ServerCut | Failure::Killed) => true,
             // One of the two has not got all of what the other has sent: it must not take this for an orderly end.
             Some(Failure::TunnelSilent) => self.shared.timers.is_over() || !tunnel.is_quiet(),
             _ => false,
@@ -84,6 +84,9 @@ impl Session {
         self.shared.stats.moved_bytes(self.client.take_received(), sent);
         if outcome.is_ready() {
             return outcome;
+        }
+        if self.is_ended() {
+            return Poll::Ready(Err(Failure::Killed));
         }
         if (tunnel.up.relay.passed, tunnel.down.relay.passed) != passed {
             self.deadline.arm(self.shared.patience.tunnel);

@@ -75,6 +75,17 @@ impl Source {
         }
     }
 
+    /// The request has waited, and the clock has gone on.
+    pub(super) fn wake(&mut self) {
+        self.now = clock::boot_seconds();
+    }
+
+    /// Others may have written to the table. What this request has put there itself says nothing new.
+    pub(super) fn forget(&mut self) {
+        self.wake();
+        self.is_read &= self.reserved.is_some();
+    }
+
     /// A server has answered: the entry points to it from now on.
     pub(super) fn learn(&mut self, table: &Table, servers: &Servers, lesson: &Lesson) {
         let known = self.expected();

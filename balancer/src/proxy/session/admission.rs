@@ -1,0 +1,112 @@
+//! A server is chosen and has room for the request, at once or after a wait.
+//!
+//! A request that is stuck to a server waits for it; one that `maxqueue=` keeps out is moved, which is one of the few
+//! reasons to move a user. A request that any server may have waits for whichever is free first. The wait counts against
+//! `--timeout-queue` and no other time-out, and ends when the client does.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+use super::Session;
+use crate::proxy::failure::Failure;
+use crate::proxy::slot::{Slot, Waiting};
+use crate::proxy::visit::{Choice, Visit};
+use crate::server::{Ticket, Wish};
+
+/// What a request has gone through before it was served. It comes again after every attempt that has failed.
+#[derive(Debug, Default)]
+pub(super) struct Admission {
+    /// Where it stands among those who wait, once it has had to.
+    ticket: Option<Ticket>,
+    /// It waits, and its time runs.
+    is_waiting: bool,
+    /// It was moved because of `maxqueue=`.
+    was_moved: bool,
+}
+
+impl Session {
+    /// Chooses a server and takes one of its slots.
+    pub(super) async fn admit(
+        &mut self,
+        visit: &mut Visit,
+        admission: &mut Admission,
+    ) -> Result<Slot, Failure> {
+        loop {
+            let wish = match visit.choose() {
+                Choice::Bound(server) => match Slot::take(&self.shared.service, server) {
+                    Some(slot) => return Ok(slot),
+                    None => Wish::Server(server),
+                },
+                Choice::Free(server) => {
+                    if let Some(slot) = Slot::take(&self.shared.service, server) {
+                        return Ok(slot);
+                    }
+                    // Somebody was faster.
+                    visit.reconsider();
+                    continue;
+                }
+                Choice::Any => Wish::Any(visit.refused()),
+                Choice::Nobody if admission.was_moved => return Err(Failure::QueueFull),
+                Choice::Nobody => return Err(Failure::NoServer),
+            };
+            // In a place of its own, which a request that does not wait has no use for.
+            if let Some(slot) = Box::pin(self.queue(visit, wish, admission)).await? {
+                return Ok(slot);
+            }
+        }
+    }
+
+    /// Waits until there is a slot. `None`: where the request goes is to be chosen anew.
+    async fn queue(
+        &mut self,
+        visit: &mut Visit,
+        wish: Wish,
+        admission: &mut Admission,
+    ) -> Result<Option<Slot>, Failure> {
+        let Ok(waiting) = Waiting::join(&self.shared.service, &mut admission.ticket, wish) else {
+            if !self.shared.service.config.retry.redispatch || !visit.was_decided() {
+                return Err(Failure::QueueFull);
+            }
+            self.shared.stats.redispatched();
+            admission.was_moved = true;
+            visit.refuse();
+            return Ok(None);
+        };
+        if !std::mem::replace(&mut admission.is_waiting, true) {
+            self.shared.stats.queued();
+            self.deadline.arm(self.shared.patience.queue);
+        }
+        let turn = self.wait_in_line(waiting).await;
+        if matches!(turn, Ok(None)) {
+            visit.reconsider();
+            return Ok(None);
+        }
+        admission.is_waiting = false;
+        self.shared.stats.dequeued(matches!(turn, Err(Failure::QueueTimeout)));
+        let slot = turn?;
+        let is_ours = match (&slot, wish) {
+            (Some(slot), Wish::Any(_)) => visit.settle(slot.place),
+            _ => true,
+        };
+        Ok(slot.filter(|_| is_ours))
+    }
+
+    /// Until it is this client's turn, or it leaves, or its time is up.
+    async fn wait_in_line(&mut self, mut waiting: Waiting) -> Result<Option<Slot>, Failure> {
+        let mut has_ended = false;
+        poll_fn(|cx| {
+            if self.shared.timers.is_over() {
+                // Those who are served are cut off as well, which is nobody's turn.
+                return Poll::Ready(Err(Failure::QueueTimeout));
+            }
+            if let Poll::Ready(turn) = waiting.poll(cx) {
+                return Poll::Ready(Ok(turn));
+            }
+            if self.is_gone(cx, &mut has_ended) {
+                return Poll::Ready(Err(Failure::ClientGone));
+            }
+            self.deadline.poll(cx).map(|()| Err(Failure::QueueTimeout))
+        })
+        .await
+    }
+}

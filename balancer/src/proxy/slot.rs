@@ -1,0 +1,97 @@
+//! A request's right to be served by a server, and the wait for it. Neither is lost, however a session ends.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll};
+
+use tokio::sync::oneshot;
+
+use crate::server::{QueueFull, Ticket, Turn, Wish};
+use crate::service::Service;
+
+/// One of a server's slots; of one without `maxconn=`, nothing but its place.
+#[derive(Debug)]
+pub(super) struct Slot {
+    service: Arc<Service>,
+    pub(super) place: usize,
+    /// Counted among the requests that are being served.
+    is_serving: bool,
+}
+
+impl Slot {
+    /// `None`: there is none, or somebody waits for it.
+    pub(super) fn take(service: &Arc<Service>, place: usize) -> Option<Self> {
+        service.servers.take(place).then(|| Self::of(service, place))
+    }
+
+    /// Somebody has handed it over.
+    fn of(service: &Arc<Service>, place: usize) -> Self {
+        Self { service: Arc::clone(service), place, is_serving: false }
+    }
+
+    /// A connection is there: the request is being served.
+    pub(super) fn begin(&mut self) {
+        let server = &self.service.servers[self.place];
+        server.in_flight.fetch_add(1, Ordering::Relaxed);
+        server.requests.fetch_add(1, Ordering::Relaxed);
+        self.is_serving = true;
+    }
+
+    /// It is not any more, and keeps the slot.
+    pub(super) fn end(&mut self) {
+        if std::mem::take(&mut self.is_serving) {
+            self.service.servers[self.place].in_flight.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.end();
+        self.service.servers.release(self.place);
+    }
+}
+
+/// Stands in line until it is called.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    service: Arc<Service>,
+    ticket: Ticket,
+    wish: Wish,
+    call: oneshot::Receiver<Turn>,
+}
+
+impl Waiting {
+    /// Without a `ticket` as the last one, with it where it stood before.
+    pub(super) fn join(
+        service: &Arc<Service>,
+        ticket: &mut Option<Ticket>,
+        wish: Wish,
+    ) -> Result<Self, QueueFull> {
+        let call = service.servers.join(ticket, wish)?;
+        // Whoever has joined has one.
+        let ticket = ticket.ok_or(QueueFull)?;
+        Ok(Self { service: Arc::clone(service), ticket, wish, call })
+    }
+
+    /// Ready when it is its turn, with a slot; or with nothing, when servers have changed.
+    pub(super) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Option<Slot>> {
+        Pin::new(&mut self.call).poll(cx).map(|turn| match turn {
+            Ok(Turn::Slot(place)) => Some(Slot::of(&self.service, place)),
+            Ok(Turn::Again) | Err(_) => None,
+        })
+    }
+}
+
+impl Drop for Waiting {
+    fn drop(&mut self) {
+        let servers = &self.service.servers;
+        servers.leave(self.ticket, self.wish);
+        // From here on whoever calls hears that nobody is there; who has called before is heard now.
+        self.call.close();
+        if let Ok(Turn::Slot(place)) = self.call.try_recv() {
+            servers.release(place);
+        }
+    }
+}
