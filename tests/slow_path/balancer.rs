@@ -365,7 +365,14 @@ impl Drop for Control {
 
 impl Drop for Balancer {
     fn drop(&mut self) {
-        self.drain();
+        // Unless it is to end sooner.
+        self.stop.send_if_modified(|order| {
+            let is_serving = *order == Order::Serve;
+            if is_serving {
+                *order = Order::Drain;
+            }
+            is_serving
+        });
         if !thread::panicking() {
             self.expect_end();
         }

@@ -14,6 +14,7 @@ mod messages;
 pub mod origin;
 mod persistence;
 mod private;
+mod queueing_compared;
 mod tcp;
 mod tunnel;
 mod waiting;
