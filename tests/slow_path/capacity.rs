@@ -94,7 +94,7 @@ fn who_comes_first_is_served_first_stuck_or_not_and_on_whatever_thread() {
     for (client, n) in clients.iter_mut().zip(1..) {
         let next = wait_for("the next request", || {
             connections.extend(server.connections.try_recv().ok());
-            connections.iter_mut().position(|connection| connection.has_more())
+            connections.iter_mut().position(Reader::has_more)
         });
         assert_eq!(target(&mut connections[next]), format!("/{n}"));
         assert!(connections.iter_mut().all(|connection| !connection.has_more()));

@@ -111,10 +111,10 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             Some(("id", text)) => value.set_once(&mut id, "id", text)?,
             Some(("weight", text)) => value.set_once(&mut weight, "weight", server_weight(value, text)?)?,
             Some((name @ "maxconn", text)) => {
-                value.set_once(&mut maxconn, name, limit(value, name, text)?)?
+                value.set_once(&mut maxconn, name, limit(value, name, text)?)?;
             }
             Some((name @ "maxqueue", text)) => {
-                value.set_once(&mut maxqueue, name, limit(value, name, text)?)?
+                value.set_once(&mut maxqueue, name, limit(value, name, text)?)?;
             }
             None if option == "backup" => value.set_once(&mut backup, "backup", true)?,
             None if option == "disabled" => value.set_once(&mut disabled, "disabled", true)?,

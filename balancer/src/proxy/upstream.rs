@@ -209,7 +209,7 @@ impl Upstream {
         match reusable && self.connection.input.is_empty() {
             true if is_bound || is_greeted => *private = Some(Private { server, socket, endings, is_bound }),
             true => {
-                shared.pool.give(server, Idle { socket, since: shared.timers.now(), endings, is_suspect })
+                shared.pool.give(server, Idle { socket, since: shared.timers.now(), endings, is_suspect });
             }
             false => {}
         }

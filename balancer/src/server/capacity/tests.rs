@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::limit::tests::Kernel;
 use super::*;
 use crate::server::tests::named;
-use crate::server::{Health, Operator, Server};
+use crate::server::{Health, Operator};
 
 const ANY: Wish = Wish::Any(Refused::NONE);
 
@@ -194,7 +194,7 @@ fn fast_connections_count_and_do_not_overtake() {
 }
 
 /// What can happen, for [`arrival_decides`].
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum Step {
     Take(usize),
     Release(usize),
@@ -324,12 +324,12 @@ fn nothing_is_lost_between_threads() {
     };
     let come = |random: u64| {
         let place = (random >> 8) as usize % 2;
-        if random % 5 == 0 && servers.take(place) {
+        if random.is_multiple_of(5) && servers.take(place) {
             return serve(place);
         }
-        let wish = if random % 3 == 0 { ANY } else { Wish::Server(place) };
+        let wish = if random.is_multiple_of(3) { ANY } else { Wish::Server(place) };
         let waiter = Waiter::new(&servers, wish);
-        if random % 7 == 0 {
+        if random.is_multiple_of(7) {
             return waiter.leave(&servers);
         }
         match waiter.call.blocking_recv() {
@@ -366,12 +366,7 @@ fn nothing_is_lost_between_threads() {
 
 #[test]
 fn a_server_without_a_limit_has_nothing_to_take() {
-    let servers = Servers::new(vec![Server::new(
-        "s1".into(),
-        None,
-        ([127, 0, 0, 1], 80).into(),
-        crate::server::Identity { id: 1, generation: 1 },
-    )]);
+    let servers = Servers::new(vec![named(1)]);
     assert!((0..1000).all(|_| servers.take(0)) && servers.has_room(0));
     servers.release(0);
     assert_eq!((servers[0].maxconn(), servers.waiting()), (None, 0));
