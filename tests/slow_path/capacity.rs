@@ -315,6 +315,7 @@ fn those_who_wait_for_a_server_that_goes_down_go_elsewhere() {
     assert!(balancer.log_line(2).ends_with(" fault=no-server\n"), "{}", balancer.log_line(2));
     answer(&mut elsewhere, "any");
     assert_eq!(any.response().text(), "any");
+    assert_eq!((balancer.stats().queued, balancer.stats().queued_active), (3, 0));
 }
 
 #[test]

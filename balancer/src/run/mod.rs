@@ -201,6 +201,7 @@ impl Daemon {
                 if let Some(datapath) = &self.datapath {
                     datapath.hand_over(successor.is_fast);
                 }
+                self.service.servers.leave_fast_path();
                 self.workers.tell(Order::HandOver(successor.taken.into()));
                 log::info(format_args!(
                     "handed over to pid {}; {} connections may finish here within {limit:?}",

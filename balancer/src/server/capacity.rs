@@ -195,7 +195,8 @@ impl Servers {
     fn fast_side(&self, place: usize) -> Option<Fast<'_>> {
         let server = &self[place];
         // The id of one that is retired may be its successor's.
-        self.fast.get().filter(|_| !server.is_retired()).map(|loads| Fast::new(&**loads, server.identity.id))
+        let is_ours = !server.is_retired() && !self.has_left_fast_path.load(Ordering::Relaxed);
+        self.fast.get().filter(|_| is_ours).map(|loads| Fast::new(&**loads, server.identity.id))
     }
 
     /// Does something with the line, and then calls who is to be called: waking somebody takes longer than all the rest.

@@ -5,7 +5,7 @@
 //! without a lock what the control thread changes.
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use arc_swap::ArcSwap;
@@ -30,6 +30,8 @@ pub struct Servers {
     enrolling: Mutex<()>,
     publisher: OnceLock<Publisher>,
     pub(super) fast: OnceLock<Box<dyn FastLoads>>,
+    /// Another process sets the limits of the fast path.
+    pub(super) has_left_fast_path: AtomicBool,
     changes: AtomicU64,
     /// Wakes whoever has to know who there is.
     enrolled: Notify,
@@ -98,6 +100,11 @@ impl Servers {
         // As above.
         let _ = self.fast.set(loads);
         self.places().into_iter().for_each(|place| self.limit_fast_path(place));
+    }
+
+    /// A successor sets the limits of the fast path from here on. What is lent to it stays lent.
+    pub fn leave_fast_path(&self) {
+        self.has_left_fast_path.store(true, Ordering::Relaxed);
     }
 
     /// What the fast path knows of servers.

@@ -31,6 +31,18 @@ impl Session {
         visit: &mut Visit,
         admission: &mut Admission,
     ) -> Result<Slot, Failure> {
+        let outcome = self.choose_and_take(visit, admission).await;
+        if std::mem::take(&mut admission.is_waiting) {
+            self.shared.stats.dequeued(matches!(outcome, Err(Failure::QueueTimeout)));
+        }
+        outcome
+    }
+
+    async fn choose_and_take(
+        &mut self,
+        visit: &mut Visit,
+        admission: &mut Admission,
+    ) -> Result<Slot, Failure> {
         loop {
             let wish = match visit.choose() {
                 Choice::Bound(server) => match Slot::take(&self.shared.service, server) {
@@ -76,19 +88,12 @@ impl Session {
             self.shared.stats.queued();
             self.deadline.arm(self.shared.patience.queue);
         }
-        let turn = self.wait_in_line(waiting).await;
-        if matches!(turn, Ok(None)) {
+        let Some(slot) = self.wait_in_line(waiting).await? else {
             visit.reconsider();
             return Ok(None);
-        }
-        admission.is_waiting = false;
-        self.shared.stats.dequeued(matches!(turn, Err(Failure::QueueTimeout)));
-        let slot = turn?;
-        let is_ours = match (&slot, wish) {
-            (Some(slot), Wish::Any(_)) => visit.settle(slot.place),
-            _ => true,
         };
-        Ok(slot.filter(|_| is_ours))
+        let is_ours = matches!(wish, Wish::Server(_)) || visit.settle(slot.place);
+        Ok(is_ours.then_some(slot))
     }
 
     /// Until it is this client's turn, or it leaves, or its time is up.

@@ -191,6 +191,10 @@ fn fast_connections_count_and_do_not_overtake() {
     servers.release(0);
     let free = servers.add(named(1)).expect("a place");
     assert_eq!((kernel.limit(), servers.take(free)), (u32::MAX, true));
+    servers.leave_fast_path();
+    servers.settle_with_fast_path();
+    assert!(servers.take(0) && !servers.take(0), "what was lent stays lent");
+    assert_eq!(kernel.limit(), u32::MAX, "it is the successor's");
 }
 
 /// What can happen, for [`arrival_decides`].
