@@ -282,8 +282,8 @@ impl<'a> Kernel<'a> {
         let identity = opened.members.first().context("a server")?.identity;
         let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), identity)]);
         servers.publish_with(datapath.publisher());
-        datapath.attach()?;
         servers.count_fast_with(datapath.loads().context("XDP")?);
+        datapath.attach()?;
         for host in &lab.servers {
             // So that the neighbours are known, which is otherwise the proxy's and the checks' business.
             TcpStream::connect(host.at(8080))?;

@@ -301,7 +301,7 @@ impl Inner {
             }
             return;
         }
-        let is_new = self.roster.enter(server);
+        self.roster.enter(server);
         if self.is_silent {
             return;
         }
@@ -309,10 +309,6 @@ impl Inner {
             log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
         }
         let Some(Attached { maps, .. }) = &mut self.xdp else { return };
-        if is_new {
-            // The id may have been another's.
-            maps.loads.set_limit(id, u32::MAX);
-        }
         if let Err(error) = publish::server(maps, server) {
             log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
         }

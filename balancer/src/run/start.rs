@@ -158,10 +158,11 @@ impl Made {
         let datapath = datapath.map(Rc::new);
         if let Some(datapath) = &datapath {
             service.servers.publish_with(datapath.publisher());
-            notes.extend(datapath.attach()?);
+            // Before anybody can be fast: what an earlier process has left there are its limits.
             if let Some(loads) = datapath.loads() {
                 service.servers.count_fast_with(loads);
             }
+            notes.extend(datapath.attach()?);
         }
         let wants_entries = match (&mut predecessor, &source) {
             (Some(predecessor), Some(table)) => predecessor.copy_entries(table, &service.servers)?,
