@@ -114,7 +114,6 @@ fn wrong_servers() {
         ("s2=10.0.0.2:80,maxconn=1,maxqueue=1000001", "has maxqueue=1000001; write 1 to"),
         ("s2=10.0.0.2:80,maxconn=1,maxconn=1", "has maxconn twice"),
         ("s2=10.0.0.2:80,maxqueue=5", "has maxqueue=5, though nobody waits"),
-        ("s2=10.0.0.2:80,disabled", "has the option \"disabled\", which is not supported yet"),
         ("s2=10.0.0.2:80,colour=red", "has an unknown option \"colour\""),
         ("s2=10.0.0.2:80,", "has an empty option"),
         ("s2=10.0.0.2:80,id=a,id=b", "has id twice"),
