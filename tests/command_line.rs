@@ -29,7 +29,7 @@ fn a_wrong_command_line_is_refused_in_one_line_that_names_the_flag() {
     let table = [
         ("run --lisen 127.0.0.1:80", "unknown flag --lisen; did you mean --listen?"),
         ("run --xpd eth0", "unknown flag --xpd; did you mean --xdp?"),
-        ("run --state-file x", "unknown flag --state-file"),
+        ("run --telepathy x", "unknown flag --telepathy"),
         ("run --mode udp", "--mode \"udp\" is not known; write http or tcp"),
         ("run --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --mode tcp --persist cookie=A", "--mode tcp"),
         (
@@ -49,7 +49,10 @@ fn a_wrong_command_line_is_refused_in_one_line_that_names_the_flag() {
         ("run --listen 127.0.0.1:80", "--server is missing; write --server NAME=ADDR:PORT"),
         ("run --check-interval 5", "--check-interval \"5\" has no unit; write 5s"),
         ("run --listen web:80 --server s1=127.0.0.1:81", "--listen \"web:80\" has a host name"),
-        ("check --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist cookie=A,rewrite", "--persist"),
+        (
+            "check --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist cookie=A,rewrite,indirect",
+            "--persist",
+        ),
         ("check --listen 127.0.0.1:80 --server s1=127.0.0.1:81 --persist source --fast-path always", "--xdp"),
         ("run @/nowhere/at/all", "@/nowhere/at/all cannot be read"),
         ("rum", "did you mean run?"),
@@ -183,7 +186,7 @@ fn clients_are_served_and_the_operator_is_answered() {
     assert!(daemon.get().starts_with("HTTP/1.1 200"));
 
     for (line, expected) in [
-        ("show table nothing", "there is no table \"nothing\"; there are: source"),
+        ("show table nothing", "No such table; there are: source"),
         ("set server s7 ready", "there is no server \"s7\"; there are: s1"),
     ] {
         let output = daemon.ask(line);

@@ -16,14 +16,14 @@ use aya::programs::links::FdLink;
 use aya::programs::xdp::XdpMode;
 use balancer::cli::{self, Command};
 use balancer::config::{Config, Host, Plan};
-use balancer::datapath::kernel_table::KernelTable;
+use balancer::datapath::kernel_table::{KernelTable, Shape};
 use balancer::datapath::loads::Loads;
 use balancer::datapath::maps::{self, Maps};
 use balancer::datapath::pins::{Pins, Rollback};
 use balancer::datapath::tend::Ending;
 use balancer::datapath::{self, Datapath, Known, program};
 use balancer::server::{Identity, Operator, Server, Servers};
-use balancer::table::{Store, source_key};
+use balancer::table::{Tables, source_key};
 use balancer_ebpf::abi::{MAX_SERVERS, SCHEMA, SERVER_ABSENT, SERVER_UP, Server as KernelServer, ServerMeta};
 use balancer_ebpf::affinity::Affinity;
 use libtest_mimic::Arguments;
@@ -269,7 +269,7 @@ fn ended() -> Result<()> {
 struct Kernel<'a> {
     lab: &'a Lab,
     servers: Servers,
-    source: Box<dyn Store>,
+    tables: Tables,
     datapath: Datapath,
 }
 
@@ -278,7 +278,7 @@ impl<'a> Kernel<'a> {
     fn open(lab: &'a Lab) -> Result<Self> {
         let config = config(lab)?;
         let opened = datapath::open(&config, None, &Known::default())?;
-        let (datapath, source) = (opened.datapath.context("XDP")?, opened.source.context("a table")?);
+        let (datapath, tables) = (opened.datapath.context("XDP")?, opened.tables);
         let identity = opened.members.first().context("a server")?.identity;
         let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), identity)]);
         servers.publish_with(datapath.publisher());
@@ -288,14 +288,18 @@ impl<'a> Kernel<'a> {
             // So that the neighbours are known, which is otherwise the proxy's and the checks' business.
             TcpStream::connect(host.at(8080))?;
         }
-        Ok(Self { lab, servers, source, datapath })
+        Ok(Self { lab, servers, tables, datapath })
     }
 
     /// Binds the client to a server.
     fn learn(&self, identity: Identity) -> Result<()> {
         let later = balancer::clock::boot_seconds() + 600;
         let entry = Affinity::new(identity.id, identity.generation, later);
-        Ok(self.source.put(&source_key(self.lab.client().address().into()), entry)?)
+        Ok(self
+            .tables
+            .source()
+            .context("a table")?
+            .put(&source_key(self.lab.client().address().into()), entry)?)
     }
 
     fn connect(&self) -> Result<Connection> {
@@ -421,7 +425,7 @@ fn other_schema() -> Result<()> {
     let folder = Cleared(other_folder(&lab));
     let table = folder.0.join("web/source");
     fs::create_dir_all(folder.0.join("web"))?;
-    drop(KernelTable::open(&table, 64)?);
+    drop(KernelTable::open(&table, Shape { size: 64, evicts: true })?);
     let _servers = site::start_servers(&lab)?;
     let mut daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
     daemon.child.signal(nix::sys::signal::Signal::SIGTERM)?;

@@ -12,6 +12,9 @@
 //!
 //! The ambiguity mark is the time of the last evidence in sixteenths of the table's timeout, modulo 127, plus one.
 //! An entry that nobody refreshes is gone after sixteen of them, so the modulus is never ambiguous itself.
+//!
+//! Only entries of the `source` table are read by XDP and have generation and ambiguity. In entries of all other tables
+//! these fifteen bits, 48–62, hold the id of the server that the key was moved away from, 0 = none.
 
 /// How many slices a table's timeout has: the granularity of refreshes and of ageing ambiguity.
 pub const SLICES: u32 = 16;
@@ -20,6 +23,8 @@ const ID: u32 = 32;
 const GENERATION: u32 = 48;
 const AMBIGUOUS: u32 = 56;
 const TENTATIVE: u64 = 1 << 63;
+const INSTEAD_OF: u32 = 48;
+const INSTEAD_OF_MASK: u64 = 0x7fff;
 const MARK_MASK: u64 = 0x7f;
 const MARK_CYCLE: u32 = 127;
 
@@ -62,6 +67,37 @@ impl Affinity {
     pub const fn renamed(self, server: u16, generation: u8) -> Self {
         const NAME: u64 = 0xff_ffff << ID;
         Self((self.0 & !NAME) | (Self::new(server, generation, 0).0 & NAME))
+    }
+
+    /// A confirmed entry of a table that XDP does not read.
+    #[inline(always)]
+    pub const fn learned(server: u16, expiry: u32) -> Self {
+        Self::new(server, 0, expiry)
+    }
+
+    /// The same entry, made for a key that was moved away from that server. Not for entries of `source`.
+    #[inline(always)]
+    pub const fn with_instead_of(self, server: Option<u16>) -> Self {
+        let id = match server {
+            Some(id) => id as u64 & INSTEAD_OF_MASK,
+            None => 0,
+        };
+        Self((self.0 & !(INSTEAD_OF_MASK << INSTEAD_OF)) | id << INSTEAD_OF)
+    }
+
+    /// The server that the key was moved away from. Not for entries of `source`.
+    #[inline(always)]
+    pub const fn instead_of(self) -> Option<u16> {
+        match (self.0 >> INSTEAD_OF) & INSTEAD_OF_MASK {
+            0 => None,
+            id => Some(id as u16),
+        }
+    }
+
+    /// The same entry with another expiry.
+    #[inline(always)]
+    pub const fn until(self, expiry: u32) -> Self {
+        Self((self.0 & !(u32::MAX as u64)) | expiry as u64)
     }
 
     /// Expiry in seconds of `CLOCK_BOOTTIME`.
@@ -134,6 +170,18 @@ mod tests {
         let marked = Affinity::new(0, 0, 0).tentative().with_ambiguity(7, 1800);
         assert_eq!((marked.server(), marked.generation(), marked.expiry()), (0, 0, 0));
         assert!(marked.is_tentative() && marked.is_ambiguous());
+    }
+
+    #[test]
+    fn the_server_that_was_left_is_remembered_beside_the_others() {
+        let entry = Affinity::learned(7, 100).with_instead_of(Some(4095));
+        assert_eq!((entry.server(), entry.expiry(), entry.instead_of()), (7, 100, Some(4095)));
+        assert!(!entry.is_tentative());
+        let tentative = entry.tentative().with_instead_of(Some(1));
+        assert_eq!((tentative.instead_of(), tentative.is_tentative()), (Some(1), true));
+        assert_eq!(entry.with_instead_of(None), Affinity::learned(7, 100));
+        assert_eq!(Affinity::learned(7, 100).instead_of(), None);
+        assert_eq!(entry.until(u32::MAX).until(5), Affinity::learned(7, 5).with_instead_of(Some(4095)));
     }
 
     #[test]

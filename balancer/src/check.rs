@@ -7,8 +7,8 @@ use tokio::task::LocalSet;
 
 use crate::config::fast_path::word;
 use crate::config::{Config, Plan};
-use crate::datapath;
 use crate::names::{Answers, Found};
+use crate::{datapath, state_file};
 
 /// The report: `ok` and what the service would be, what should be known about it, and with `dump` every setting.
 ///
@@ -17,6 +17,7 @@ use crate::names::{Answers, Found};
 pub fn report(plan: &Plan, dump: bool) -> anyhow::Result<String> {
     let mut notes = names(&plan.config)?;
     notes.extend(datapath::check(&plan.config)?);
+    state_file::check(&plan.config)?;
     let warnings = plan.warnings.iter().map(|warning| format!("warning: {warning}"));
     let remarks =
         std::iter::once(summary(&plan.config)).chain(fast_path(&plan.config)).chain(warnings).chain(notes);
@@ -53,7 +54,7 @@ fn names(config: &Config) -> anyhow::Result<Vec<String>> {
 
 fn summary(config: &Config) -> String {
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
-    let methods: Vec<_> = config.persist.methods().iter().map(crate::persist::Method::as_str).collect();
+    let methods = config.persist.labels();
     let then = if methods.is_empty() { String::new() } else { format!("{}, then ", methods.join(", ")) };
     let servers = config.servers.len();
     format!(

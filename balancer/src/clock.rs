@@ -18,6 +18,11 @@ pub fn boot_seconds() -> u32 {
     (boot_ns() / 1_000_000_000) as u32
 }
 
+/// Wall clock, whole seconds since 1970: what dates in cookies are made of.
+pub fn unix_seconds() -> u64 {
+    unix_millis() / 1000
+}
+
 /// Wall clock, for people: milliseconds since 1970.
 pub fn unix_millis() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)

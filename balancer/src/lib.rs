@@ -17,7 +17,8 @@
 //! | [`server`] | the servers and their states |
 //! | [`intent`] | what the operator wants of them, across restarts (pure but for the ledger) |
 //! | [`names`] | names of hosts: resolved at start and followed |
-//! | [`table`] | learned tables, in the kernel or in memory |
+//! | [`table`], [`state_file`] | learned tables, in the kernel or in memory; what is kept of them over a reboot |
+//! | [`visit`] | one request's way through the list: looked up, decided, reserved, learned |
 //! | [`http`] | HTTP/1 messages: heads, bodies, cookies (pure) |
 //! | [`proxy`] | sockets around them: accept, relay, pool |
 //! | [`proxy_protocol`], [`cidr`] | who the client is when another proxy is in front; sets of addresses (pure)
@@ -54,5 +55,7 @@ pub mod proxy_protocol;
 pub mod run;
 pub mod server;
 pub mod service;
+pub mod state_file;
 pub mod table;
 pub mod takeover;
+pub mod visit;

@@ -11,8 +11,9 @@ use balancer::http::fields::Slots;
 use balancer::http::request::{self, Request};
 use balancer::http::response::{self, Connection};
 use balancer::http::scan::Scan;
-use balancer::persist::decide::{Decision, Finding, Refused};
-use balancer::persist::learn::{self, CookieFacts, SetCookie};
+use balancer::persist::decide::{Decision, Policy, Refused, Scene};
+use balancer::persist::issue::{self, CookieFacts, Issue, Letters};
+use balancer::persist::named::Named;
 use balancer::persist::{CookieMethod, List, Method, cookie};
 use balancer::server::{Identity, Server, Servers};
 
@@ -59,7 +60,8 @@ impl Worker {
             let address = SocketAddr::from(([127, 0, 0, 1], 8000 + n));
             Server::new(format!("s{n}"), Some(format!("s{n}")), address, Identity { id: n, generation: 1 })
         });
-        let cookie = Method::Cookie(CookieMethod { name: OURS.into(), indirect: true });
+        let cookie = CookieMethod { name: OURS.into(), indirect: true, ..CookieMethod::default() };
+        let cookie = Method::Cookie(cookie);
         Self {
             servers: Servers::new(servers.collect()),
             list: List::new(vec![cookie]),
@@ -73,24 +75,28 @@ impl Worker {
         let mut slots = Slots::default();
         assert!(Scan::default().worth_parsing(bytes), "the first piece always is");
         let request = parsed(bytes, &mut slots, &self.limits);
-        let (present, finding) = self.cookie(&request);
+        let Some(method) = self.list.cookie() else { unreachable!("the list has one") };
+        let named = Named::by_cookie(&request, method, &self.servers, 0);
+        let (refused, policy) = (Refused::default(), Policy::default());
+        let scene = Scene { servers: &self.servers, refused: &refused, policy };
+        let finding = named.finding(&scene);
         let mut decision = Decision::default();
-        decision.weigh(finding, &self.servers, &Refused::default());
+        decision.weigh(finding, false, &scene);
         self.out.clear();
-        let rewrite = request::Rewrite { without_cookie: Some(OURS), default_host: "", forwarded: None };
-        request.write(&mut self.out, &rewrite);
+        let cookie = Some(request::CookieEdit { name: OURS, unprefixed: None });
+        request.write(&mut self.out, &request::Rewrite { cookie, default_host: "", forwarded: None });
         black_box(&self.out);
-        let verdict = decision.trace.steps()[0].verdict;
-        (decision, CookieFacts { finding, verdict, present })
-    }
-
-    fn cookie(&self, request: &Request<'_, '_>) -> (bool, Finding) {
-        let mut found = (false, Finding::Missing);
-        for value in request.cookie_headers().flat_map(|header| cookie::values(header, OURS)) {
-            let server = self.servers.by_cookie(value);
-            found = (true, server.map_or(Finding::Invalid, Finding::server));
-        }
-        found
+        let facts = CookieFacts {
+            finding,
+            verdict: decision.trace.steps()[0].verdict,
+            present: named.present,
+            refresh: false,
+            stale: None,
+            first_seen: None,
+            is_post: false,
+            ignored: false,
+        };
+        (decision, facts)
     }
 
     /// Parse, learn, write.
@@ -100,15 +106,12 @@ impl Worker {
         let response = response::parse(bytes, &mut slots, &self.limits, false)
             .expect("a good response")
             .expect("a whole head");
-        let action = learn::set_cookie(facts, 0, &self.servers, response.sets_cookie(OURS));
-        let set_cookie = match action {
-            SetCookie::Insert => response::SetCookie::Issue { name: OURS, value: "s1" },
-            SetCookie::Delete => response::SetCookie::Delete { name: OURS },
-            SetCookie::Nothing => response::SetCookie::None,
-        };
-        let connection = Connection::Implicit;
+        let Some(method) = self.list.cookie() else { unreachable!("the list has one") };
+        let by_server = Issue::by_server(method, response.set_cookies(), 0);
+        let action = issue::set_cookie(method, facts, 0, &self.servers, by_server);
+        let cookie = Some(Issue { method, action, id: Some("s1"), first_seen: None, now: 0 });
         let rewrite =
-            response::Rewrite { connection, without_cookie: Some(OURS), set_cookie, unchunked: false };
+            response::Rewrite { connection: Connection::Implicit, cookie, unchunked: false, debug: b"" };
         self.out.clear();
         response.write(&mut self.out, &rewrite);
         black_box(&self.out);
@@ -201,7 +204,7 @@ fn log_line(times: u32, format: LogFormat) {
             bytes: 13,
             elapsed: black_box(Duration::from_micros(1_234)),
             server: Some("s1"),
-            letters: learn::Letters { request: 'V', response: 'N' },
+            letters: Letters { request: 'V', response: 'N' },
             trace: Some(decision.trace.display(&worker.list, &worker.servers, Some(0))),
             fault: None,
         };

@@ -13,10 +13,11 @@ use balancer::config::Limits;
 use balancer::http::body::{Body, Framing};
 use balancer::http::fault::Fault;
 use balancer::http::fields::Slots;
-use balancer::http::response::{Connection, SetCookie};
+use balancer::http::response::Connection;
 use balancer::http::scan::Scan;
 use balancer::http::{request, response};
-use balancer::persist::cookie as crumbs;
+use balancer::persist::issue::{Issue, SetCookie};
+use balancer::persist::{CookieMethod, cookie as crumbs};
 use balancer::proxy_protocol::{self, Version};
 
 /// The cookie that is the balancer's.
@@ -135,8 +136,8 @@ fn read_request_within(bytes: &[u8], limits: &Limits) -> Result<Option<Accepted>
     let mut slots = Slots::default();
     let Some(request) = request::parse(bytes, &mut slots, limits)? else { return Ok(None) };
     let mut sent = Vec::new();
-    let rewrite =
-        request::Rewrite { without_cookie: Some(OURS), default_host: "192.0.2.1:80", forwarded: None };
+    let cookie = Some(request::CookieEdit { name: OURS, unprefixed: None });
+    let rewrite = request::Rewrite { cookie, default_host: "192.0.2.1:80", forwarded: None };
     request.write(&mut sent, &rewrite);
     Ok(Some((request.head_length, request.framing, sent)))
 }
@@ -149,11 +150,13 @@ fn read_response_within(bytes: &[u8], to_head: bool, limits: &Limits) -> Result<
     let mut slots = Slots::default();
     let Some(response) = response::parse(bytes, &mut slots, limits, to_head)? else { return Ok(None) };
     let mut sent = Vec::new();
+    let method = CookieMethod { name: OURS.into(), ..CookieMethod::default() };
+    let cookie = Issue { method: &method, action: SetCookie::Nothing, id: None, first_seen: None, now: 0 };
     let rewrite = response::Rewrite {
         connection: Connection::Implicit,
-        without_cookie: Some(OURS),
-        set_cookie: SetCookie::None,
+        cookie: Some(cookie),
         unchunked: false,
+        debug: b"",
     };
     response.write(&mut sent, &rewrite);
     Ok(Some((response.head_length, response.framing, sent)))

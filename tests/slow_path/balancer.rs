@@ -8,17 +8,18 @@ use std::time::{Duration, Instant};
 
 use balancer::access_log::AccessLog;
 use balancer::balance;
+use balancer::cli;
 use balancer::config::{
-    AccessLogConfig, Balance, Config, HealthConfig, IdentityConfig, Limits, LogFormat, LogTarget, Mode,
-    RetryConfig, ServerConfig, Timeouts,
+    AccessLogConfig, Balance, Config, HealthConfig, Host, IdentityConfig, Limits, LogFormat, LogTarget, Mode,
+    Plan, RetryConfig, ServerConfig, Timeouts,
 };
 use balancer::health;
-use balancer::persist::{CookieMethod, List, Method, SourceMethod};
+use balancer::persist::decide::Policy;
+use balancer::persist::{List, Method};
 use balancer::proxy::{Order, Snapshot, Stats, Worker};
 use balancer::server::{FastLoads, Identity, Server, Servers};
 use balancer::service::Service;
-use balancer::table::memory::Memory;
-use balancer::table::{Table, source_key};
+use balancer::table::{HashKey, Tables};
 use balancer_ebpf::affinity::Affinity;
 use tokio::sync::{oneshot, watch};
 use tokio::task::LocalSet;
@@ -42,21 +43,41 @@ pub struct Builder {
     health: HealthConfig,
     fast: Option<Box<dyn FastLoads>>,
     workers: usize,
+    policy: Policy,
+    persist_ignore: Vec<String>,
 }
 
 /// `cookie=SRV,insert,indirect`
 pub fn cookie() -> Method {
-    Method::Cookie(CookieMethod { name: "SRV".into(), indirect: true })
+    method("cookie=SRV,insert,indirect")
 }
 
 /// `cookie=SRV,insert`
 pub fn direct_cookie() -> Method {
-    Method::Cookie(CookieMethod { name: "SRV".into(), indirect: false })
+    method("cookie=SRV,insert")
 }
 
 /// `source`
 pub fn source() -> Method {
-    Method::Source(SourceMethod { timeout: TABLE_TIMEOUT, size: 1000 })
+    method(&format!("source,timeout={TABLE_TIMEOUT}s,size=1000"))
+}
+
+/// What this value of `--persist` means.
+pub fn method(text: &str) -> Method {
+    settings(&["--persist", text]).persist.methods()[0].clone()
+}
+
+/// What these flags mean, beside those that every service needs.
+pub fn settings(flags: &[&str]) -> Config {
+    let words = ["balancer", "run", "--listen", "127.0.0.1:80", "--server", "s1=127.0.0.1:81"];
+    let words = words.iter().chain(flags).map(std::ffi::OsString::from);
+    match cli::parse(words).unwrap_or_else(|stop| panic!("{flags:?}: {stop:?}")) {
+        cli::Command::Run(run, settings) => {
+            let host = Host { root: true, runtime_directory: None, cores: 1, local_ports: None };
+            Plan::new(&run, settings, &host).unwrap_or_else(|stop| panic!("{flags:?}: {stop:?}")).config
+        }
+        other => panic!("{other:?}"),
+    }
 }
 
 impl Builder {
@@ -74,7 +95,15 @@ impl Builder {
             health: HealthConfig::default(),
             fast: None,
             workers: 1,
+            policy: Policy::default(),
+            persist_ignore: Vec::new(),
         }
+    }
+
+    /// With these flags about persistence.
+    pub fn of_flags(flags: &[&str]) -> Self {
+        let Config { persist, policy, persist_ignore, retry, identity, .. } = settings(flags);
+        Self { policy, persist_ignore, retry, identity, ..Self::new(persist.methods()) }
     }
 
     /// A server named s1, s2, …, with its name as its id.
@@ -82,6 +111,7 @@ impl Builder {
         let name = format!("s{}", self.servers.len() + 1);
         self.servers.push(ServerConfig {
             cookie: Some(name.clone()),
+            id_is_given: false,
             name,
             address,
             host: None,
@@ -194,11 +224,7 @@ impl Builder {
             servers,
             config: self.config(addresses.clone(), &log_path, folder.path()),
         });
-        let table = service
-            .config
-            .persist
-            .source()
-            .map(|source| Table::new(Box::new(Memory::new(source.size)), source.timeout));
+        let tables = Tables::in_memory(&service.config.persist, HashKey::from_bytes([1; 16]));
         let log = AccessLog::open(service.config.access_log.as_ref().expect("a log")).expect("log");
         let (stop, order) = watch::channel(Order::Serve);
         let mut workers = Vec::new();
@@ -206,7 +232,7 @@ impl Builder {
             let stats = Arc::<Stats>::default();
             let worker = Worker {
                 service: Arc::clone(&service),
-                table: table.as_ref().map(|table| table.handle().expect("handle")),
+                tables: tables.handle(),
                 listeners: vec![listener],
                 log: Some(log.sender()),
                 stats: Arc::clone(&stats),
@@ -221,7 +247,7 @@ impl Builder {
             address,
             addresses,
             service,
-            table,
+            tables,
             stats,
             stop,
             threads,
@@ -240,6 +266,8 @@ impl Builder {
             servers: self.servers.clone(),
             resolvers: Vec::new(),
             persist: List::new(self.methods.clone()),
+            persist_ignore: self.persist_ignore.clone(),
+            policy: self.policy,
             identity: self.identity.clone(),
             balance: self.balance.clone(),
             health: self.health.clone(),
@@ -249,6 +277,7 @@ impl Builder {
                 target: LogTarget::File(log.to_owned()),
                 format: LogFormat::Text,
             }),
+            state_file: None,
             datapath: None,
             retry: self.retry.clone(),
             timeouts: self.timeouts.clone(),
@@ -267,7 +296,7 @@ pub struct Balancer {
     /// Of each worker.
     pub addresses: Vec<SocketAddr>,
     pub service: Arc<Service>,
-    table: Option<Table>,
+    pub tables: Tables,
     stats: Vec<Arc<Stats>>,
     stop: watch::Sender<Order>,
     threads: Vec<JoinHandle<()>>,
@@ -300,14 +329,15 @@ impl Balancer {
     }
 
     pub fn entry(&self, client: &str) -> Option<Affinity> {
-        self.table.as_ref().expect("a table").get(&source_key(client.parse::<IpAddr>().expect("address")))
+        let table = self.tables.source().expect("a table");
+        table.get(&table.source_key(client.parse::<IpAddr>().expect("address")))
     }
 
     /// Puts an entry that names the server of that registry id.
     pub fn learn(&self, client: &str, server: u16) {
         let entry = Affinity::new(server, 1, balancer::clock::boot_seconds() + TABLE_TIMEOUT);
-        let key = source_key(client.parse::<IpAddr>().expect("address"));
-        self.table.as_ref().expect("a table").put(&key, entry).expect("put");
+        let table = self.tables.source().expect("a table");
+        table.put(&table.source_key(client.parse::<IpAddr>().expect("address")), entry).expect("put");
     }
 
     pub fn drain(&self) {

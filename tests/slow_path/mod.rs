@@ -4,8 +4,10 @@
 pub mod balancer;
 mod balancing;
 mod capacity;
+mod cases;
 pub mod client;
 mod descriptors;
+mod explain;
 mod failures;
 mod health;
 mod hostile;
@@ -15,6 +17,7 @@ pub mod origin;
 mod persistence;
 mod private;
 mod queueing_compared;
+mod sessions;
 mod tcp;
 mod tunnel;
 mod waiting;

@@ -15,7 +15,7 @@ use std::fmt::{Display, Write as _};
 use super::pieces::{Text, address, number, show};
 use super::record::{CUT, Record, SHOWN};
 use super::time;
-use crate::persist::learn::Letters;
+use crate::persist::issue::Letters;
 
 /// What stands for the request when there was no well-formed one.
 pub(super) const NO_REQUEST: &[u8] = br#""method":null,"target":null"#;

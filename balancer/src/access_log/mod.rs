@@ -15,7 +15,7 @@ mod pieces;
 mod queue;
 mod record;
 mod text;
-mod time;
+pub(crate) mod time;
 mod writer;
 
 pub use queue::Sender;

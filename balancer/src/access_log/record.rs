@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use super::{json, text};
 use crate::config::LogFormat;
-use crate::persist::learn::Letters;
+use crate::persist::issue::Letters;
 
 /// Bytes of a method or a target that are shown, escapes included: enough to recognise a request by.
 pub(super) const SHOWN: usize = 1024;

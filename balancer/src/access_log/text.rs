@@ -97,7 +97,7 @@ mod tests {
 
     use super::super::record::example;
     use super::*;
-    use crate::persist::learn::Letters;
+    use crate::persist::issue::Letters;
 
     fn line<T: Display>(record: &Record<'_, T>) -> String {
         let mut line = Vec::new();

@@ -3,7 +3,7 @@
 const MILLIS_OF_DAY: u64 = 86_400_000;
 
 /// Appends a time in UTC.
-pub(super) fn write(line: &mut Vec<u8>, unix_millis: u64) {
+pub(crate) fn write(line: &mut Vec<u8>, unix_millis: u64) {
     let (days, millis) = (unix_millis / MILLIS_OF_DAY, unix_millis % MILLIS_OF_DAY);
     let (year, month, day) = civil_date(days);
     let mut text = *b"0000-00-00T00:00:00.000Z";

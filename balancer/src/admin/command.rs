@@ -9,9 +9,16 @@ pub const HELP: &str = "\
   show info [json]                      : the process, its counters and its fast path
   show servers [json]                   : the servers and their states
   show server [B/]S [json]              : one of them, with its connections and learned entries
-  show table [json]                     : the learned tables
-  show table NAME [json]                : the entries of one
+  show table [text|json]                : the learned tables
+  show table NAME [key K|data.server_id OP N|data.server_key eq|ne S]... [text|json]
+                                        : the entries of one; K is the plain key
+  set table NAME key K data.server_key S: the entry of K names server S from now on
+  clear table NAME [key K|data.server_id OP N]...
+                                        : forget entries
   show flows [json]                     : the connections on the fast path
+  show decisions [json]                 : the last few hundred requests, and why they went where they went
+  explain src=ADDR [method=M] [path=P] [header=NAME:VALUE]... [json]
+                                        : what would become of a request, and why; its parts are percent-encoded
   set server [B/]S [state] ready|drain|maint : put a server in service or take it out
   set server [B/]S weight N|N%          : its share, 0 to 256, or of the configured one; also: set weight B/S N|N%
   get weight [B/]S                      : its share, and the configured one
@@ -22,7 +29,7 @@ pub const HELP: &str = "\
   shutdown sessions server [B/]S        : end what is being served by it, on both paths
 ";
 
-/// One command, its words still those of the line.
+/// One command that is not about tables, its words still those of the line.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Command<'a> {
     /// `help`
@@ -40,18 +47,6 @@ pub enum Command<'a> {
     /// `show server S [json]`
     ShowServer {
         /// The server.
-        name: &'a str,
-        /// Not for people.
-        json: bool,
-    },
-    /// `show table [json]`
-    ShowTables {
-        /// Not for people.
-        json: bool,
-    },
-    /// `show table NAME [json]`
-    ShowTable {
-        /// The table.
         name: &'a str,
         /// Not for people.
         json: bool,
@@ -135,8 +130,6 @@ impl<'a> Command<'a> {
             ["info"] => Self::ShowInfo { json },
             ["servers"] => Self::ShowServers { json },
             ["server", name] => Self::ShowServer { name, json },
-            ["table" | "tables"] => Self::ShowTables { json },
-            ["table", name] => Self::ShowTable { name, json },
             ["flows"] => Self::ShowFlows { json },
             _ => return None,
         };
@@ -214,9 +207,6 @@ mod tests {
             ("  show\tinfo  json ", Some(Command::ShowInfo { json: true })),
             ("show server s1 json", Some(Command::ShowServer { name: "s1", json: true })),
             ("show server", None),
-            ("show table", Some(Command::ShowTables { json: false })),
-            ("show tables json", Some(Command::ShowTables { json: true })),
-            ("show table source json", Some(Command::ShowTable { name: "source", json: true })),
             ("show flows", Some(Command::ShowFlows { json: false })),
             ("set server s1 drain", Some(Command::SetServer { name: "s1", state: "drain" })),
             ("set server s1 state maint", Some(Command::SetServer { name: "s1", state: "maint" })),

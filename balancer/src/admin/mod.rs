@@ -5,6 +5,8 @@
 //! | [`socket`] | the Unix socket: its place, its permissions, its limits |
 //! | [`command`] | a line → what is asked |
 //! | `operate` | what is done to servers |
+//! | [`tables`] | commands about learned tables and their answers |
+//! | [`explain`], `decisions` | why requests go where they go |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
 //! | [`client`] | the other end, for `balancer show`, `set` and so on |
 //!
@@ -13,12 +15,16 @@
 
 pub mod client;
 pub mod command;
+mod decisions;
+pub mod explain;
 mod operate;
 pub mod report;
 pub mod socket;
+pub mod tables;
 mod text;
 
 use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -31,15 +37,13 @@ use crate::intent::ledger::Ledger;
 use crate::names::follow::Names;
 use crate::proxy::Stats;
 use crate::service::Shared;
-use crate::table::Table;
 use crate::takeover::successor::Estate;
+use crate::visit::{Books, Decided};
 use command::{Command, HELP};
-use report::{Info, ServerDetail, ServerRow, TableRow, TableSummary};
+use explain::{Explanation, Question};
+use report::{Info, ServerDetail, ServerRow};
 pub use socket::{Access, Socket};
 use text::Columns;
-
-/// The name of the one learned table there is today, as in its flag.
-const SOURCE: &str = "source";
 
 /// What the socket can show and change.
 pub struct Desk {
@@ -49,8 +53,10 @@ pub struct Desk {
     pub ledger: Rc<Ledger>,
     /// Looks after the names of their hosts.
     pub names: Rc<Names>,
-    /// The `source` table, if there is one.
-    pub source: Option<Table>,
+    /// What persistence is made of, with handles of its own to the learned tables.
+    pub books: Rc<Books>,
+    /// The last decisions, as far as they were asked for; workers have the latest.
+    pub decisions: RefCell<VecDeque<Decided>>,
     /// The fast path, if there is one.
     pub view: Option<Rc<dyn View>>,
     /// The counters of each worker.
@@ -71,12 +77,14 @@ impl Desk {
     /// Answers a line of commands.
     pub async fn answer(&self, line: &str) -> String {
         let mut answers = String::new();
-        for command in line.split(';').map(str::trim).filter(|command| !command.is_empty()) {
+        for command in commands(line) {
             let answer = match Command::parse(command) {
                 Some(command) => {
                     self.perform(&command).await.unwrap_or_else(|refusal| format!("error: {refusal}\n"))
                 }
-                None => format!("error: unknown command {command:?}; the commands are:\n{HELP}"),
+                None => self.answer_about_decisions(command).unwrap_or_else(|| {
+                    format!("error: unknown command {command:?}; the commands are:\n{HELP}")
+                }),
             };
             answers.push_str(&answer);
             answers.push('\n');
@@ -96,15 +104,6 @@ impl Desk {
                 let detail = ServerDetail::of(self, self.place(name)?).await;
                 Ok(if json { json_line(&detail) } else { detail.text() })
             }
-            Command::ShowTables { json } => Ok(rows(&TableSummary::all(self), json)),
-            Command::ShowTable { name, json } => {
-                let table = self
-                    .source
-                    .as_ref()
-                    .filter(|_| name == SOURCE)
-                    .ok_or_else(|| self.no_such_table(name))?;
-                Ok(rows(&TableRow::all(table, &self.service.servers), json))
-            }
             Command::ShowFlows { json } => {
                 let flows = self.view.as_ref().map_or_else(Vec::new, |view| view.flows());
                 Ok(rows(&flows, json))
@@ -118,10 +117,42 @@ impl Desk {
         }
     }
 
-    fn no_such_table(&self, name: &str) -> String {
-        let there_are = if self.source.is_some() { SOURCE } else { "none, as no --persist method learns" };
-        format!("there is no table {name:?}; there are: {there_are}")
+    /// `explain …`, `show decisions [json]`, and what is about tables.
+    fn answer_about_decisions(&self, command: &str) -> Option<String> {
+        let words: Vec<&str> = command.split_whitespace().collect();
+        let (words, json) = match words.as_slice() {
+            [init @ .., "json"] => (init, true),
+            all => (all, false),
+        };
+        match words {
+            ["show", "decisions"] => Some(decisions::show(self, json)),
+            ["explain", question @ ..] => {
+                let explained = match Question::parse(question) {
+                    Some(question) => Explanation::of(self, &question),
+                    None => Err("write explain src=ADDR [method=M] [path=P] [header=NAME:VALUE]... [json], \
+                                 percent-encoded"
+                        .to_owned()),
+                };
+                Some(match explained {
+                    Ok(explanation) if json => json_line(&explanation),
+                    Ok(explanation) => explanation.text(),
+                    Err(refusal) => format!("error: {refusal}\n"),
+                })
+            }
+            _ => tables::answer(self, command),
+        }
     }
+}
+
+/// The commands of a line, which `;` separates unless a backslash is before it.
+fn commands(line: &str) -> impl Iterator<Item = &str> {
+    let mut is_escaped = false;
+    let commands = line.split(move |c| {
+        let ends = c == ';' && !is_escaped;
+        is_escaped = c == '\\' && !is_escaped;
+        ends
+    });
+    commands.map(str::trim).filter(|command| !command.is_empty())
 }
 
 fn rows<R: Serialize + Columns>(rows: &[R], json: bool) -> String {

@@ -4,18 +4,14 @@ use std::fmt::Write;
 
 use serde::Serialize;
 
+use super::Desk;
 use super::text::Columns;
-use super::{Desk, SOURCE};
 use crate::clock;
 use crate::datapath::view::{DatapathInfo, FlowRow};
 use crate::proxy::descriptors::Seats;
 use crate::proxy::{Snapshot, Stats};
 use crate::server::{Servers, WHOLE};
-use crate::table::{Table, source_address};
-
-/// As many entries are shown as an operator's tools can be expected to take; the control thread builds the answer in
-/// memory.
-const MOST_ENTRIES: usize = 1_000_000;
+use crate::table::Tables;
 
 /// `show info`.
 #[derive(Debug, Serialize)]
@@ -59,7 +55,7 @@ impl Info {
             workers: config.workers,
             max_connections: Seats::new(config).limit,
             listen: desk.listen.iter().map(ToString::to_string).collect(),
-            tables: desk.source.as_ref().map_or("none", Table::kind),
+            tables: desk.books.tables.kind().unwrap_or("none"),
             proxy: desk.stats.iter().map(|stats| Stats::snapshot(stats)).sum(),
             warnings: desk.warnings.clone(),
             datapath: desk.view.as_ref().map(|view| view.info()),
@@ -194,10 +190,11 @@ impl ServerDetail {
     pub(super) async fn of(desk: &Desk, place: usize) -> Self {
         let servers = &desk.service.servers;
         let id = servers[place].identity.id;
-        let handle = desk.source.as_ref().and_then(|table| table.handle().ok());
-        let entries = match handle {
-            Some(table) => tokio::task::spawn_blocking(move || live_entries(&table, id)).await.ok(),
-            None => None,
+        let tables = desk.books.tables.handle();
+        let entries = if tables.is_empty() {
+            None
+        } else {
+            tokio::task::spawn_blocking(move || live_entries(&tables, id)).await.ok()
         };
         let row = ServerRow::of(servers, place);
         Self { connections: servers.connections(&row.name), row, entries }
@@ -221,9 +218,13 @@ impl ServerDetail {
     }
 }
 
-fn live_entries(table: &Table, id: u16) -> u64 {
+fn live_entries(tables: &Tables, id: u16) -> u64 {
     let (now, mut entries) = (clock::boot_seconds(), 0);
-    table.for_each(|_, entry| entries += u64::from(entry.server() == id && entry.is_live(now)));
+    for (_, table) in tables.iter() {
+        table.for_each(|_, found| {
+            entries += u64::from(found.entry.server() == id && found.entry.is_live(now));
+        });
+    }
     entries
 }
 
@@ -275,102 +276,6 @@ impl Columns for ServerRow {
             self.queue.to_string(),
             self.requests.to_string(),
             self.fast.to_string(),
-        ]
-    }
-}
-
-/// A row of `show table`.
-#[derive(Debug, Serialize)]
-pub struct TableSummary {
-    /// Called as in its flag.
-    pub name: &'static str,
-    /// `kernel` or `memory`.
-    pub kind: &'static str,
-    /// Live entries.
-    pub entries: usize,
-    /// Most entries it holds.
-    pub size: u32,
-    /// Life of an entry after its last use, in seconds.
-    pub timeout: u32,
-}
-
-impl TableSummary {
-    pub(super) fn all(desk: &Desk) -> Vec<Self> {
-        let method = desk.service.config.persist.source();
-        let summary = desk.source.as_ref().zip(method).map(|(table, method)| {
-            let (now, mut entries) = (clock::boot_seconds(), 0);
-            table.for_each(|_, entry| entries += usize::from(entry.is_live(now)));
-            Self { name: SOURCE, kind: table.kind(), entries, size: method.size, timeout: method.timeout }
-        });
-        summary.into_iter().collect()
-    }
-}
-
-impl Columns for TableSummary {
-    const NAMES: &'static [&'static str] = &["name", "kind", "entries", "size", "timeout"];
-
-    fn cells(&self) -> Vec<String> {
-        vec![
-            self.name.into(),
-            self.kind.into(),
-            self.entries.to_string(),
-            self.size.to_string(),
-            self.timeout.to_string(),
-        ]
-    }
-}
-
-/// A row of `show table NAME`: a live entry.
-#[derive(Debug, Serialize)]
-pub struct TableRow {
-    /// The client's address.
-    pub key: String,
-    /// The server's name, or `#` and its id when it is no longer configured.
-    pub server: String,
-    /// Seconds left unless it is used again.
-    pub expires_in: u32,
-    /// Several users were seen behind this key.
-    pub ambiguous: bool,
-    /// Reserved by a request that no server has answered yet.
-    pub tentative: bool,
-}
-
-impl TableRow {
-    /// By address.
-    pub(super) fn all(table: &Table, servers: &Servers) -> Vec<Self> {
-        let (now, timeout) = (clock::boot_seconds(), table.timeout);
-        let mut entries = Vec::new();
-        table.for_each(|key, entry| {
-            if entry.is_live(now) && entries.len() < MOST_ENTRIES {
-                entries.push((key, entry));
-            }
-        });
-        entries.sort_unstable_by_key(|(key, _)| *key);
-        let row = |(key, entry): &(_, balancer_ebpf::affinity::Affinity)| Self {
-            key: source_address(key).to_string(),
-            server: match servers.by_id(entry.server()) {
-                Some(index) => servers[index].name.clone(),
-                None => format!("#{}", entry.server()),
-            },
-            expires_in: entry.expiry().saturating_sub(now),
-            ambiguous: entry.is_ambiguous() && !entry.ambiguity_aged_out(now, timeout),
-            tentative: entry.is_tentative(),
-        };
-        entries.iter().map(row).collect()
-    }
-}
-
-impl Columns for TableRow {
-    const NAMES: &'static [&'static str] = &["key", "server", "expires_in", "ambiguous", "tentative"];
-
-    fn cells(&self) -> Vec<String> {
-        let yes_no = |is: bool| if is { "yes" } else { "no" }.to_owned();
-        vec![
-            self.key.clone(),
-            self.server.clone(),
-            self.expires_in.to_string(),
-            yes_no(self.ambiguous),
-            yes_no(self.tentative),
         ]
     }
 }

@@ -18,8 +18,7 @@ use crate::intent::muster::Member;
 use crate::server::tests::named;
 use crate::server::{Operator, Servers, State};
 use crate::service::Service;
-use crate::table::memory::Memory;
-use crate::table::source_key;
+use crate::table::{HashKey, Tables, source_key};
 
 const ACCESS: Access<'_> = Access { mode: 0o600, owner: None };
 
@@ -33,7 +32,9 @@ fn config(line: &str) -> Config {
 
 /// Two servers, and a source table that knows two clients.
 fn desk() -> Desk {
-    let table = Table::new(Box::new(Memory::new(16)), 1600);
+    let config = config("--persist source,timeout=1600s,size=16 --persist session=JS,timeout=100s,size=16");
+    let tables = Tables::in_memory(&config.persist, HashKey::from_bytes([3; 16]));
+    let table = tables.source().expect("there");
     let now = clock::boot_seconds();
     let learn = |address: &str, entry| {
         table.put(&source_key(address.parse().expect("address")), entry).expect("memory never refuses");
@@ -41,7 +42,6 @@ fn desk() -> Desk {
     learn("10.9.9.2", Affinity::new(7, 1, now + 50).with_ambiguity(now, 1600));
     learn("10.9.9.1", Affinity::new(2, 1, now + 100));
     learn("10.9.9.3", Affinity::new(1, 1, now.saturating_sub(1)));
-    let config = config("--persist source");
     let servers = Servers::new(vec![named(1), named(2)]);
     let balance = Balance::new(config.balance.clone(), &servers);
     let service = Arc::new(Service { config, servers, balance });
@@ -57,9 +57,10 @@ fn desk() -> Desk {
     let listen = vec!["127.0.0.1:8080".parse().expect("address")];
     Desk {
         names: Names::new(&service, &ledger, &listen),
+        books: Rc::new(Books::new(Arc::clone(&service), tables)),
+        decisions: RefCell::default(),
         service,
         ledger,
-        source: Some(table),
         view: None,
         stats: vec![Arc::default(), Arc::default()],
         listen,
@@ -131,10 +132,75 @@ fn tables_show_live_entries_by_address() {
 }
 
 #[test]
+fn tables_are_written_as_haproxy_writes_them() {
+    let desk = desk();
+    let tables =
+        "# table: source, type: ip, size:16, used:2\n# table: session=JS, type: string, size:16, used:0\n\n";
+    assert_eq!(answer(&desk, "show table"), tables);
+    let shown = answer(&desk, "show table source");
+    let lines: Vec<_> = shown.lines().collect();
+    assert_eq!(lines[0], "# table: source, type: ip, size:16, used:2");
+    let (pointer, rest) = lines[1].split_once(": ").expect("two parts");
+    assert_eq!(pointer, "0x00000000000000000000ffff0a090901");
+    let words: Vec<_> = rest.split(' ').collect();
+    assert_eq!((words[0], words[1]), ("key=10.9.9.1", "use=0"));
+    let left: u32 = words[2].strip_prefix("exp=").expect("exp").parse().expect("a number");
+    assert!((98_000..=100_000).contains(&left), "{left}");
+    assert_eq!(words[3..], ["shard=0", "server_id=2", "server_key=s2"]);
+    assert!(lines[2].ends_with("server_id=7 server_key=-"));
+    assert_eq!(lines[3..], [""], "an empty line ends it");
+    assert_eq!(answer(&desk, &format!("show table source ptr {pointer}")).lines().nth(1), Some(lines[1]));
+    let keys = |filter: &str| answer(&desk, &format!("show table source {filter}")).matches("key=10").count();
+    assert_eq!((keys(""), keys("data.server_id eq 2"), keys("data.server_key ne s2")), (2, 1, 1));
+    assert_eq!((keys("data.server_id gt 2 data.server_id lt 7"), keys("key 10.9.9.2")), (0, 1));
+    assert_eq!(answer(&desk, "show table source key 10.9.9.9"), "\n", "nothing");
+    assert_eq!(answer(&desk, "show table source key 10.9.9.3"), "\n", "it has expired");
+}
+
+#[test]
+fn the_operator_points_keys_at_servers_and_takes_them_out() {
+    let desk = desk();
+    let server = |name: &str, key: &str| {
+        let rows = json(&desk, &format!("show table {name} key {key} json"));
+        let row = rows[0].clone();
+        assert_eq!((&row["tentative"], &row["probation"]), (&Value::Bool(false), &Value::Bool(false)));
+        (row["server"].as_str().expect("a name").to_owned(), row["ambiguous"].as_bool().expect("a mark"))
+    };
+    assert_eq!(answer(&desk, "set table session=JS key a\\ b\\;c data.server_key s2"), "\n");
+    assert_eq!(server("session=JS", "a\\ b\\;c"), ("s2".into(), false));
+    let table = desk.books.tables.by_label("session=JS").expect("there");
+    let key = table.key(b"a b;c").expect("not empty");
+    let entry = table.get(&key).expect("an entry");
+    assert!(entry.expiry() >= clock::boot_seconds() + 99, "it has its full life");
+    answer(&desk, "set table session=JS key a\\ b\\;c data.server_id 1");
+    assert_eq!(server("session=JS", "a\\ b\\;c"), ("s1".into(), false));
+    answer(&desk, "set table source key ::ffff:10.9.9.2 data.server_key s1");
+    assert_eq!(server("source", "10.9.9.2"), ("s1".into(), true), "there are several users still");
+    assert_eq!(answer(&desk, "clear table source key 10.9.9.1 text"), "source: 1 entries are forgotten\n\n");
+    assert_eq!(
+        answer(&desk, "show table source key 10.9.9.1 text"),
+        "error: there is no such key in source\n\n"
+    );
+    assert_eq!(
+        answer(&desk, "clear table source; show table").lines().nth(1),
+        Some("# table: source, type: ip, size:16, used:0")
+    );
+    assert_eq!(json(&desk, "show table json")[1]["entries"], 1, "the other one is as it was");
+    answer(&desk, "clear table session=js data.server_id eq 1");
+    assert_eq!(json(&desk, "show table json")[1]["entries"], 0);
+}
+
+#[test]
 fn what_is_not_there_is_an_error_that_says_what_is() {
     let desk = desk();
     let table = [
-        ("show table session=JS", "error: there is no table \"session=JS\"; there are: source\n\n"),
+        ("show table header=X", "No such table; there are: source, session=JS\n\n"),
+        ("show table header=X json", "error: No such table; there are: source, session=JS\n\n"),
+        ("set table source key 10.0.0.1 data.server_key s9", "No such server; there are: s1, s2\n\n"),
+        (
+            "set table source key abc data.server_key s1",
+            "Invalid key; the keys of this table are addresses\n\n",
+        ),
         ("set server s9 maint", "error: there is no server \"s9\"; there are: s1, s2\n\n"),
         ("set server s1 sleep", "error: there is no state \"sleep\"; write ready, drain or maint\n\n"),
     ];
@@ -339,4 +405,35 @@ fn a_file_or_a_stranger_in_the_sockets_place_is_left_alone() {
     assert!(refused.contains("another process answers there"), "{refused}");
     drop(stranger);
     Socket::bind(&path, ACCESS, &instance).expect("what a dead process has left is replaced");
+}
+
+#[test]
+fn a_request_is_explained_and_nothing_changes() {
+    let desk = desk();
+    let before = answer(&desk, "show table");
+    let known = json(&desk, "explain src=10.9.9.1 json");
+    assert_eq!((&known["decided_by"], &known["servers"]), (&"source".into(), &serde_json::json!(["s2"])));
+    assert_eq!(known["methods"][0]["found"], "10.9.9.1");
+    let unknown = answer(&desk, "explain src=10.9.9.9 path=%2Fa header=Cookie%3A%20JS%3Dabc");
+    for expected in [
+        "source       miss 10.9.9.9\n",
+        "decision     s1, s2, by balance roundrobin\n",
+        "would write  session #",
+        "would write  source 10.9.9.9 > s1, for 1600 s\n",
+        "letters      --\n",
+        "connection   slow: there is no --xdp\n",
+    ] {
+        assert!(unknown.contains(expected), "{expected} in {unknown}");
+    }
+    assert!(!unknown.contains("abc"), "ids are secrets: {unknown}");
+    assert_eq!(answer(&desk, "show table"), before);
+    for wrong in [
+        "explain",
+        "explain src=",
+        "explain src=x",
+        "explain src=10.0.0.1 path=%0d%0a",
+        "explain src=10.0.0.1 x=y",
+    ] {
+        assert!(answer(&desk, wrong).starts_with("error: "), "{wrong}");
+    }
 }

@@ -1,5 +1,7 @@
 //! Least connections, weighted: whoever has the least to do for what it can.
 
+use std::cmp::Ordering;
+
 /// What a server has to do, and what it can.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Load {
@@ -13,7 +15,13 @@ pub(super) struct Load {
 impl Load {
     /// Has less to do for its weight than `other`. Idle ones are equal, whatever their weights.
     pub(super) fn is_less_than(self, other: Self) -> bool {
-        u64::from(self.busy) * u64::from(other.weight) < u64::from(other.busy) * u64::from(self.weight)
+        self.order(other).is_lt()
+    }
+
+    /// By what they have to do for their weights.
+    pub(super) fn order(self, other: Self) -> Ordering {
+        let (ours, theirs) = (u64::from(self.busy), u64::from(other.busy));
+        (ours * u64::from(other.weight)).cmp(&(theirs * u64::from(self.weight)))
     }
 }
 

@@ -159,6 +159,36 @@ impl Balance {
         Pick::None
     }
 
+    /// Who could be chosen, in the order in which they would be now; nobody's turn is taken. Where a key decides, it is the
+    /// one server that [`Self::pick`] would choose.
+    pub fn candidates(&self, servers: &Servers, refused: &Refused, key: Key) -> Vec<usize> {
+        let plan = self.plan(servers);
+        let is_keyed = key != Key::NONE && self.algorithm.hashes();
+        let is_usable = |place: usize| servers[place].state() == State::Up && !refused.contains(place);
+        for group in [&plan.primaries, &plan.backups] {
+            if let (true, Key(Some(hash))) = (is_keyed, key) {
+                if let Some(place) = group.by_key(servers, hash, is_usable) {
+                    return vec![place];
+                }
+                continue;
+            }
+            let turn = self.cursor.load(Ordering::Relaxed);
+            let mut loads: Vec<_> = group.loads(servers, turn, is_usable).collect();
+            match self.algorithm {
+                // Stable, so equals stay in turn.
+                config::Balance::LeastConn => loads.sort_by(|one, other| one.order(*other)),
+                config::Balance::First => loads.sort_by_key(|load| load.place),
+                _ => {}
+            }
+            // Those that are full come last: they are passed over.
+            loads.sort_by_key(|load| !servers.has_room(load.place));
+            if !loads.is_empty() {
+                return loads.into_iter().map(|load| load.place).collect();
+            }
+        }
+        Vec::new()
+    }
+
     fn pick_of(
         &self,
         group: &Group,

@@ -36,8 +36,10 @@ impl RunArgs {
             ("server", &mut service.server),
             ("resolver", &mut service.resolver),
             ("persist", &mut service.persist),
+            ("persist-ignore", &mut service.persist_ignore),
             ("deny", &mut identity.deny),
             ("accept-proxy", &mut identity.accept_proxy),
+            ("debug-from", &mut identity.debug_from),
             ("xdp", &mut datapath.xdp),
             ("snat-ip", &mut datapath.snat_ip),
         ];
@@ -71,10 +73,19 @@ pub(crate) struct ServiceArgs {
     /// DNS server that is asked for the names of servers' hosts; repeatable [default: those of /etc/resolv.conf]
     #[arg(long, value_name = "ADDR[:PORT]")]
     pub(crate) resolver: Vec<String>,
-    /// How a client keeps its server; repeatable, the first one that names a usable server decides:
-    /// cookie=NAME[,insert][,indirect] or source[,timeout=T][,size=N]
+    /// How a client keeps its server; repeatable, the first one that names a usable server decides: cookie=NAME,
+    /// session=NAME, route=NAME, header=NAME, query=NAME, source; options follow after commas
     #[arg(long, value_name = "METHOD[,OPTION...]")]
     pub(crate) persist: Vec<String>,
+    /// Requests whose path begins so are only balanced: nothing decides, is learned or issued; repeatable
+    #[arg(long, value_name = "PATHPREFIX")]
+    pub(crate) persist_ignore: Vec<String>,
+    /// A client whose server is down: move it, wait for the server, or fail the request and keep the client bound
+    #[arg(long, value_name = "move|wait=T|fail", default_value = "move")]
+    pub(crate) on_down: String,
+    /// Clients that are bound to a backup leave it as soon as a primary can serve
+    #[arg(long)]
+    pub(crate) leave_backup: bool,
     /// Who gets a request that no --persist has decided: roundrobin, leastconn, random, first, source, uri, header=NAME,
     /// query=NAME
     #[arg(long, value_name = "ALGORITHM", default_value = "roundrobin")]
@@ -105,6 +116,9 @@ pub(crate) struct IdentityArgs {
     /// Proxies in front of this one: they, and only they, must say by a PROXY header who their client is; repeatable
     #[arg(long, value_name = "CIDR")]
     pub(crate) accept_proxy: Vec<String>,
+    /// Peers whose answers say in a header, X-Balancer, which server they are from and why; repeatable
+    #[arg(long, value_name = "CIDR")]
+    pub(crate) debug_from: Vec<String>,
     /// Tell servers by a PROXY header who the client is
     #[arg(long, value_name = "v1|v2", value_enum)]
     pub(crate) send_proxy: Option<SendProxyArg>,
@@ -268,6 +282,9 @@ pub(crate) struct ProcessArgs {
     /// What such a line looks like: text, json
     #[arg(long, value_name = "text|json", default_value = "text")]
     pub(crate) log_format: String,
+    /// Where learned tables and the key of their hashes are kept over a reboot; saved every minute and at exit
+    #[arg(long, value_name = "PATH")]
+    pub(crate) state_file: Option<PathBuf>,
     /// How long requests may take to finish after TERM or INT; a second signal ends it at once
     #[arg(long, value_name = "T", default_value = "30s", value_parser = duration_or_zero)]
     pub(crate) drain_timeout: Duration,

@@ -16,9 +16,12 @@ mod usage;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
+
+use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
@@ -136,6 +139,23 @@ enum Verb {
         #[command(subcommand)]
         what: Show,
     },
+    /// Ask a running instance what would become of a request, and why; changes nothing
+    Explain {
+        /// The client's address
+        #[arg(long, value_name = "ADDR")]
+        src: IpAddr,
+        /// The request's method
+        #[arg(long, value_name = "M", default_value = "GET")]
+        method: String,
+        /// The request's path and query
+        #[arg(long, value_name = "P", default_value = "/")]
+        path: String,
+        /// A header line, as in 'Cookie: a=b'; repeatable
+        #[arg(long, value_name = "NAME: VALUE")]
+        header: Vec<String>,
+        #[command(flatten)]
+        question: Question,
+    },
     /// Tell a running instance
     Set {
         #[command(subcommand)]
@@ -155,6 +175,14 @@ enum Verb {
     Shutdown {
         #[command(subcommand)]
         what: Shutdown,
+    },
+    /// Look up, set or forget entries of a learned table
+    Table {
+        /// The table, called as in its flag: source, session=JSESSIONID
+        #[arg(value_name = "NAME", value_parser = word)]
+        table: String,
+        #[command(subcommand)]
+        what: Entry,
     },
     /// Remove what a stopped service has left in the kernel: pinned maps and the XDP program
     Detach {
@@ -180,9 +208,11 @@ enum Show {
         #[command(flatten)]
         question: Question,
     },
+    /// The learned tables
+    Tables(Question),
     /// The learned tables, or the entries of one
     Table {
-        /// The table, called as in its flag: source
+        /// The table, called as in its flag: source, session=JSESSIONID
         #[arg(value_name = "NAME", value_parser = word)]
         table: Option<String>,
         #[command(flatten)]
@@ -190,6 +220,8 @@ enum Show {
     },
     /// The connections on the fast path
     Flows(Question),
+    /// The last few hundred requests, and why they went where they went
+    Decisions(Question),
 }
 
 #[derive(Args, Debug)]
@@ -222,6 +254,37 @@ enum Set {
         /// Wait for connections only: learned entries last until their users have been away for their timeout
         #[arg(long, requires = "wait")]
         connections_only: bool,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+}
+
+#[derive(Subcommand, Debug)]
+enum Entry {
+    /// The entry of a key
+    Get {
+        /// A client's address, or the id as clients send it
+        #[arg(value_name = "KEY", value_parser = key)]
+        key: String,
+        #[command(flatten)]
+        question: Question,
+    },
+    /// From now on the key belongs to that server
+    Set {
+        /// A client's address, or the id as clients send it
+        #[arg(value_name = "KEY", value_parser = key)]
+        key: String,
+        /// The server
+        #[arg(value_name = "SERVER", value_parser = word)]
+        server: String,
+        #[command(flatten)]
+        client: ClientArgs,
+    },
+    /// Forget a key, or everything
+    Clear {
+        /// A client's address, or the id as clients send it
+        #[arg(value_name = "KEY", value_parser = key)]
+        key: Option<String>,
         #[command(flatten)]
         client: ClientArgs,
     },
@@ -315,6 +378,18 @@ impl Verb {
             Self::Shutdown { what: Shutdown::Sessions { server, client } } => {
                 Command::Ask(client, format!("shutdown sessions server {server}"))
             }
+            Self::Explain { src, method, path, header, question } => {
+                let encoded = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
+                let mut line = format!(
+                    "explain src={} method={} path={}",
+                    encoded(&src.to_string()),
+                    encoded(&method),
+                    encoded(&path)
+                );
+                header.iter().for_each(|header| line += &format!(" header={}", encoded(header)));
+                Command::Ask(question.client, if question.json { line + " json" } else { line })
+            }
+            Self::Table { table, what } => what.complete(&table),
             Self::Detach { client, force } => Command::Detach(client, force),
         })
     }
@@ -350,12 +425,56 @@ impl Show {
             Self::Info(question) => ("show info".into(), question),
             Self::Servers(question) => ("show servers".into(), question),
             Self::Server { server, question } => (format!("show server {server}"), question),
-            Self::Table { table: None, question } => ("show table".into(), question),
-            Self::Table { table: Some(table), question } => (format!("show table {table}"), question),
+            Self::Tables(question) | Self::Table { table: None, question } => {
+                return question.about_tables("show table");
+            }
+            Self::Table { table: Some(table), question } => {
+                return question.about_tables(&format!("show table {table}"));
+            }
             Self::Flows(question) => ("show flows".into(), question),
+            Self::Decisions(question) => ("show decisions".into(), question),
         };
         Command::Ask(question.client, if question.json { line + " json" } else { line })
     }
+}
+
+impl Entry {
+    fn complete(self, table: &str) -> Command {
+        match self {
+            Self::Get { key, question } => question.about_tables(&format!("show table {table} key {key}")),
+            Self::Set { key, server, client } => {
+                Command::Ask(client, format!("set table {table} key {key} data.server_key {server} text"))
+            }
+            Self::Clear { key: Some(key), client } => {
+                Command::Ask(client, format!("clear table {table} key {key} text"))
+            }
+            Self::Clear { key: None, client } => Command::Ask(client, format!("clear table {table} text")),
+        }
+    }
+}
+
+impl Question {
+    /// Without a form the answer would be HAProxy's.
+    fn about_tables(self, line: &str) -> Command {
+        Command::Ask(self.client, format!("{line} {}", if self.json { "json" } else { "text" }))
+    }
+}
+
+/// A key as a word of the admin protocol.
+fn key(text: &str) -> Result<String, String> {
+    if text.is_empty() {
+        return Err("is empty; such keys are never stored".into());
+    }
+    if text.chars().any(char::is_control) {
+        return Err("has control characters, which no key has".into());
+    }
+    let escaped = |c: char| c.is_whitespace() || matches!(c, '\\' | ';');
+    let mut word = String::new();
+    for c in text.chars() {
+        word.extend(escaped(c).then_some('\\'));
+        word.push(c);
+    }
+    Ok(word)
 }
 
 /// One word of the admin protocol.

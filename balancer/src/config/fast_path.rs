@@ -4,6 +4,7 @@ use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use super::options::Value;
+use super::persistence::together;
 use super::{DatapathConfig, FastPath, Host, IdentityConfig, InterfaceConfig, XdpMode};
 use crate::cli::Stop;
 use crate::cli::flags::{DatapathArgs, FastPathArg};
@@ -34,7 +35,8 @@ pub(super) fn datapath(
     let interfaces = interfaces(&args.xdp)?;
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
-    let (fast_path, fast_path_reason) = fast_path(args.fast_path, list, needs_bytes(identity))?;
+    let obstacle = needs_bytes(identity).or_else(|| together::needs_bytes(list)).or_else(|| unreadable(list));
+    let (fast_path, fast_path_reason) = fast_path(args.fast_path, list, obstacle)?;
     if args.datapath_hold < SHORTEST_HOLD {
         return Err(Stop::Usage(
             "--datapath-hold is below 2s, so a process that is only busy would count as dead; give 2s or more".into(),
@@ -94,7 +96,7 @@ pub(crate) fn word(fast_path: FastPath) -> &'static str {
     }
 }
 
-/// A flag that asks for what only somebody can do who sees the bytes, and why.
+/// A flag that asks for what the fast path cannot do, and why.
 type Obstacle = (&'static str, &'static str);
 
 fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
@@ -107,6 +109,21 @@ fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
     identity.forwarded.is_some().then_some((
         "--forwarded",
         "servers would see the balancer's address and believe what the client itself wrote into such a header",
+    ))
+}
+
+/// A table of sources that the program does not look into, or not in the way that the proxy does.
+fn unreadable(list: &List) -> Option<Obstacle> {
+    let source = list.source()?;
+    if source.mask4 < 32 {
+        return Some((
+            "--persist source,mask4",
+            "the fast path looks up whole addresses, not blocks of them",
+        ));
+    }
+    source.table.nopurge.then_some((
+        "--persist source,nopurge",
+        "the fast path only reads tables that forget old entries when they are full",
     ))
 }
 
@@ -143,22 +160,26 @@ fn resolve_auto(list: &List, obstacle: Option<Obstacle>) -> (FastPath, Option<St
     let (resolved, reason) = if list.source_is_first() {
         (
             FastPath::Always,
-            "fast path always: source decides before everything else, so an address tells the server",
+            "fast path always: source decides before everything else, so an address tells the server".into(),
         )
     } else if list.source().is_some() {
         (
             FastPath::Off,
-            "fast path off: cookie decides before source, so an address alone does not tell the server; put \
-             `--persist source` first, or choose --fast-path exclusive or always",
+            format!(
+                "fast path off: {} decides before source, so an address alone does not tell the server; put \
+                 `--persist source` first, or choose --fast-path exclusive or always",
+                list.labels().first().map_or("the list", String::as_str)
+            ),
         )
     } else {
         (
             FastPath::Off,
             "fast path off: without source in the list nothing is learned about addresses; add `--persist source` as \
-             the first one, or as another and choose --fast-path exclusive or always",
+             the first one, or as another and choose --fast-path exclusive or always"
+                .into(),
         )
     };
-    (resolved, Some(reason.into()))
+    (resolved, Some(reason))
 }
 
 fn interfaces(texts: &[String]) -> Result<Vec<InterfaceConfig>, Stop> {

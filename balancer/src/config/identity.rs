@@ -1,4 +1,4 @@
-//! `--deny`, `--accept-proxy`, `--send-proxy`, `--forwarded`.
+//! `--deny`, `--accept-proxy`, `--send-proxy`, `--forwarded`, `--debug-from`.
 
 use std::fs::File;
 use std::io::Read;
@@ -24,10 +24,12 @@ pub(super) fn identity(args: &IdentityArgs) -> Result<IdentityConfig, Stop> {
             None => denied.push(block(value)?),
         }
     }
+    let debuggers = args.debug_from.iter().map(|text| block(Value { flag: "--debug-from", text }));
     let proxies = args.accept_proxy.iter().map(|text| block(Value { flag: "--accept-proxy", text }));
     Ok(IdentityConfig {
         deny: denied.into_iter().collect(),
         accept_proxy: proxies.collect::<Result<AddressSet, Stop>>()?,
+        debug_from: debuggers.collect::<Result<AddressSet, Stop>>()?,
         send_proxy: args.send_proxy.map(|version| match version {
             SendProxyArg::V1 => Version::V1,
             SendProxyArg::V2 => Version::V2,

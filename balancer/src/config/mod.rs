@@ -24,6 +24,7 @@ use std::time::Duration;
 use crate::cidr::AddressSet;
 use crate::http::forwarded;
 use crate::persist::List;
+use crate::persist::decide::Policy;
 use crate::proxy_protocol;
 
 pub use check::Statuses;
@@ -46,6 +47,10 @@ pub struct Config {
     pub resolvers: Vec<SocketAddr>,
     /// `--persist`, in order.
     pub persist: List,
+    /// `--persist-ignore`: paths that begin so are balanced and leave nothing behind.
+    pub persist_ignore: Vec<String>,
+    /// `--on-down`, `--leave-backup`.
+    pub policy: Policy,
     /// `--deny`, `--accept-proxy`, `--send-proxy`, `--forwarded`.
     pub identity: IdentityConfig,
     /// `--balance`.
@@ -60,6 +65,8 @@ pub struct Config {
     pub workers: usize,
     /// `--access-log`, `--log-format`.
     pub access_log: Option<AccessLogConfig>,
+    /// `--state-file`.
+    pub state_file: Option<PathBuf>,
     /// `--xdp` and what belongs to it; `None`: no fast path.
     pub datapath: Option<DatapathConfig>,
     /// `--redispatch`, `--retries`.
@@ -95,6 +102,8 @@ pub struct IdentityConfig {
     pub deny: AddressSet,
     /// `--accept-proxy`: peers whose connections start with a PROXY header.
     pub accept_proxy: AddressSet,
+    /// `--debug-from`: peers that are told why they went where they went.
+    pub debug_from: AddressSet,
     /// `--send-proxy`: the header that connections to servers start with.
     pub send_proxy: Option<proxy_protocol::Version>,
     /// `--forwarded`: the headers that requests get.
@@ -112,6 +121,8 @@ pub struct ServerConfig {
     pub host: Option<String>,
     /// Its cookie value; `None` for `id=`.
     pub cookie: Option<String>,
+    /// `id=` says so; otherwise it is the name, or made of the address.
+    pub id_is_given: bool,
     /// `weight=`: its share of what is balanced, 0–256.
     pub weight: u32,
     /// `backup`: serves only when no primary can.
@@ -383,6 +394,12 @@ pub enum XdpMode {
     Native,
     /// In the stack, before it.
     Generic,
+}
+
+/// The list that `--persist` texts mean.
+#[cfg(test)]
+pub(crate) fn persist_list(texts: &[String]) -> Result<List, crate::cli::Stop> {
+    persistence::list(texts, "web")
 }
 
 #[cfg(test)]

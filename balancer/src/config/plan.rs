@@ -1,15 +1,17 @@
 //! Flags → [`Config`]: the one place where a command line becomes a service.
 
 use std::net::SocketAddr;
+use std::path::PathBuf;
 
 use super::options::Value;
 use super::{
-    AccessLogConfig, Balance, Config, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig, Timeouts,
-    address, check, fast_path, health, identity, owner, persistence, resolver, servers, tcp,
+    AccessLogConfig, Balance, Config, FastPath, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig,
+    Timeouts, address, check, fast_path, health, identity, owner, persistence, resolver, servers, tcp,
 };
-use crate::cli::Stop;
 use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
+use crate::cli::{Stop, parse_duration};
+use crate::persist::decide::{OnDown, Policy};
 
 /// Each of them costs a descriptor per worker.
 const MOST_LISTENERS: usize = 64;
@@ -38,14 +40,15 @@ impl Plan {
     pub fn new(args: &RunArgs, settings: Settings, host: &Host) -> Result<Self, Stop> {
         let (service, process, limits) = (&args.service, &args.process, &args.limits);
         let listen = listen(&service.listen, !args.datapath.xdp.is_empty())?;
-        let servers = servers::servers(&service.server)?;
+        let mut servers = servers::servers(&service.server)?;
         for server in &servers {
             if let Some(rest) = servers::goes_round(server, &listen) {
                 return Err(Stop::Usage(format!("--server {} {rest}", server.name)));
             }
         }
         let resolvers = resolver::resolvers(&service.resolver)?;
-        let persist = persistence::list(&service.persist)?;
+        let persist = persistence::list(&service.persist, &service.name)?;
+        persistence::together::servers(&persist, &mut servers)?;
         let identity = identity::identity(&args.identity)?;
         let balance = balance(&service.balance)?;
         let mode = match service.mode {
@@ -57,6 +60,7 @@ impl Plan {
         let health = health::health(&args.check, check::check(&args.check)?, mode)?;
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
+        let state_file = state_file(process)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
         let owner = owner::owner(process.user.as_deref(), process.group.as_deref(), host)?;
         if owner.is_some() && args.datapath.detach_on_stop {
@@ -73,6 +77,8 @@ impl Plan {
             servers,
             resolvers,
             persist,
+            persist_ignore: ignored(&service.persist_ignore)?,
+            policy: Policy { on_down: on_down(&service.on_down)?, leave_backup: service.leave_backup },
             identity,
             balance,
             health,
@@ -80,6 +86,7 @@ impl Plan {
             admin_mode: process.admin_mode,
             workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
             access_log,
+            state_file,
             datapath,
             retry: RetryConfig { retries: service.retries, redispatch: service.redispatch },
             timeouts: Timeouts {
@@ -99,6 +106,33 @@ impl Plan {
         };
         let warnings = warnings(&config, &settings);
         Ok(Self { config, warnings, settings })
+    }
+}
+
+/// `--persist-ignore`.
+fn ignored(texts: &[String]) -> Result<Vec<String>, Stop> {
+    let prefix = |text: &String| {
+        let value = Value { flag: "--persist-ignore", text };
+        let is_path =
+            text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?');
+        is_path.then(|| text.clone()).ok_or_else(|| {
+            value.wrong("is not how a path begins; write for example /static/, escaped as in requests")
+        })
+    };
+    texts.iter().map(prefix).collect()
+}
+
+/// `--on-down`.
+fn on_down(text: &str) -> Result<OnDown, Stop> {
+    let value = Value { flag: "--on-down", text };
+    match text.split_once('=') {
+        None if text == "move" => Ok(OnDown::Move),
+        None if text == "fail" => Ok(OnDown::Fail),
+        Some(("wait", limit)) => parse_duration(limit)
+            .map(OnDown::Wait)
+            .map_err(|rest| value.wrong(format_args!("waits for a time that {rest}"))),
+        _ if text == "wait" => Err(value.wrong("does not say how long; write for example wait=5s")),
+        _ => Err(value.wrong("is not known; write move, wait=T or fail")),
     }
 }
 
@@ -184,6 +218,14 @@ fn access_log(args: &ProcessArgs) -> Result<Option<AccessLogConfig>, Stop> {
     Ok(Some(AccessLogConfig { target, format }))
 }
 
+fn state_file(args: &ProcessArgs) -> Result<Option<PathBuf>, Stop> {
+    let Some(path) = &args.state_file else { return Ok(None) };
+    if path.file_name().is_none() || path.as_os_str().as_encoded_bytes().ends_with(b"/") {
+        return Err(Stop::Usage(format!("--state-file {path:?} does not name a file; write a path")));
+    }
+    Ok(Some(std::path::absolute(path).unwrap_or_else(|_| path.clone())))
+}
+
 fn log_format(text: &str) -> Result<LogFormat, Stop> {
     let value = Value { flag: "--log-format", text };
     match text {
@@ -199,6 +241,8 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
         .datapath
         .as_ref()
         .map_or_else(Vec::new, |datapath| fast_path::warnings(datapath, &config.persist));
+    let fast_path = config.datapath.as_ref().map_or(FastPath::Off, |datapath| datapath.fast_path);
+    warnings.extend(persistence::together::warnings(&config.persist, fast_path));
     let idle = |because: &str, flags: &[&str]| {
         let given = |flag: &&&str| settings.origin(flag) != Origin::Default;
         let say = |flag: &&str| format!("--{flag} has no effect with{because}");

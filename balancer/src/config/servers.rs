@@ -121,6 +121,7 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             _ => return Err(value.unsupported(option, SUPPORTED, &[])),
         }
     }
+    let id_is_given = id.is_some();
     let cookie = match id {
         None => Some(name.to_owned()),
         Some("") => None,
@@ -143,6 +144,7 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
         address,
         host,
         cookie,
+        id_is_given,
         weight: weight.unwrap_or(1),
         backup: backup.unwrap_or(false),
         maxconn,

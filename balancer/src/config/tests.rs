@@ -201,8 +201,11 @@ fn the_ordered_list() {
     let config = plan("--persist source,timeout=1h,size=100k --persist cookie=SRV").config;
     assert!(matches!(config.persist.methods(), [Method::Source(_), Method::Cookie(_)]));
     let source = config.persist.source().expect("source");
-    assert_eq!((source.timeout, source.size), (3600, 100_000));
-    assert_eq!(plan("--persist source").config.persist.source().map(|source| source.timeout), Some(1800));
+    assert_eq!((source.table.timeout, source.table.size), (3600, 100_000));
+    assert_eq!(
+        plan("--persist source").config.persist.source().map(|source| source.table.timeout),
+        Some(1800)
+    );
 }
 
 #[test]
@@ -215,25 +218,140 @@ fn wrong_methods() {
         ("cookie=a=b", "has a cookie name that is not allowed"),
         ("cookie=A,insert,rewrite", "has two modes, insert and rewrite"),
         ("cookie=A,insert,insert", "has two modes, insert and insert"),
-        ("cookie=A,prefix", "has the option \"prefix\", which is not supported yet"),
-        ("cookie=A,domain=x", "has the option \"domain\", which is not supported yet"),
-        ("cookie=A,attr=x", "has the option \"attr\", which is not supported yet"),
+        ("cookie=A,rewrite,indirect", "has indirect with rewrite, which does not go together"),
+        ("cookie=A,prefix,indirect", "has indirect with prefix, which does not go together"),
+        ("cookie=A,passive,preserve", "has preserve with passive, which does not go together"),
+        ("cookie=A,prefix,maxidle=30m", "maxidle needs insert"),
+        ("cookie=A,rewrite,maxlife=8h", "maxlife needs insert"),
+        ("cookie=A,maxidle=1s", "has a maxidle that is out of range"),
+        ("cookie=A,domain", "has domain without a value"),
+        ("cookie=A,domain=", "has a domain that is none"),
+        ("cookie=A,domain=x,domain=x", "has a domain too many"),
+        ("cookie=A,path=app", "has a path that is none"),
+        ("cookie=A,samesite=some", "has a samesite that is none"),
+        ("cookie=A,samesite=none", "samesite=none without secure"),
+        ("cookie=A,attr=a;b", "has an attr that a cookie cannot carry"),
+        ("cookie=A,dynamic-key=", "has an empty dynamic-key"),
+        ("cookie=A,sign-key=/nonexistent", "has a sign-key that cannot be read"),
         ("cookie=A,indirect,indirect", "has indirect twice"),
         ("cookie=A,frob", "has an unknown option \"frob\""),
+        ("cookie=A,frob=1", "has an unknown option \"frob\""),
         ("source=x", "gives source a name"),
         ("source,timeout=5", "has a timeout that has no unit; write 5s"),
         ("source,timeout=1500ms", "has a timeout with a part of a second"),
         ("source,size=0", "has a size that is out of range"),
-        ("source,mask4=24", "has the option \"mask4\", which is not supported yet"),
+        ("source,mask4=0", "has the mask4 \"0\"; write how many bits count, 1 to 32"),
+        ("source,mask6=129", "has the mask6 \"129\""),
         ("source,timeout=1h,timeout=2h", "has timeout twice"),
-        ("session=JS", "uses the method \"session\", which is not supported yet"),
-        ("sauce", "is not a known method"),
+        ("session", "does not name the application's session id; write session=NAME"),
+        ("session=", "has a cookie name that is not allowed"),
+        (
+            "session=JS,in=cookie+body",
+            "looks in \"cookie+body\"; write one or more of cookie, path, query, header",
+        ),
+        ("session=JS,in=cookie+cookie", "each once"),
+        ("session=JS,learn-status=2", "learns from \"2\""),
+        ("session=JS,request-learn,no-request-learn", "has request-learn twice"),
+        ("session=JS,indirect", "has an unknown option \"indirect\""),
+        ("route=JS,in=query", "looks in \"query\"; write one or more of cookie, path joined"),
+        ("route=JS,timeout=1h", "has an unknown option \"timeout\""),
+        ("header", "does not name the header"),
+        ("header=a:b", "has a header name that is not allowed"),
+        ("query=x,mask4=8", "has an unknown option \"mask4\""),
+        ("sauce", "is not a known method; write cookie=NAME, session=NAME"),
         ("source --persist source,timeout=1h", "is the second source method"),
         ("cookie=A --persist cookie=B", "is the second cookie method"),
+        ("session=A --persist session=A,timeout=1h", "is the second session=A method"),
+        (
+            "session=A --persist session=B --persist session=C --persist session=D --persist session=E --persist \
+             session=F --persist session=G --persist session=H --persist session=I",
+            "is one method too many; 8 are the most",
+        ),
     ];
     for (method, expected) in table {
         let found = refused_beside(&format!("--persist {method}"));
         assert!(found.starts_with("--persist ") && found.contains(expected), "{method}: {found}");
+    }
+}
+
+#[test]
+fn methods_and_servers_that_do_not_go_together() {
+    let table = [
+        ("--persist cookie=A,prefix --server s2=10.0.0.2:80,id=", "--server s2=10.0.0.2:80 has no id"),
+        (
+            "--persist cookie=A,rewrite --server s2=10.0.0.2:80,id=",
+            "which a cookie with rewrite or prefix needs",
+        ),
+        (
+            "--persist route=JS --server s.2=10.0.0.2:80",
+            "has the id \"s.2\", in which --persist route=JS cannot",
+        ),
+        ("--persist cookie=A,dynamic-key=K --server s2=10.0.0.1:80", "gives two servers the id"),
+    ];
+    for (flags, expected) in table {
+        let found = refused_beside(flags);
+        assert!(found.contains(expected), "{flags}: {found}");
+    }
+    let config = plan("--persist cookie=A,dynamic-key=K --server s2=127.0.0.1:8080,id=two").config;
+    let ids: Vec<_> = config.servers.iter().map(|server| server.cookie.clone().expect("an id")).collect();
+    assert_eq!(ids, [crate::persist::dynamic::id("K", config.servers[0].address), "two".into()]);
+}
+
+#[test]
+fn all_options_of_methods() {
+    use crate::persist::{CookieMode, Place};
+    let list = plan(
+        "--persist cookie=JS,prefix,httponly,secure,samesite=None,domain=.a.example,domain=b.example,path=/app,\
+         max-age=1h,attr=Priority=High --persist session=JS,in=path+header,prefix-name,no-request-learn,\
+         learn-status=200,timeout=1h,size=10,nopurge --persist route=R,in=path --persist header=X-User \
+         --persist query=u,timeout=1m --persist source,mask4=24,mask6=48",
+    )
+    .config
+    .persist;
+    let [
+        Method::Cookie(cookie),
+        Method::Session(session),
+        Method::Route(route),
+        Method::Header(header),
+        Method::Query(query),
+        Method::Source(source),
+    ] = list.methods()
+    else {
+        panic!("{list:?}")
+    };
+    assert_eq!((cookie.mode, cookie.attributes.domains.len()), (CookieMode::Prefix, 2));
+    assert_eq!((cookie.attributes.same_site, cookie.attributes.max_age), (Some("None"), Some(3600)));
+    assert_eq!(session.places, [Place::Path, Place::Header]);
+    assert_eq!((session.is_prefix, session.request_learn, session.table.nopurge), (true, false, true));
+    assert!(session.learn_status.contains(200) && !session.learn_status.contains(201));
+    assert_eq!(route.places, [Place::Path]);
+    assert_eq!((header.table.timeout, query.table.timeout), (3 * 3600, 60));
+    assert_eq!((source.mask4, source.mask6), (24, 48));
+    let session = plan("--persist session=JS").config.persist;
+    let Method::Session(session) = &session.methods()[0] else { panic!("{session:?}") };
+    assert_eq!((session.table.timeout, &*session.places), (3 * 3600, &[Place::Cookie, Place::Path][..]));
+    assert!([200, 302, 401].iter().all(|status| session.learn_status.contains(*status)));
+    assert!(![403, 500].iter().any(|status| session.learn_status.contains(*status)));
+}
+
+#[test]
+fn what_is_done_about_clients_of_servers_that_are_down() {
+    use crate::persist::decide::{OnDown, Policy};
+    let policy = |flags: &str| plan(flags).config.policy;
+    assert_eq!(policy(""), Policy { on_down: OnDown::Move, leave_backup: false });
+    let wait = OnDown::Wait(Duration::from_secs(5));
+    assert_eq!(policy("--on-down wait=5s --leave-backup"), Policy { on_down: wait, leave_backup: true });
+    assert_eq!(policy("--on-down fail").on_down, OnDown::Fail);
+    assert_eq!(plan("--persist-ignore /a --persist-ignore /b/").config.persist_ignore, ["/a", "/b/"]);
+    let table = [
+        ("--on-down wait", "does not say how long"),
+        ("--on-down wait=5", "waits for a time that has no unit"),
+        ("--on-down stay", "is not known; write move, wait=T or fail"),
+        ("--persist-ignore static", "is not how a path begins"),
+    ];
+    for (flags, expected) in table {
+        let found = refused_beside(flags);
+        assert!(found.contains(expected), "{flags}: {found}");
     }
 }
 
@@ -343,9 +461,14 @@ fn what_needs_bytes_cannot_go_with_a_fast_path() {
         "--send-proxy v2",
         "--forwarded x-forwarded-for",
         "--forwarded forwarded",
+        "--persist cookie=A,prefix",
+        "--persist cookie=A,rewrite",
+        "--persist cookie=A,maxidle=30m",
+        "--persist cookie=A,maxlife=8h",
     ];
     for flag in flags {
-        let name = flag.split(' ').next().expect("a flag");
+        let name = flag.split([' ', ',', '=']).find(|word| !["--persist", "cookie", "A"].contains(word));
+        let name = name.expect("a flag");
         for word in ["exclusive", "always"] {
             let found = refused_beside(&format!("--persist source --xdp eth0 --fast-path {word} {flag}"));
             assert!(
@@ -360,6 +483,35 @@ fn what_needs_bytes_cannot_go_with_a_fast_path() {
         assert!(
             plan(&format!("--persist source --xdp eth0 --fast-path off {flag}")).config.datapath.is_some()
         );
+    }
+}
+
+#[test]
+fn the_fast_path_and_tables_that_it_cannot_read() {
+    for option in ["mask4=24", "nopurge"] {
+        let list = format!("--persist source,{option} --xdp eth0");
+        for word in ["exclusive", "always"] {
+            let found = refused_beside(&format!("{list} --fast-path {word}"));
+            let expected = format!("--fast-path {word} cannot go with --persist source,");
+            assert!(found.starts_with(&expected) && found.contains("the fast path "), "{found}");
+        }
+        let datapath = plan(&list).config.datapath.expect("datapath");
+        assert_eq!(datapath.fast_path, FastPath::Off);
+        let reason = datapath.fast_path_reason.expect("a reason");
+        assert!(reason.contains(option.split('=').next().expect("a word")), "{reason}");
+    }
+    let whole = plan("--persist source,mask4=32,mask6=48 --xdp eth0").config.datapath.expect("datapath");
+    assert_eq!(whole.fast_path, FastPath::Always);
+}
+
+#[test]
+fn a_state_file_has_a_name() {
+    assert_eq!(plan("--state-file /var/lib/x.state").config.state_file, Some("/var/lib/x.state".into()));
+    assert!(plan("--state-file x").config.state_file.is_some_and(|path| path.is_absolute()));
+    assert_eq!(plan("").config.state_file, None);
+    for path in ["/", "..", "/var/lib/"] {
+        let found = refused_beside(&format!("--state-file {path}"));
+        assert!(found.contains("does not name a file"), "{found}");
     }
 }
 

@@ -20,9 +20,7 @@ pub enum Datapath {}
 /// With `--xdp`.
 pub fn open(config: &Config, _role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
     check(config)?;
-    let note = "learned tables are in memory, and with them what operators say of servers: they will not survive a \
-                restart, unless it is a hot one: this build has no XDP";
-    in_memory(config, known, Some(note.to_owned()))
+    in_memory(config, known, "this build has no XDP")
 }
 
 /// Nothing to try.

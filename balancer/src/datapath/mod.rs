@@ -9,7 +9,7 @@
 //! | [`registry`] | names of servers → ids that outlive the process |
 //! | [`intents`] | what operators want of servers, which does so too |
 //! | `records` | what a running service enters into both |
-//! | [`kernel_table`] | a learned table in a pinned map |
+//! | `tables`, [`kernel_table`] | the learned tables; one of their stores in a pinned map |
 //! | [`program`] | loading the program and attaching it to interfaces |
 //! | [`publish`] | what the program is told: service, listen addresses, servers |
 //! | [`collect`] | removing flows that are over; their counts |
@@ -18,6 +18,7 @@
 //! | [`census`] | whether counts are right (pure) |
 //! | `roster` | the servers as they come and go |
 //! | [`flows`] | listing flows |
+//! | [`foresee`] | whether a new connection would be fast |
 //! | [`netdev`] | whether an interface can transmit XDP frames |
 //! | [`syscall`], [`shared`] | the system calls that no library offers; a map in our memory |
 //!
@@ -31,6 +32,8 @@ pub mod census;
 pub mod collect;
 #[cfg(feature = "xdp")]
 pub mod flows;
+#[cfg(feature = "xdp")]
+pub mod foresee;
 #[cfg(feature = "xdp")]
 pub mod intents;
 #[cfg(feature = "xdp")]
@@ -67,6 +70,8 @@ mod roster;
 #[cfg(feature = "xdp")]
 mod running;
 #[cfg(feature = "xdp")]
+mod tables;
+#[cfg(feature = "xdp")]
 pub use self::{
     detach::detach,
     open::{check, open},
@@ -81,14 +86,15 @@ pub use absent::{Datapath, check, detach, open};
 use std::collections::HashMap;
 use std::net::SocketAddr;
 
+use anyhow::Context as _;
+
 use crate::config::Config;
 use crate::intent::Intents;
 use crate::intent::ledger::{InMemory, Ledger, Records};
 use crate::intent::muster::{Member, muster};
 use crate::names::Answers;
 use crate::server::{Health, Identity};
-use crate::table::Store;
-use crate::table::memory::Memory;
+use crate::table::{HashKey, Tables};
 
 /// What the service gets from the kernel, or in its place.
 pub struct Opened {
@@ -96,8 +102,8 @@ pub struct Opened {
     pub members: Vec<Enrolled>,
     /// What the operator wants of them.
     pub ledger: Ledger,
-    /// The `source` table, if the list has that method.
-    pub source: Option<Box<dyn Store>>,
+    /// The learned tables.
+    pub tables: Tables,
     /// The XDP program, if one was asked for.
     pub datapath: Option<Datapath>,
     /// What the start-up log should say.
@@ -125,6 +131,8 @@ pub struct Known {
     pub intents: Option<Intents>,
     /// Where it says that servers with names of hosts are, by name and host.
     pub last: HashMap<(String, String), SocketAddr>,
+    /// What ids were hashed with where learned entries come from.
+    pub hash_key: Option<HashKey>,
 }
 
 impl Known {
@@ -152,10 +160,20 @@ impl Known {
     }
 }
 
-/// Tables in memory: forgotten by a restart, unless it is a hot one.
-fn in_memory(config: &Config, known: &Known, note: Option<String>) -> anyhow::Result<Opened> {
+/// Tables in memory, and with them what operators say: all of it ends with the process, unless it is passed on.
+fn in_memory(config: &Config, known: &Known, reason: &str) -> anyhow::Result<Opened> {
     let mut mustered = muster(&config.servers, &config.listen, known.intents.clone().unwrap_or_default());
-    let (mut notes, mut warnings) = (Vec::from_iter(note), Vec::new());
+    let key = known.hash_key.map_or_else(HashKey::random, Ok).context("the host gives no random bytes")?;
+    let tables = Tables::in_memory(&config.persist, key);
+    let what = match (tables.is_empty(), config.state_file.is_some()) {
+        (true, _) => "what operators say of servers is in memory, and",
+        (false, false) => "learned tables are in memory, and with them what operators say of servers: they",
+        (false, true) => {
+            "learned tables are in memory and kept in --state-file; what operators say of servers is in memory, and"
+        }
+    };
+    let mut notes = vec![format!("{what} will not survive a restart, unless it is a hot one: {reason}")];
+    let mut warnings = Vec::new();
     notes.append(&mut mustered.notes);
     known.place(&mut mustered.members, |_, _| None, &mut notes, &mut warnings);
     let (records, mut members) = (InMemory::new(), Vec::new());
@@ -163,9 +181,8 @@ fn in_memory(config: &Config, known: &Known, note: Option<String>) -> anyhow::Re
         let identity = records.enter(&member.settings, &[])?;
         members.push(Enrolled { member, identity, health: Health::Unknown });
     }
-    let source = config.persist.source().map(|source| Box::new(Memory::new(source.size)) as Box<dyn Store>);
     let ledger = ledger(Box::new(records), Intents::new(), mustered.intents, &members);
-    Ok(Opened { members, ledger, source, datapath: None, notes, warnings })
+    Ok(Opened { members, ledger, tables, datapath: None, notes, warnings })
 }
 
 fn ledger(records: Box<dyn Records>, recorded: Intents, intents: Intents, members: &[Enrolled]) -> Ledger {

@@ -16,13 +16,12 @@ use super::records::KernelRecords;
 use super::registry::Registry;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
-use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish};
+use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish, tables};
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::intent::muster::muster;
-use crate::table::Store;
 
 /// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`]. `role`: what
-/// a predecessor that still serves has passed on. `known`: what is known of the servers already.
+/// a predecessor that still serves has passed on. `known`: what is known already of servers and entries.
 ///
 /// # Errors
 /// With `--xdp`: whatever is missing. Without it the tables fall back to memory, and a note says so.
@@ -30,12 +29,7 @@ pub fn open(config: &Config, role: Option<File>, known: &Known) -> anyhow::Resul
     match open_kernel(config, role, known).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
         Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
-            let what = match config.persist.source() {
-                Some(_) => "learned tables are in memory, and with them what operators say of servers: they",
-                None => "what operators say of servers is in memory, and",
-            };
-            let note = format!("{what} will not survive a restart, unless it is a hot one: {error:#}");
-            in_memory(config, known, Some(note))
+            in_memory(config, known, &format!("{error:#}"))
         }
         Err(error) => Err(error),
     }
@@ -99,28 +93,12 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
             registry.enter(&config.name, &settings.name, settings.address, settings.host.as_deref())?;
         members.push(Enrolled { member, identity, health });
     }
-    let path = folder.join(pins::SOURCE);
-    let source = match config.persist.source() {
-        // The predecessor goes on writing to it: a copy would miss what it learns.
-        Some(source) if has_predecessor && path.exists() => {
-            let table = KernelTable::open_as_it_is(&path)?;
-            let size = table.size()?;
-            if size != source.size {
-                notes.push(format!(
-                    "the source table holds {size} entries, as it was made; size={} counts after the next stop",
-                    source.size
-                ));
-            }
-            Some(table)
-        }
-        Some(source) => {
-            rollback.note(path.clone());
-            Some(KernelTable::open(&path, source.size)?)
-        }
-        None => None,
-    };
-    // Also when this run has no such table: the next one may.
-    let learned = path.exists().then(|| KernelTable::open_as_it_is(&path));
+    let opening =
+        tables::Opening { folder: &folder, has_predecessor, key: known.hash_key, rollback: &mut rollback };
+    let tables::Opened { tables, source, notes: more } = opening.open(&config.persist)?;
+    notes.extend(more);
+    // Also those that this run does not have: the next one may.
+    let learned = tables::all(&folder);
     let turn = File::open(pins.root()).with_context(|| format!("cannot open {}", pins.root().display()))?;
     let roster = members.iter().map(|Enrolled { member, identity, .. }| Entry {
         id: identity.id,
@@ -149,7 +127,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     Ok(Opened {
         members,
         ledger,
-        source: source.map(|table| Box::new(table) as Box<dyn Store>),
+        tables,
         datapath: Some(Datapath {
             inner,
             config: datapath,
@@ -180,6 +158,13 @@ impl Inner {
     /// Loads the program. What an earlier process has told it stays in force until [`Datapath::attach`]: its clients
     /// are being served, and this start may still fail.
     fn load(&mut self, datapath: &DatapathConfig, source: Option<&KernelTable>) -> anyhow::Result<()> {
+        // Flags that ask for such a table are refused with the fast path; but a predecessor may have made it.
+        if datapath.fast_path != FastPath::Off && source.is_none() {
+            bail!(
+                "the running instance's table of sources was made with nopurge, which XDP cannot read; stop that \
+                 instance and start this one without --takeover"
+            );
+        }
         let (mut ebpf, mut maps) = maps::load(&self.pins, datapath.flow_table, &mut self.rollback)?;
         program::verify(&mut ebpf)?;
         publish::settings(&mut maps)?;

@@ -16,8 +16,6 @@ use nix::sys::statfs::{FsType, statfs};
 
 use super::syscall::netns_cookie;
 
-/// The pin of the `source` table in a service's folder.
-pub(super) const SOURCE: &str = "source";
 /// The pin of the registry of servers.
 pub(super) const REGISTRY: &str = "registry";
 /// The pin of what operators want of servers.

@@ -6,16 +6,15 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, ensure};
 
-use super::kernel_table::KernelTable;
 use super::maps::Maps;
 use super::registry::Registry;
 use super::running::Inner;
+use super::tables::{self, Pinned};
 use super::{flows, publish};
 use crate::config::ServerConfig;
 use crate::intent::Intent;
 use crate::intent::ledger::Records;
 use crate::server::Identity;
-use crate::table::Store as _;
 
 /// The records of one service.
 pub(super) struct KernelRecords {
@@ -35,7 +34,7 @@ impl Records for KernelRecords {
         // Ids of deleted servers are kept until they are needed: to look whether anything names them takes time.
         let entered = enter(registry).or_else(|_| {
             let keep: Vec<&str> = there_are.iter().map(String::as_str).collect();
-            retire(&self.service, &keep, registry, xdp.as_mut().map(|xdp| &mut xdp.maps), learned.as_ref());
+            retire(&self.service, &keep, registry, xdp.as_mut().map(|xdp| &mut xdp.maps), learned);
             enter(registry)
         });
         let committed = registry.commit();
@@ -57,27 +56,21 @@ pub(super) fn retire(
     keep: &[&str],
     registry: &mut Registry,
     mut maps: Option<&mut Maps>,
-    table: Option<&anyhow::Result<KernelTable>>,
+    learned: &[Pinned],
 ) {
     let retired = registry.retired(service, keep);
     if retired.is_empty() {
         return;
     }
-    // One walk for all of them: a table may hold a million entries.
+    // One walk for all of them: a table may hold a million entries. Where nobody knows: better some ids too few.
+    let Some(named) = tables::named(learned) else { return };
     let mut held = HashSet::new();
     if let Some(maps) = &mut maps {
         retired.iter().for_each(|(_, id)| publish::remove_server(maps, *id));
         flows::servers(maps, &mut held);
     }
-    match table {
-        Some(Ok(table)) => table.for_each(&mut |_, entry| {
-            held.insert(entry.server());
-        }),
-        // Nobody knows: better some ids too few.
-        Some(Err(_)) => return,
-        None => {}
-    }
-    for (name, _) in retired.iter().filter(|(_, id)| !held.contains(id)) {
+    let is_held = |id: &u16| held.contains(id) || named[usize::from(*id)];
+    for (name, _) in retired.iter().filter(|(_, id)| !is_held(id)) {
         registry.forget(service, name);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -12,19 +12,20 @@ use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::MapData;
 use balancer_ebpf::abi::Service;
+use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::counter::Outcome;
 
 use super::collect::Collector;
 use super::intents::IntentMap;
-use super::kernel_table::KernelTable;
 use super::loads::ServerLoads;
 use super::maps::Maps;
 use super::pins::{Pins, Rollback};
 use super::records::retire;
 use super::registry::Registry;
 use super::roster::Roster;
+use super::tables::Pinned;
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
-use super::{detach, flows, program, publish};
+use super::{detach, flows, foresee, program, publish};
 use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
@@ -55,8 +56,8 @@ pub(super) struct Inner {
     pub(super) role: Option<File>,
     pub(super) rollback: Rollback,
     pub(super) xdp: Option<Attached>,
-    /// The table of sources if there is one, whether or not this run uses it.
-    pub(super) learned: Option<anyhow::Result<KernelTable>>,
+    /// The learned tables there are, whether or not this run uses them.
+    pub(super) learned: Vec<Pinned>,
     /// The folder of all services, to take one's turn by; opened early, as the privilege for it may be given up.
     pub(super) turn: File,
     /// A successor has the role, or is just taking it: nothing is published.
@@ -123,7 +124,7 @@ impl Datapath {
         turn.lock().context("cannot lock the folder of pins")?;
         let committed = registry.commit();
         if let Some(Attached { maps, .. }) = xdp {
-            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned.as_ref());
+            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned);
         }
         turn.unlock().context("cannot unlock the folder of pins")?;
         committed?;
@@ -162,7 +163,7 @@ impl Datapath {
         if let Some(Attached { maps, slot, service, .. }) = xdp {
             maps.loads.speak_again(roster.ids());
             // Servers that have gone meanwhile.
-            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned.as_ref());
+            retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned);
             // What fails now the next heartbeat tries again, and says so.
             let _ = publish::listens(maps, *slot, &self.listen);
             let _ = publish::heartbeat(maps, *slot, service);
@@ -342,6 +343,15 @@ impl View for Datapath {
         match &inner.xdp {
             Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &inner.roster.names()),
             None => Vec::new(),
+        }
+    }
+
+    fn foresee(&self, client: IpAddr, entry: Option<Affinity>) -> (bool, String) {
+        match &self.lock().xdp {
+            Some(Attached { maps, service, .. }) => {
+                foresee::foresee(maps, service, &self.deny, client, entry)
+            }
+            None => (false, "a successor has the fast path".to_owned()),
         }
     }
 }

@@ -39,28 +39,57 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
 /// `ENOENT` when there is none, and what the kernel refuses.
 pub fn take<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
     let mut value = MaybeUninit::<V>::uninit();
+    // SAFETY: `key` and `value` are valid for the sizes that the caller has checked against the map.
+    unsafe { element(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM, map, key, value.as_mut_ptr() as u64)? };
+    // SAFETY: the kernel has filled it in; any bit pattern is a value of a Pod.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// The value of a key in a hash map. With aya, which wants a handle for itself to write, every thread would have
+/// descriptors of its own for every map.
+///
+/// # Errors
+/// `ENOENT` when there is none, and what the kernel refuses.
+pub fn lookup<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<V> {
+    let mut value = MaybeUninit::<V>::uninit();
+    // SAFETY: as above.
+    unsafe { element(bpf_cmd::BPF_MAP_LOOKUP_ELEM, map, key, value.as_mut_ptr() as u64)? };
+    // SAFETY: the kernel has filled it in; any bit pattern is a value of a Pod.
+    Ok(unsafe { value.assume_init() })
+}
+
+/// Writes the value of a key in a hash map.
+///
+/// # Errors
+/// `E2BIG` when the map is full, and what the kernel refuses.
+pub fn update<K: Pod, V: Pod>(map: BorrowedFd<'_>, key: &K, value: &V) -> io::Result<()> {
+    // SAFETY: as above; the kernel only reads both.
+    unsafe { element(bpf_cmd::BPF_MAP_UPDATE_ELEM, map, key, std::ptr::from_ref(value) as u64) }
+}
+
+/// Removes a key from a hash map.
+///
+/// # Errors
+/// `ENOENT` when there is none, and what the kernel refuses.
+pub fn remove<K: Pod>(map: BorrowedFd<'_>, key: &K) -> io::Result<()> {
+    // SAFETY: as above; the kernel only reads the key.
+    unsafe { element(bpf_cmd::BPF_MAP_DELETE_ELEM, map, key, 0) }
+}
+
+/// # Safety
+/// `key` must have the size of the map's keys, and what is at `value` the size of its values.
+unsafe fn element<K: Pod>(command: bpf_cmd, map: BorrowedFd<'_>, key: &K, value: u64) -> io::Result<()> {
     // SAFETY: integers only, and the kernel wants what is not used to be zero.
     let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
     attr.__bindgen_anon_2 = bpf_attr__bindgen_ty_2 {
         map_fd: map.as_raw_fd() as u32,
         key: std::ptr::from_ref(key) as u64,
-        __bindgen_anon_1: bpf_attr__bindgen_ty_2__bindgen_ty_1 { value: value.as_mut_ptr() as u64 },
+        __bindgen_anon_1: bpf_attr__bindgen_ty_2__bindgen_ty_1 { value },
         flags: 0,
     };
-    // SAFETY: both pointers are valid for the sizes that aya has checked against the map.
-    let result = unsafe {
-        libc::syscall(
-            libc::SYS_bpf,
-            bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_ELEM,
-            &raw mut attr,
-            size_of::<bpf_attr>(),
-        )
-    };
-    if result != 0 {
-        return Err(io::Error::last_os_error());
-    }
-    // SAFETY: the kernel has filled it in; any bit pattern is a value of a Pod.
-    Ok(unsafe { value.assume_init() })
+    // SAFETY: the caller vouches for both pointers.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 /// A walk over a hash map in batches; aya has no batch operations, and key by key is two calls an entry.
@@ -75,7 +104,17 @@ pub struct BatchWalk {
 impl BatchWalk {
     /// A walk that reads about `capacity` entries at a time; must be more than one bucket holds.
     pub fn new(capacity: usize) -> Self {
-        Self { place: None, capacity }
+        Self::resume(None, capacity)
+    }
+
+    /// A walk that goes on at the place where another one was.
+    pub fn resume(place: Option<u32>, capacity: usize) -> Self {
+        Self { place, capacity }
+    }
+
+    /// The place where the next entries come from; `None`: the beginning.
+    pub fn place(&self) -> Option<u32> {
+        self.place
     }
 
     /// The next entries, and whether the map's end was reached; after that the walk begins again.
@@ -83,6 +122,22 @@ impl BatchWalk {
     /// # Errors
     /// `ENOSPC` for a bucket larger than the capacity, and what the kernel refuses.
     pub fn next<K: Pod, V: Pod>(&mut self, map: BorrowedFd<'_>) -> io::Result<(Vec<(K, V)>, bool)> {
+        self.batch(bpf_cmd::BPF_MAP_LOOKUP_BATCH, map)
+    }
+
+    /// The same, and the entries are removed.
+    ///
+    /// # Errors
+    /// As for [`Self::next`].
+    pub fn take<K: Pod, V: Pod>(&mut self, map: BorrowedFd<'_>) -> io::Result<(Vec<(K, V)>, bool)> {
+        self.batch(bpf_cmd::BPF_MAP_LOOKUP_AND_DELETE_BATCH, map)
+    }
+
+    fn batch<K: Pod, V: Pod>(
+        &mut self,
+        command: bpf_cmd,
+        map: BorrowedFd<'_>,
+    ) -> io::Result<(Vec<(K, V)>, bool)> {
         let mut keys = vec![MaybeUninit::<K>::uninit(); self.capacity];
         let mut values = vec![MaybeUninit::<V>::uninit(); self.capacity];
         let mut next_place = 0_u32;
@@ -99,9 +154,7 @@ impl BatchWalk {
             flags: 0,
         };
         // SAFETY: the pointers are valid for `capacity` entries of the sizes that aya has checked against the map.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, bpf_cmd::BPF_MAP_LOOKUP_BATCH, &raw mut attr, size_of::<bpf_attr>())
-        };
+        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut attr, size_of::<bpf_attr>()) };
         let error = io::Error::last_os_error();
         let at_end = result != 0 && error.raw_os_error() == Some(libc::ENOENT);
         if result != 0 && !at_end {

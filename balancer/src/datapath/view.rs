@@ -1,5 +1,8 @@
 //! What the datapath shows to operators: the same structs make the tables and the JSON.
 
+use std::net::IpAddr;
+
+use balancer_ebpf::affinity::Affinity;
 use serde::Serialize;
 
 /// `show info`, the part about XDP.
@@ -51,4 +54,6 @@ pub trait View {
     fn info(&self) -> DatapathInfo;
     /// The live fast connections of this service.
     fn flows(&self) -> Vec<FlowRow>;
+    /// Whether a new connection of `client`, whose entry in the table of sources is `entry`, would be fast, and why.
+    fn foresee(&self, client: IpAddr, entry: Option<Affinity>) -> (bool, String);
 }

@@ -9,7 +9,9 @@ use super::fields::{self, Name, Slots, Survey, Upgrade};
 use super::forwarded::Hop;
 use super::reply;
 use crate::config::Limits;
-use crate::persist::cookie;
+use crate::persist::cookie::{self, Change};
+use crate::persist::named;
+use crate::server::Servers;
 
 /// Bytes of a request target; what browsers and servers agree on as the longest sensible one.
 pub const TARGET_LIMIT: usize = 8 * 1024;
@@ -51,12 +53,39 @@ pub struct Request<'b, 'h> {
 /// What changes on the way to the server.
 #[derive(Clone, Copy, Debug)]
 pub struct Rewrite<'a> {
-    /// The cookie that the server does not see.
-    pub without_cookie: Option<&'a str>,
+    /// The cookie that the server does not see, or not as it is.
+    pub cookie: Option<CookieEdit<'a>>,
     /// The Host for a client that sent none, which only HTTP/1.0 may.
     pub default_host: &'a str,
     /// Who the client is, for the server to know.
     pub forwarded: Option<Hop>,
+}
+
+/// What becomes of the persistence cookie on the way to the server.
+#[derive(Clone, Copy, Debug)]
+pub struct CookieEdit<'a> {
+    /// The cookie's name.
+    pub name: &'a str,
+    /// Who may be named in front of the application's value, and is taken off; `None`: the cookie goes as a whole.
+    pub unprefixed: Option<&'a Servers>,
+}
+
+impl CookieEdit<'_> {
+    /// Writes a Cookie header's value without what the server is not to see; false if nothing is left of it.
+    fn write(&self, header: &[u8], out: &mut Vec<u8>) -> bool {
+        let Some(servers) = self.unprefixed else { return cookie::write_without(header, self.name, out) };
+        cookie::write_changed(header, self.name, out, |_, raw| {
+            // Quotes that stand around it all stay the application's.
+            let value = raw.strip_prefix(b"\"").unwrap_or(raw);
+            match named::split_prefix(value, servers) {
+                Some((_, rest)) if value.len() < raw.len() => {
+                    Change::Value(rest.strip_suffix(b"\"").unwrap_or(rest))
+                }
+                Some((_, rest)) => Change::Value(rest),
+                None => Change::Keep,
+            }
+        })
+    }
 }
 
 /// The forms of a target (RFC 9112 §3.2) that are not CONNECT's.
@@ -183,11 +212,19 @@ impl<'b> Request<'b, '_> {
 
     /// The value of the first parameter of that name in the query, as sent.
     pub fn parameter(&self, name: &str) -> Option<&'b str> {
-        let (_, query) = self.path_and_query().split_once('?')?;
-        query.split('&').find_map(|parameter| match parameter.split_once('=') {
-            Some((ours, value)) if ours == name => Some(value),
-            _ => None,
-        })
+        self.parameters().find(|(found, _)| *found == name).map(|(_, value)| value)
+    }
+
+    /// Names and values of the parameters in the query, as sent.
+    pub fn parameters(&self) -> impl Iterator<Item = (&'b str, &'b str)> {
+        let query = self.path_and_query().split_once('?').map_or("", |(_, query)| query);
+        query.split('&').filter_map(|parameter| parameter.split_once('='))
+    }
+
+    /// Names and values of the parameters in the path, `;NAME=VALUE`, as sent.
+    pub fn path_parameters(&self) -> impl Iterator<Item = (&'b str, &'b str)> {
+        let parameters = self.path().split(';').skip(1);
+        parameters.filter_map(|text| text.split('/').next().unwrap_or_default().split_once('='))
     }
 
     fn path_and_query(&self) -> &'b str {
@@ -266,12 +303,12 @@ impl<'b> Request<'b, '_> {
             }
             _ => {}
         }
-        match rewrite.without_cookie {
-            Some(ours) if name == Name::Cookie => {
+        match rewrite.cookie {
+            Some(edit) if name == Name::Cookie => {
                 let start = out.len();
                 out.extend_from_slice(header.name.as_bytes());
                 out.extend_from_slice(b": ");
-                if cookie::write_without(header.value, ours, out) {
+                if edit.write(header.value, out) {
                     out.extend_from_slice(b"\r\n");
                 } else {
                     out.truncate(start);
@@ -397,8 +434,11 @@ mod tests {
     use super::*;
     use crate::http::forwarded::Style;
 
-    const REWRITE: Rewrite<'_> =
-        Rewrite { without_cookie: Some("SRV"), default_host: "10.0.0.1:80", forwarded: None };
+    const REWRITE: Rewrite<'_> = Rewrite {
+        cookie: Some(CookieEdit { name: "SRV", unprefixed: None }),
+        default_host: "10.0.0.1:80",
+        forwarded: None,
+    };
 
     fn fault(head: &str) -> Option<Fault> {
         parse(head.as_bytes(), &mut Slots::default(), &Limits::default()).err()

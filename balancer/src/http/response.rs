@@ -7,7 +7,7 @@ use super::body::Framing;
 use super::fault::Fault;
 use super::fields::{self, Name, Slots, Survey, Upgrade};
 use crate::config::Limits;
-use crate::persist::cookie;
+use crate::persist::issue::Issue;
 
 /// A checked response head, borrowed from the bytes it was read from.
 #[derive(Debug)]
@@ -50,36 +50,17 @@ impl Connection {
     }
 }
 
-/// Our own cookie in the response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SetCookie<'a> {
-    /// None.
-    None,
-    /// `NAME=VALUE; path=/`
-    Issue {
-        /// The cookie's name.
-        name: &'a str,
-        /// The server's id.
-        value: &'a str,
-    },
-    /// The client is to forget it.
-    Delete {
-        /// The cookie's name.
-        name: &'a str,
-    },
-}
-
 /// What changes on the way to the client.
 #[derive(Clone, Copy, Debug)]
 pub struct Rewrite<'a> {
     /// What is said about the connection.
     pub connection: Connection,
-    /// The name of the cookie that only the balancer may set.
-    pub without_cookie: Option<&'a str>,
-    /// What the balancer sets.
-    pub set_cookie: SetCookie<'a>,
+    /// What is done about the persistence cookie.
+    pub cookie: Option<Issue<'a>>,
     /// The client does not know chunks: the coding is taken off.
     pub unchunked: bool,
+    /// Whole lines for a client that wants to know more (`--debug-from`).
+    pub debug: &'a [u8],
 }
 
 /// Reads the head that `bytes` start with; `None`: there is more to come. `to_head`: it answers a HEAD request.
@@ -165,9 +146,10 @@ impl Response<'_, '_> {
         matches!(self.status, 401 | 407) && self.survey.binds_connection
     }
 
-    /// The server sets a cookie of that name itself.
-    pub fn sets_cookie(&self, name: &str) -> bool {
-        self.headers.iter().any(|header| is_set_cookie(header, name))
+    /// The values of its Set-Cookie headers.
+    pub fn set_cookies(&self) -> impl Iterator<Item = &[u8]> {
+        let is_set_cookie = |header: &&Header<'_>| Name::of(header.name) == Name::SetCookie;
+        self.headers.iter().filter(is_set_cookie).map(|header| header.value)
     }
 
     /// Writes the head for the client.
@@ -178,24 +160,44 @@ impl Response<'_, '_> {
         out.extend_from_slice(self.reason.as_bytes());
         out.extend_from_slice(b"\r\n");
         for header in self.headers {
-            if self.passes(header, rewrite) {
-                fields::write_field(out, header.name, header.value);
-            }
+            self.write_header(out, header, rewrite);
         }
         self.write_framing(out, rewrite.unchunked);
-        write_set_cookie(out, rewrite.set_cookie);
+        if let Some(issue) = &rewrite.cookie {
+            issue.write_ours(out);
+            if issue.is_private() && !self.is_kept_from_caches() {
+                out.extend_from_slice(b"Cache-Control: private\r\n");
+            }
+        }
+        out.extend_from_slice(rewrite.debug);
         out.extend_from_slice(rewrite.connection.lines());
         out.extend_from_slice(b"\r\n");
     }
 
-    fn passes(&self, header: &Header<'_>, rewrite: &Rewrite<'_>) -> bool {
-        match Name::of(header.name) {
-            name if name.is_rewritten() => false,
-            Name::SetCookie if rewrite.without_cookie.is_some_and(|ours| is_set_cookie(header, ours)) => {
-                false
-            }
-            _ => !self.survey.names_fields || !fields::is_named_by_connection(header.name, self.headers),
+    fn write_header(&self, out: &mut Vec<u8>, header: &Header<'_>, rewrite: &Rewrite<'_>) {
+        let name = Name::of(header.name);
+        if name.is_rewritten()
+            || self.survey.names_fields && fields::is_named_by_connection(header.name, self.headers)
+        {
+            return;
         }
+        let is_written = match &rewrite.cookie {
+            Some(issue) if name == Name::SetCookie => issue.write_theirs(header.name, header.value, out),
+            _ => false,
+        };
+        if !is_written {
+            fields::write_field(out, header.name, header.value);
+        }
+    }
+
+    /// It says itself that no shared cache may keep it.
+    fn is_kept_from_caches(&self) -> bool {
+        let controls = self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("cache-control"));
+        controls.flat_map(|header| header.value.split(|byte| *byte == b',')).any(|directive| {
+            let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
+            // `private="field"` keeps only that field from caches.
+            name.eq_ignore_ascii_case(b"no-store") || directive.trim_ascii().eq_ignore_ascii_case(b"private")
+        })
     }
 
     /// 1xx and 204 have no length at all; the answer to HEAD and 304 tell that of the body they leave out.
@@ -206,34 +208,23 @@ impl Response<'_, '_> {
     }
 }
 
-fn is_set_cookie(header: &Header<'_>, name: &str) -> bool {
-    Name::of(header.name) == Name::SetCookie && cookie::set_cookie_name(header.value) == name.as_bytes()
-}
-
-fn write_set_cookie(out: &mut Vec<u8>, set_cookie: SetCookie<'_>) {
-    let (name, value, attributes) = match set_cookie {
-        SetCookie::None => return,
-        SetCookie::Issue { name, value } => (name, value, "; path=/\r\n"),
-        // The date of HAProxy; any past one would do.
-        SetCookie::Delete { name } => (name, "", "; Expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/\r\n"),
-    };
-    for part in ["Set-Cookie: ", name, "=", value, attributes] {
-        out.extend_from_slice(part.as_bytes());
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::persist::CookieMethod;
+    use crate::persist::issue::SetCookie;
+    use crate::persist::tests::cookie_method;
 
-    const PLAIN: Rewrite<'_> = Rewrite {
-        connection: Connection::Implicit,
-        without_cookie: Some("SRV"),
-        set_cookie: SetCookie::None,
-        unchunked: false,
-    };
+    const PLAIN: Rewrite<'_> =
+        Rewrite { connection: Connection::Implicit, cookie: None, unchunked: false, debug: b"" };
+
+    /// As `PLAIN`, with this done about the cookie.
+    fn with_cookie(method: &CookieMethod, action: SetCookie) -> Rewrite<'_> {
+        let issue = Issue { method, action, id: Some("s1"), first_seen: None, now: 1_700_000_000 };
+        Rewrite { cookie: Some(issue), ..PLAIN }
+    }
 
     fn with<T>(head: &str, to_head: bool, look: impl FnOnce(&Response<'_, '_>) -> T) -> Result<T, Fault> {
         let mut slots = Slots::default();
@@ -270,17 +261,39 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_with_a_new_cookie_is_made_private_unless_it_is() {
+        let method = cookie_method("cookie=SRV,nocache");
+        let table = [
+            ("ETag: x\r\n", true),
+            ("", true),
+            ("Cache-Control: public, max-age=60\r\n", true),
+            ("Cache-Control: private=\"Set-Cookie\"\r\n", true),
+            ("Cache-Control: max-age=60, Private\r\n", false),
+            ("cache-control: no-store\r\n", false),
+        ];
+        for (line, is_added) in table {
+            let head = format!("HTTP/1.1 200 OK\r\n{line}Content-Length: 0\r\n\r\n");
+            let sent = |action| sent_on(&head, &with_cookie(&method, action));
+            let ours = "Cache-Control: private\r\n";
+            assert_eq!(sent(SetCookie::Insert).contains(ours), is_added, "{line}");
+            assert!(!sent(SetCookie::Nothing).contains(ours), "{line}");
+        }
+    }
+
+    #[test]
     fn the_servers_cookie_of_our_name_goes_and_ours_comes() {
         let head =
             "HTTP/1.1 200 OK\r\nSet-Cookie: SRV=x; Path=/\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\n\r\n";
-        assert_eq!(with(head, false, |response| response.sets_cookie("SRV")), Ok(true));
-        assert_eq!(with(head, false, |response| response.sets_cookie("srv")), Ok(false));
-        let ours = Rewrite { set_cookie: SetCookie::Issue { name: "SRV", value: "s1" }, ..PLAIN };
+        let set =
+            with(head, false, |response| response.set_cookies().map(<[u8]>::to_vec).collect::<Vec<_>>());
+        assert_eq!(set.expect("well-formed"), [&b"SRV=x; Path=/"[..], b"a=b"]);
+        let method = cookie_method("cookie=SRV");
+        let ours = with_cookie(&method, SetCookie::Insert);
         assert_eq!(
             sent_on(head, &ours),
             "HTTP/1.1 200 OK\r\nSet-Cookie: a=b\r\nContent-Length: 0\r\nSet-Cookie: SRV=s1; path=/\r\n\r\n"
         );
-        let gone = Rewrite { set_cookie: SetCookie::Delete { name: "SRV" }, ..PLAIN };
+        let gone = with_cookie(&method, SetCookie::Delete);
         assert!(
             sent_on(head, &gone)
                 .contains("Set-Cookie: SRV=; Expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/\r\n")

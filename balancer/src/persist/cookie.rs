@@ -1,4 +1,4 @@
-//! The persistence cookie in a request: finding it, and taking it out (RFC 6265 §4.2, with the leniency of §5.4's
+//! Cookies in requests and answers: finding them, taking them out, changing them (RFC 6265 §4.2, with the leniency of §5.4's
 //! real senders: spaces around `=`, one pair of quotes, `$`-attributes of RFC 2965 skipped).
 
 use memchr::memchr;
@@ -13,22 +13,59 @@ struct Crumb<'a> {
 
 /// The values of the cookie `name` in one Cookie header, in order.
 pub fn values<'a>(header: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    crumbs(header).filter(move |crumb| crumb.name == name.as_bytes()).map(|crumb| unquote(crumb.value))
+    pairs(header).filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+}
+
+/// Names and values of the cookies in one Cookie header, in order; the name of what is no cookie is empty.
+pub fn pairs(header: &[u8]) -> impl Iterator<Item = (&[u8], &[u8])> {
+    crumbs(header).map(|crumb| (crumb.name, unquote(crumb.value)))
 }
 
 /// Writes the header without the cookie `name` to `out`; false if nothing is left of it.
 /// Untouched crumbs are copied byte for byte, joined by `; `; a header without our cookie is copied as it is.
 pub fn write_without(header: &[u8], name: &str, out: &mut Vec<u8>) -> bool {
+    write_changed(header, name, out, |_, _| Change::Drop)
+}
+
+/// What becomes of a cookie in a request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Change<'a> {
+    /// It stays as it is, byte for byte.
+    Keep,
+    /// It is not there any more.
+    Drop,
+    /// It has this value.
+    Value(&'a [u8]),
+}
+
+/// The same, with what `change` makes of each value of `name`; it is also told the value as it stands there, quotes and
+/// all.
+pub fn write_changed<'a>(
+    header: &'a [u8],
+    name: &str,
+    out: &mut Vec<u8>,
+    change: impl Fn(&'a [u8], &'a [u8]) -> Change<'a>,
+) -> bool {
     let start = out.len();
     let mut has_ours = false;
     for crumb in crumbs(header) {
-        if crumb.name == name.as_bytes() {
-            has_ours = true;
-        } else if !crumb.raw.is_empty() {
-            if out.len() > start {
-                out.extend_from_slice(b"; ");
+        let change = if crumb.name == name.as_bytes() {
+            change(unquote(crumb.value), crumb.value)
+        } else {
+            Change::Keep
+        };
+        has_ours |= change != Change::Keep;
+        if change == Change::Drop || crumb.raw.is_empty() {
+            continue;
+        }
+        if out.len() > start {
+            out.extend_from_slice(b"; ");
+        }
+        match change {
+            Change::Value(value) => {
+                [crumb.name, b"=", value].into_iter().for_each(|part| out.extend_from_slice(part));
             }
-            out.extend_from_slice(crumb.raw);
+            Change::Keep | Change::Drop => out.extend_from_slice(crumb.raw),
         }
     }
     if !has_ours {
@@ -41,8 +78,28 @@ pub fn write_without(header: &[u8], name: &str, out: &mut Vec<u8>) -> bool {
 
 /// The name that a Set-Cookie header sets.
 pub fn set_cookie_name(header: &[u8]) -> &[u8] {
+    set_pair(header).map_or(&[], |(name, _)| name)
+}
+
+/// The name and the value that a Set-Cookie header sets, a pair of quotes taken off (RFC 6265 §5.2).
+pub fn set_pair(header: &[u8]) -> Option<(&[u8], &[u8])> {
     let pair = memchr(b';', header).map_or(header, |end| &header[..end]);
-    memchr(b'=', pair).map_or(&[], |end| pair[..end].trim_ascii())
+    let equals = memchr(b'=', pair)?;
+    Some((pair[..equals].trim_ascii(), unquote(pair[equals + 1..].trim_ascii())))
+}
+
+/// The value of the last attribute of that name in a Set-Cookie header, which is the one that counts; empty where it has
+/// none.
+pub fn attribute<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
+    let attributes = header.split(|byte| *byte == b';').skip(1);
+    let of_name = |attribute: &'a [u8]| {
+        let (found, value) = match memchr(b'=', attribute) {
+            Some(equals) => (&attribute[..equals], &attribute[equals + 1..]),
+            None => (attribute, &attribute[..0]),
+        };
+        found.trim_ascii().eq_ignore_ascii_case(name.as_bytes()).then(|| value.trim_ascii())
+    };
+    attributes.filter_map(of_name).last()
 }
 
 fn crumbs(header: &[u8]) -> impl Iterator<Item = Crumb<'_>> {

@@ -1,78 +1,10 @@
-//! What is written once a server has answered: the cookie to issue, and where the table entry points.
-//!
-//! After this every method agrees on the serving server, so the next request cannot be torn between two.
+//! Where table entries point once a server has answered. After this every method agrees on the serving server, so the
+//! next request cannot be torn between two.
 
 use balancer_ebpf::affinity::{Affinity, SLICES};
 
-use super::decide::Finding;
 use super::trace::{Trace, Verdict};
-use crate::server::{Identity, Servers};
-
-/// HAProxy's two letters of persistence, as they stand in its termination state.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Letters {
-    /// `N` none, `I` invalid, `D` names a down server, `V` valid, `U` present but unused, `-` no cookie method.
-    pub request: char,
-    /// `N` none, `I` inserted, `D` deleted, `-` no cookie method.
-    pub response: char,
-}
-
-impl Letters {
-    /// For a service without a cookie method.
-    pub const NO_COOKIE: Self = Self { request: '-', response: '-' };
-}
-
-/// What to do about the persistence cookie (`insert` mode) in the response.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SetCookie {
-    /// The client has the right one, or the server has no id.
-    Nothing,
-    /// Issue `NAME=<cookie of the serving server>`.
-    Insert,
-    /// The serving server has no id and the client holds a cookie of ours: take it back.
-    Delete,
-}
-
-/// What the request said about the cookie method, for [`set_cookie`].
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct CookieFacts {
-    /// What the cookie named.
-    pub finding: Finding,
-    /// The step of the trace that belongs to the cookie method.
-    pub verdict: Verdict,
-    /// The client sent at least one cookie of that name.
-    pub present: bool,
-}
-
-/// `insert` mode: ours is issued unless the client already names the serving server and the server set none itself.
-/// `server_set_one`: the response carries a Set-Cookie of our name, which is removed by the caller.
-pub fn set_cookie(facts: &CookieFacts, serving: usize, servers: &Servers, server_set_one: bool) -> SetCookie {
-    if servers[serving].cookie.is_none() {
-        return if facts.present { SetCookie::Delete } else { SetCookie::Nothing };
-    }
-    let names_serving = matches!(facts.finding, Finding::Server { index, .. } if index == serving);
-    if names_serving && !server_set_one { SetCookie::Nothing } else { SetCookie::Insert }
-}
-
-/// The letter for what the request carried.
-pub fn request_letter(facts: &CookieFacts) -> char {
-    match facts.verdict {
-        Verdict::Hit | Verdict::Ambiguous => 'V',
-        Verdict::Outvoted => 'U',
-        Verdict::Down | Verdict::Maint => 'D',
-        Verdict::Invalid => 'I',
-        Verdict::Miss | Verdict::Expired => 'N',
-    }
-}
-
-/// The letter for what the response carries.
-pub fn response_letter(action: SetCookie) -> char {
-    match action {
-        SetCookie::Nothing => 'N',
-        SetCookie::Insert => 'I',
-        SetCookie::Delete => 'D',
-    }
-}
+use crate::server::Identity;
 
 /// What is known about a learned key when a server has answered for it.
 #[derive(Clone, Copy, Debug)]
@@ -112,6 +44,23 @@ pub fn point(answered: &Answered, now: u32, timeout: u32) -> Option<Affinity> {
     (!same_words || aged).then_some(next)
 }
 
+/// The same for a table that XDP does not read: which server `id` a key is bound to. `instead_of`: the server that it was
+/// moved away from, and that the client goes on naming by what only the application can change.
+pub fn bind(
+    entry: Option<Affinity>,
+    id: u16,
+    instead_of: Option<u16>,
+    now: u32,
+    timeout: u32,
+) -> Option<Affinity> {
+    let next = Affinity::learned(id, now.saturating_add(timeout)).with_instead_of(instead_of);
+    let says_so = entry.is_some_and(|entry| {
+        let aged = next.expiry().saturating_sub(entry.expiry()) >= (timeout / SLICES).max(1);
+        entry.is_live(now) && entry.until(next.expiry()) == next && !aged
+    });
+    (!says_so).then_some(next)
+}
+
 /// Whether the table's entry named a server other than `serving` that could have served.
 pub fn elsewhere_usable(trace: &Trace, method: usize, serving: usize) -> bool {
     trace.steps().get(method).is_some_and(|step| {
@@ -123,37 +72,12 @@ pub fn elsewhere_usable(trace: &Trace, method: usize, serving: usize) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::server::tests::servers;
 
     const S1: Identity = Identity { id: 1, generation: 1 };
     const TIMEOUT: u32 = 1600;
 
     fn answered(entry: Option<Affinity>) -> Answered {
         Answered { entry, serving: S1, elsewhere_usable: false, proxied: false }
-    }
-
-    fn facts(finding: Finding, verdict: Verdict) -> CookieFacts {
-        CookieFacts { finding, verdict, present: finding != Finding::Missing }
-    }
-
-    #[test]
-    fn a_client_without_cookie_gets_one_and_a_client_with_it_does_not() {
-        let set = servers(2);
-        assert_eq!(set_cookie(&facts(Finding::Missing, Verdict::Miss), 0, &set, false), SetCookie::Insert);
-        assert_eq!(set_cookie(&facts(Finding::server(0), Verdict::Hit), 0, &set, false), SetCookie::Nothing);
-    }
-
-    #[test]
-    fn a_server_that_sets_our_cookie_itself_is_overruled() {
-        let set = servers(2);
-        assert_eq!(set_cookie(&facts(Finding::server(0), Verdict::Hit), 0, &set, true), SetCookie::Insert);
-    }
-
-    #[test]
-    fn a_moved_client_gets_a_new_cookie() {
-        let set = servers(2);
-        assert_eq!(set_cookie(&facts(Finding::server(1), Verdict::Down), 0, &set, false), SetCookie::Insert);
-        assert_eq!(request_letter(&facts(Finding::server(1), Verdict::Down)), 'D');
     }
 
     #[test]
@@ -195,6 +119,20 @@ mod tests {
     fn a_client_behind_a_proxy_is_ambiguous_from_the_start() {
         let facts = Answered { proxied: true, ..answered(None) };
         assert!(point(&facts, 100, TIMEOUT).expect("stored").is_ambiguous());
+    }
+
+    #[test]
+    fn a_key_is_bound_and_refreshed_as_seldom() {
+        let entry = Affinity::learned(1, 1700);
+        assert_eq!(bind(None, 1, None, 100, TIMEOUT), Some(entry));
+        assert_eq!(bind(Some(entry), 1, None, 199, TIMEOUT), None);
+        assert_eq!(bind(Some(entry), 1, None, 200, TIMEOUT), Some(entry.until(1800)));
+        assert_eq!(bind(Some(entry), 2, None, 101, TIMEOUT), Some(Affinity::learned(2, 1701)));
+        assert_eq!(bind(Some(entry.until(110).tentative()), 1, None, 101, TIMEOUT), Some(entry.until(1701)));
+        let moved = entry.with_instead_of(Some(2));
+        assert_eq!(bind(Some(entry), 1, Some(2), 100, TIMEOUT), Some(moved));
+        assert_eq!(bind(Some(moved), 1, None, 100, TIMEOUT), Some(entry));
+        assert_eq!(bind(Some(entry), 1, None, 1700, TIMEOUT), Some(entry.until(3300)), "past its life");
     }
 
     #[test]

@@ -22,8 +22,10 @@ pub enum Verdict {
     Maint,
     /// It named a usable server and decided, though several users share the key.
     Ambiguous,
-    /// It named a usable server, but a method before it had decided.
+    /// It named a usable server, but a method before it had decided, or its client was moved away from there.
     Outvoted,
+    /// It named a backup, which its users are to leave (`--leave-backup`).
+    Backup,
 }
 
 impl Verdict {
@@ -38,6 +40,7 @@ impl Verdict {
             Self::Maint => "maint",
             Self::Ambiguous => "ambiguous",
             Self::Outvoted => "outvoted",
+            Self::Backup => "backup",
         }
     }
 }
@@ -90,12 +93,12 @@ impl Trace {
         impl fmt::Display for Shown<'_> {
             fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 let Self(trace, list, servers, chosen) = *self;
-                for (index, (step, method)) in trace.steps().iter().zip(list.methods()).enumerate() {
+                for (index, (step, label)) in trace.steps().iter().zip(list.labels()).enumerate() {
                     if index > 0 {
                         f.write_char(',')?;
                     }
                     // Every request with a log pays for this: `write!` costs a multiple.
-                    f.write_str(method.as_str())?;
+                    f.write_str(label)?;
                     f.write_char(':')?;
                     f.write_str(step.verdict.as_str())?;
                     if let Some(server) = step.server {

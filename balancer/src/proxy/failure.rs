@@ -25,6 +25,8 @@ pub(super) enum Failure {
     QueueFull,
     /// No server had room within `--timeout-queue`.
     QueueTimeout,
+    /// The server that the client is bound to is down, and it stays bound (`--on-down fail`).
+    ServerDown,
     /// No connection to the chosen server, after all retries.
     Unreachable,
     /// No connection to the chosen server, since this host is short of what it takes.
@@ -55,6 +57,7 @@ impl Failure {
             Self::NoServer => (503, "no server is available"),
             Self::QueueFull => (503, "too many requests wait for the server"),
             Self::QueueTimeout => (503, "no server had room in time"),
+            Self::ServerDown => (503, "the server of this session is down"),
             Self::Unreachable => (503, "the server cannot be reached"),
             Self::Shortage => (503, "the balancer is short of resources"),
             Self::ServerSilent => (504, "the server did not answer in time"),
@@ -82,6 +85,7 @@ impl Failure {
             Self::NoServer => "no-server",
             Self::QueueFull => "queue-full",
             Self::QueueTimeout => "queue-timeout",
+            Self::ServerDown => "server-down",
             Self::Unreachable => "unreachable",
             Self::Shortage => "shortage",
             Self::ServerSilent => "server-silent",

@@ -4,7 +4,6 @@
 //! |---|---|
 //! | [`worker`] | a thread with its own runtime: accepts, serves, drains |
 //! | [`session`] | the life of a client connection, request by request: the data path as named steps |
-//! | [`visit`] | what persistence knows of one request: findings, decision, reservation, what is learned |
 //! | [`relay`] | one message body on its way from one socket to another |
 //! | [`slot`] | the right to be served by a server, and the wait for it |
 //! | [`upstream`] | connections to servers: kept, checked, made |
@@ -30,7 +29,6 @@ pub mod socket;
 pub mod stats;
 pub mod timers;
 pub mod upstream;
-pub mod visit;
 pub mod worker;
 
 pub use stats::{Snapshot, Stats};

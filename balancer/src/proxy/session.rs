@@ -38,12 +38,12 @@ use super::relay::Relay;
 use super::socket::Socket;
 use super::timers::{Deadline, Ticks};
 use super::upstream::{Lease, Private, Reuse};
-use super::visit::Visit;
 use super::worker::Shared;
 use crate::config::Mode;
 use crate::http::Version;
 use crate::http::response::Connection as Announce;
-use crate::persist::learn;
+use crate::persist::issue::SetCookie;
+use crate::visit::Visit;
 
 /// How long and how many bytes are read from a client that was told to go, so that what it still sends does not make
 /// the kernel reset the connection under the answer (RFC 9112 §9.6).
@@ -99,7 +99,7 @@ struct Outgoing {
     binds_connection: bool,
     /// Only the end of the connection tells the client where it ends.
     ends_by_close: bool,
-    issued: learn::SetCookie,
+    issued: SetCookie,
 }
 
 /// How a request ended, for the counters and the log.
@@ -107,7 +107,7 @@ struct Outcome {
     status: Option<u16>,
     bytes: u64,
     failure: Option<Failure>,
-    issued: Option<learn::SetCookie>,
+    issued: Option<SetCookie>,
 }
 
 /// A client connection.
@@ -129,6 +129,8 @@ struct Session {
     line: Vec<u8>,
     started: Option<Instant>,
     is_fresh: bool,
+    /// The other end of the connection is told why it was sent where it was (`--debug-from`).
+    is_told_why: bool,
     bytes_out: u64,
 }
 
@@ -163,6 +165,7 @@ impl Session {
             line: Vec::new(),
             started: None,
             is_fresh: true,
+            is_told_why: shared.tells_why(peer.ip()),
             bytes_out: 0,
             shared,
         }

@@ -5,6 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 use serde::Serialize;
 
+use crate::visit::Recent;
+
 /// A counter with one writing thread, so that counting needs no locked instruction.
 #[derive(Debug, Default)]
 struct Counter(AtomicU64);
@@ -40,9 +42,13 @@ struct Counters {
     bytes_out: Counter,
 }
 
-/// The counters of one worker.
+/// The counters of one worker, and its last decisions.
 #[derive(Debug, Default)]
-pub struct Stats(CachePadded<Counters>);
+pub struct Stats {
+    counters: CachePadded<Counters>,
+    /// The last decisions.
+    pub recent: Recent,
+}
 
 /// What the counters said at one moment, of one worker or of several.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
@@ -92,7 +98,7 @@ pub struct Snapshot {
 impl Stats {
     /// The counters now. They are read one after the other, so sums can be off by what happens meanwhile.
     pub fn snapshot(&self) -> Snapshot {
-        let counters = &*self.0;
+        let counters = &*self.counters;
         let class = |index: usize| counters.responses[index].get();
         Snapshot {
             connections: counters.connections.get(),
@@ -120,72 +126,72 @@ impl Stats {
 
     /// Client connections open now: what a drain waits for.
     pub fn active(&self) -> u64 {
-        let closed = self.0.closed.get();
-        self.0.connections.get().saturating_sub(closed)
+        let closed = self.counters.closed.get();
+        self.counters.connections.get().saturating_sub(closed)
     }
 
     pub(super) fn accepted(&self) {
-        self.0.connections.add(1);
+        self.counters.connections.add(1);
     }
 
     pub(super) fn closed(&self) {
-        self.0.closed.add(1);
+        self.counters.closed.add(1);
     }
 
     pub(super) fn denied(&self) {
-        self.0.denied.add(1);
+        self.counters.denied.add(1);
     }
 
     pub(super) fn misidentified(&self) {
-        self.0.bad_proxy_headers.add(1);
+        self.counters.bad_proxy_headers.add(1);
     }
 
     pub(super) fn requested(&self) {
-        self.0.requests.add(1);
+        self.counters.requests.add(1);
     }
 
     pub(super) fn responded(&self, status: u16) {
         let class = usize::from(status / 100).clamp(2, 5) - 2;
-        self.0.responses[class].add(1);
+        self.counters.responses[class].add(1);
     }
 
     pub(super) fn replied(&self, status: u16) {
-        self.0.errors.add(1);
+        self.counters.errors.add(1);
         self.responded(status);
     }
 
     pub(super) fn aborted(&self) {
-        self.0.aborted.add(1);
+        self.counters.aborted.add(1);
     }
 
     pub(super) fn retried(&self) {
-        self.0.retries.add(1);
+        self.counters.retries.add(1);
     }
 
     pub(super) fn redispatched(&self) {
-        self.0.redispatches.add(1);
+        self.counters.redispatches.add(1);
     }
 
     pub(super) fn queued(&self) {
-        self.0.queued.add(1);
+        self.counters.queued.add(1);
     }
 
     pub(super) fn dequeued(&self, in_vain: bool) {
-        self.0.dequeued.add(1);
-        self.0.queue_timeouts.add(u64::from(in_vain));
+        self.counters.dequeued.add(1);
+        self.counters.queue_timeouts.add(u64::from(in_vain));
     }
 
     pub(super) fn connected(&self) {
-        self.0.connects.add(1);
+        self.counters.connects.add(1);
     }
 
     pub(super) fn reused(&self) {
-        self.0.reuses.add(1);
+        self.counters.reuses.add(1);
     }
 
     pub(super) fn moved_bytes(&self, received: u64, sent: u64) {
-        self.0.bytes_in.add(received);
-        self.0.bytes_out.add(sent);
+        self.counters.bytes_in.add(received);
+        self.counters.bytes_out.add(sent);
     }
 }
 

@@ -26,7 +26,8 @@ use crate::config::Config;
 use crate::listen;
 use crate::log::{self, Complaint};
 use crate::service::Service;
-use crate::table::Table;
+use crate::table::Tables;
+use crate::visit::Books;
 
 /// Size of a connection's buffer: a page of most sites in one read, and 64 of them in a worker's second-level cache.
 /// Never less than `--max-head`.
@@ -40,8 +41,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Worker {
     /// What all workers serve.
     pub service: Arc<Service>,
-    /// A handle of its own to the source table; `None` without a `source` method.
-    pub table: Option<Table>,
+    /// Handles of its own to the learned tables.
+    pub tables: Tables,
     /// Bound and listening; one per listen address, shared with other workers by SO_REUSEPORT.
     pub listeners: Vec<std::net::TcpListener>,
     /// Where requests are recorded.
@@ -98,8 +99,8 @@ impl Worker {
     }
 
     async fn serve(self) -> io::Result<()> {
-        let Self { service, table, listeners, log, stats, mut order } = self;
-        let shared = Rc::new(Shared::new(service, table, log, stats));
+        let Self { service, tables, listeners, log, stats, mut order } = self;
+        let shared = Rc::new(Shared::new(service, tables, log, stats));
         if order.wait_for(Order::is_to_begin).await.is_err() {
             return Ok(());
         }
@@ -137,7 +138,7 @@ impl Worker {
 /// What the tasks of a worker share.
 pub(super) struct Shared {
     pub(super) service: Arc<Service>,
-    pub(super) table: Option<Table>,
+    pub(super) books: Rc<Books>,
     pub(super) log: Option<access_log::Sender>,
     pub(super) stats: Arc<Stats>,
     pub(super) pool: Pool,
@@ -190,12 +191,12 @@ impl Patience {
 impl Shared {
     fn new(
         service: Arc<Service>,
-        table: Option<Table>,
+        tables: Tables,
         log: Option<access_log::Sender>,
         stats: Arc<Stats>,
     ) -> Self {
         Self {
-            table,
+            books: Rc::new(Books::new(Arc::clone(&service), tables)),
             log,
             stats,
             pool: Pool::new(),
@@ -241,6 +242,12 @@ impl Shared {
     pub(super) fn denies(&self, client: IpAddr) -> bool {
         let deny = &self.service.config.identity.deny;
         !deny.is_empty() && deny.contains(client)
+    }
+
+    /// `--debug-from` names it.
+    pub(super) fn tells_why(&self, peer: IpAddr) -> bool {
+        let told = &self.service.config.identity.debug_from;
+        !told.is_empty() && told.contains(peer)
     }
 
     /// A peer that has to start with a PROXY header has not.

@@ -27,6 +27,8 @@ use crate::names::Answers;
 use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
 use crate::service::Shared;
+use crate::state_file::Keeper;
+use crate::table::collector;
 use crate::takeover::wire::Ready;
 use crate::{check, health, log};
 use restart::Restart;
@@ -38,6 +40,9 @@ const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// For the last lines of the access log to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
+
+/// For the state to be saved: what a hundred times as many entries as usual take on a slow disk.
+const LAST_SAVING: Duration = Duration::from_secs(60);
 
 /// Runs the service until it is told to stop, or until a successor has taken over.
 ///
@@ -65,6 +70,7 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
 struct Daemon {
     workers: Workers,
     access_log: Option<AccessLog>,
+    keeper: Option<Keeper>,
     desk: Rc<Desk>,
     datapath: Option<Rc<Datapath>>,
     socket: admin::Socket,
@@ -96,6 +102,7 @@ impl Daemon {
             let (first, is_lost) = self.answers.due(host);
             self.desk.names.follow(place, first, is_lost);
         }
+        spawn_local(collector::run(self.desk.books.tables.handle()));
         let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
         self.clerk = Some(spawn_local(clerk));
         if let Some(datapath) = &self.datapath {
@@ -113,9 +120,11 @@ impl Daemon {
             "servers: {}",
             log::first_few(self.service.servers.iter().map(|server| server.name.as_str()))
         ));
-        if let Some(table) = &self.desk.source {
-            let place = if table.kind() == "kernel" { "the kernel" } else { table.kind() };
-            log::info(format_args!("tables: source, in {place}"));
+        let tables = &self.desk.books.tables;
+        if let Some(kind) = tables.kind() {
+            let place = if kind == "kernel" { "the kernel" } else { kind };
+            let names: Vec<_> = tables.iter().map(|(label, _)| label).collect();
+            log::info(format_args!("tables: {}, in {place}", names.join(", ")));
         }
         match check::fast_path(&self.service.config) {
             Some(line) => log::info(line),
@@ -193,6 +202,9 @@ impl Daemon {
             End::HandOver(successor) => {
                 self.restart.is_over();
                 // From here on everything that has a name is the successor's.
+                if let Some(keeper) = self.keeper.take() {
+                    keeper.abandon();
+                }
                 self.instance.give_up();
                 self.socket.give_up();
                 if let Some(clerk) = &self.clerk {
@@ -223,6 +235,13 @@ impl Daemon {
             self.workers.tell(Order::CutOff);
             // Who is not done by then is connecting to a server that does not answer.
             let _ = timeout(LAST_ANSWERS, self.workers.finished()).await;
+        }
+        if let Some(keeper) = self.keeper.take() {
+            tokio::select! {
+                () = keeper.finish() => {}
+                () = sleep(LAST_SAVING) => log::warn("state file: it is not saved in time; the one of before stays"),
+                () = signals.stop() => {}
+            }
         }
         tokio::select! {
             () = finish_log(self.access_log.take()) => {}

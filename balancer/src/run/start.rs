@@ -32,10 +32,12 @@ use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
 use crate::server::{Health, Server, Servers};
 use crate::service::{Service, Shared};
-use crate::table::Table;
+use crate::state_file::{self, Keeper, Kept};
+use crate::table::Tables;
 use crate::takeover::predecessor::{Heritage, Predecessor};
 use crate::takeover::successor::{self, Estate};
 use crate::takeover::wire::{Descriptor, Ready};
+use crate::visit::Books;
 use crate::{log, privileges};
 
 impl Daemon {
@@ -47,15 +49,24 @@ impl Daemon {
         warnings.extend(Seats::new(&config).shortfall(&config));
         let mut predecessor = predecessor(&config)?;
         let passed = predecessor.as_mut().map(Predecessor::heritage).transpose()?.unwrap_or_default();
+        state_file::check(&config)?;
+        let kept = kept(&config, predecessor.as_ref())?;
         let mut known = Known { answers: answers.clone(), ..Known::default() };
         if let Some(predecessor) = &predecessor {
             predecessor.tell(&mut known);
         }
+        let key = predecessor.as_ref().map(|predecessor| predecessor.inventory.hash_key);
+        known.hash_key = key.or(kept.as_ref().map(Kept::key));
         let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed, &known)?;
         let access_log = open_log(&config)?;
-        let Made { service, ledger, source, datapath, mut notes, warnings: more, wants_entries } =
+        let Made { service, ledger, tables, datapath, mut notes, warnings: more, wants_entries } =
             Made::of(config, opened, predecessor.as_mut())?;
         warnings.extend(more);
+        // Where everything is in the kernel still, a file has nothing to add.
+        if let Some(kept) = kept.filter(|_| tables.iter().any(|(_, table)| table.is_new)) {
+            let is_known = |label: &str| predecessor.as_ref().is_some_and(|known| known.has_table(label));
+            notes.push(kept.restore(&tables, &service.servers, is_known));
+        }
         let (heir, heirs) = mpsc::unbounded_channel();
         let offered = offer(&instance, &socket, datapath.as_deref(), &service.config, &bound)?;
         let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), datapath.clone(), offered, heir);
@@ -68,13 +79,13 @@ impl Daemon {
         let access_log = access_log.map(access_log::Opened::start).transpose();
         let access_log = access_log.context("cannot start a thread")?;
         let order = if predecessor.is_some() { Order::Wait } else { Order::Serve };
-        let workers = Workers::spawn(&service, source.as_ref(), bound.workers, access_log.as_ref(), order)?;
+        let workers = Workers::spawn(&service, &tables, bound.workers, access_log.as_ref(), order)?;
         let has_predecessor = predecessor.is_some();
         if let Some(predecessor) = &mut predecessor {
             let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
             let (pid, taken) = (std::process::id(), bound.addresses.clone());
             let ready = Ready { pid, taken, is_fast, wants_entries };
-            notes.push(succeed(predecessor, ready, source.as_ref(), &service, &ledger)?);
+            notes.push(succeed(predecessor, ready, &tables, &service, &ledger)?);
             workers.tell(Order::Serve);
             predecessor.serving().context("--takeover")?;
             instance.inherit(&service.config.admin);
@@ -88,13 +99,15 @@ impl Daemon {
             }
             log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
         }
+        let keeper = keeper(&service, &tables)?;
         let names = Names::new(&service, &ledger, &bound.addresses);
         let view = datapath.as_ref().and_then(Datapath::view);
         let desk = Rc::new(Desk {
             service: Arc::clone(&service),
             ledger,
             names,
-            source,
+            books: Rc::new(Books::new(Arc::clone(&service), tables)),
+            decisions: RefCell::default(),
             view,
             stats: workers.stats.clone(),
             listen: bound.addresses,
@@ -107,6 +120,7 @@ impl Daemon {
         Ok(Self {
             workers,
             access_log,
+            keeper,
             desk,
             datapath,
             socket,
@@ -125,7 +139,7 @@ impl Daemon {
 struct Made {
     service: Shared,
     ledger: Rc<Ledger>,
-    source: Option<Table>,
+    tables: Tables,
     datapath: Option<Rc<Datapath>>,
     notes: Vec<String>,
     warnings: Vec<String>,
@@ -135,9 +149,7 @@ struct Made {
 
 impl Made {
     fn of(config: Config, opened: Opened, mut predecessor: Option<&mut Predecessor>) -> anyhow::Result<Self> {
-        let Opened { members, ledger, source, datapath, mut notes, warnings } = opened;
-        let source =
-            source.zip(config.persist.source()).map(|(store, method)| Table::new(store, method.timeout));
+        let Opened { members, ledger, tables, datapath, mut notes, warnings } = opened;
         let is_checked = config.health.check.is_some();
         let servers = members.into_iter().map(|Enrolled { member, identity, health }| {
             let Member { settings, wish, weight } = member;
@@ -164,12 +176,12 @@ impl Made {
             }
             notes.extend(datapath.attach()?);
         }
-        let wants_entries = match (&mut predecessor, &source) {
-            (Some(predecessor), Some(table)) => predecessor.copy_entries(table, &service.servers)?,
-            _ => false,
+        let wants_entries = match &mut predecessor {
+            Some(predecessor) => predecessor.copy_entries(&tables, &service.servers)?,
+            None => false,
         };
         let ledger = Rc::new(ledger);
-        Ok(Self { service, ledger, source, datapath, notes, warnings, wants_entries })
+        Ok(Self { service, ledger, tables, datapath, notes, warnings, wants_entries })
     }
 }
 
@@ -210,6 +222,15 @@ fn predecessor(config: &Config) -> anyhow::Result<Option<Predecessor>> {
     Ok(found)
 }
 
+/// The state file, unless a predecessor has all that could be in it.
+fn kept(config: &Config, predecessor: Option<&Predecessor>) -> anyhow::Result<Option<Kept>> {
+    let is_known = |label: &str| predecessor.is_some_and(|known| known.has_table(label));
+    if predecessor.is_some() && config.persist.tables().all(|(_, label, _)| is_known(&label)) {
+        return Ok(None);
+    }
+    Kept::find(config)
+}
+
 /// Second descriptors of everything that a successor will need, made while it is certain that there are some.
 fn offer(
     instance: &Instance,
@@ -230,7 +251,7 @@ fn offer(
 fn succeed(
     predecessor: &mut Predecessor,
     ready: Ready,
-    table: Option<&Table>,
+    tables: &Tables,
     service: &Shared,
     ledger: &Ledger,
 ) -> anyhow::Result<String> {
@@ -241,8 +262,14 @@ fn succeed(
         "took over from pid {}, balancer {}: {sockets} listening sockets",
         inventory.pid, inventory.version
     );
-    predecessor.succeed(ready, table, &service.servers, ledger).context("--takeover")?;
+    predecessor.succeed(ready, tables, &service.servers, ledger).context("--takeover")?;
     Ok(note)
+}
+
+fn keeper(service: &Shared, tables: &Tables) -> anyhow::Result<Option<Keeper>> {
+    let Some(path) = &service.config.state_file else { return Ok(None) };
+    let keeper = Keeper::start(path.clone(), Arc::clone(service), tables.handle(), Box::new(Vec::new));
+    keeper.map(Some).context("cannot start a thread")
 }
 
 fn open_log(config: &Config) -> anyhow::Result<Option<access_log::Opened>> {

@@ -12,7 +12,7 @@ use crate::access_log::AccessLog;
 use crate::log;
 use crate::proxy::{Order, Stats, Worker};
 use crate::service::Shared;
-use crate::table::Table;
+use crate::table::Tables;
 
 /// All of them. Dropping it tells them to drain.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ impl Workers {
     /// One thread for each set of listeners, with `order` as the first one.
     pub(super) fn spawn(
         service: &Shared,
-        table: Option<&Table>,
+        tables: &Tables,
         listeners: Vec<Vec<TcpListener>>,
         access_log: Option<&AccessLog>,
         order: Order,
@@ -54,7 +54,7 @@ impl Workers {
             let stats = Arc::<Stats>::default();
             let worker = Worker {
                 service: Arc::clone(service),
-                table: table.map(Table::handle).transpose().context("cannot open the source table again")?,
+                tables: tables.handle(),
                 listeners,
                 log: access_log.map(AccessLog::sender),
                 stats: Arc::clone(&stats),
@@ -145,8 +145,9 @@ mod tests {
     fn a_worker_that_dies_is_noticed() {
         let good = TcpListener::bind("127.0.0.1:0").expect("bound");
         let bad = TcpListener::from(OwnedFd::from(File::open("/dev/null").expect("there")));
-        let mut workers = Workers::spawn(&service(), None, vec![vec![good], vec![bad]], None, Order::Serve)
-            .expect("started");
+        let mut workers =
+            Workers::spawn(&service(), &Tables::default(), vec![vec![good], vec![bad]], None, Order::Serve)
+                .expect("started");
         let ended = block_on(workers.ended());
         assert_eq!((ended.worker, ended.why()), (1, "socket operation on non-socket"));
         workers.tell(Order::Drain);

@@ -12,7 +12,7 @@ use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use socket2::SockRef;
 
-use super::wire::{CONSENT, Descriptor, Frame, Inventory, Note, Ready, ServerState, request};
+use super::wire::{CONSENT, Descriptor, Entries, Frame, Inventory, Note, Ready, ServerState, request};
 use super::{ANSWER_LIMIT, descriptors};
 use crate::clock;
 use crate::config::Config;
@@ -22,7 +22,7 @@ use crate::intent::ledger::Ledger;
 use crate::listen::Passed;
 use crate::log::{self, reason};
 use crate::server::{Identity, Server, Servers};
-use crate::table::{Key, Table};
+use crate::table::{Found, HashKey, Tables};
 
 /// Longest first line: a refusal.
 const LONGEST_LINE: usize = 16 * 1024;
@@ -83,7 +83,9 @@ impl Predecessor {
             descriptors: Vec::new(),
             servers: Vec::new(),
             intents: Intents::new(),
-            table: None,
+            tables: Vec::new(),
+            kind: None,
+            hash_key: HashKey::default(),
         };
         let mut found = Self { stream, bytes: Vec::new(), descriptors: Vec::new(), inventory };
         found.stream.write_all(request(&config.name).as_bytes())?;
@@ -138,24 +140,29 @@ impl Predecessor {
         }
     }
 
-    /// Copies the learned entries, unless both tables are the same map in the kernel. True: there may be later ones.
+    /// Copies the learned entries, unless both processes use the same maps in the kernel. True: there may be later ones.
     ///
     /// # Errors
     /// When the predecessor breaks off.
-    pub fn copy_entries(&mut self, table: &Table, servers: &Servers) -> anyhow::Result<bool> {
-        let Some(theirs) = &self.inventory.table else { return Ok(false) };
-        if theirs == "kernel" && table.kind() == "kernel" {
+    pub fn copy_entries(&mut self, tables: &Tables, servers: &Servers) -> anyhow::Result<bool> {
+        let Some(theirs) = &self.inventory.kind else { return Ok(false) };
+        if theirs == "kernel" && tables.kind() == Some("kernel") {
             return Ok(false);
         }
         let names = self.identities(servers);
         self.say(Note::WantEntries)?;
         loop {
             match self.answer()? {
-                Frame::Entries(entries) => put(table, &entries, &names),
+                Frame::Entries(entries) => self.put(tables, &entries, &names),
                 Frame::Note(Note::NoMoreEntries) => return Ok(true),
                 other => return Err(unexpected(&other)),
             }
         }
+    }
+
+    /// Whether entries of that table have come, or are there anyway.
+    pub fn has_table(&self, label: &str) -> bool {
+        self.inventory.tables.iter().any(|theirs| theirs.eq_ignore_ascii_case(label))
     }
 
     /// Tells it to let go; when this returns without an error it has fallen silent, and waits for [`Self::serving`]. With
@@ -166,7 +173,7 @@ impl Predecessor {
     pub fn succeed(
         &mut self,
         ready: Ready,
-        table: Option<&Table>,
+        tables: &Tables,
         servers: &Servers,
         ledger: &Ledger,
     ) -> anyhow::Result<()> {
@@ -174,12 +181,32 @@ impl Predecessor {
         self.say(Note::Ready(ready))?;
         loop {
             match self.answer()? {
-                Frame::Entries(entries) => table.into_iter().for_each(|table| put(table, &entries, &names)),
+                Frame::Entries(entries) => self.put(tables, &entries, &names),
                 Frame::Note(Note::Yielded(yielded)) => {
                     yielded.servers.iter().for_each(|server| update(servers, ledger, server));
                     return Ok(());
                 }
                 other => return Err(unexpected(&other)),
+            }
+        }
+    }
+
+    /// Entries of a table that is not wanted here, or whose hashes are of another key, are left out.
+    fn put(&self, tables: &Tables, entries: &Entries, names: &HashMap<u16, Identity>) {
+        let label = self.inventory.tables.get(usize::from(entries.table));
+        let Some(table) = label.and_then(|label| tables.by_label(label)) else { return };
+        if !table.is_of_sources() && self.inventory.hash_key != tables.key() {
+            return;
+        }
+        let now = clock::boot_seconds();
+        for (key, entry) in &entries.list {
+            let is_news = table.get(key).is_none_or(|known| known.expiry() <= entry.expiry());
+            if !entry.is_live(now) || !is_news {
+                continue;
+            }
+            if let Some(entry) = renamed(*entry, table.is_of_sources(), names) {
+                // A table that refuses costs this client a new choice.
+                let _ = table.restore(key, Found { entry, probation: entries.probation });
             }
         }
     }
@@ -241,17 +268,14 @@ impl Predecessor {
     }
 }
 
-fn put(table: &Table, entries: &[(Key, u64)], names: &HashMap<u16, Identity>) {
-    let now = clock::boot_seconds();
-    for (key, word) in entries {
-        let entry = Affinity(*word);
-        let Some(Identity { id, generation }) = names.get(&entry.server()) else { continue };
-        let is_news = table.get(key).is_none_or(|known| known.expiry() <= entry.expiry());
-        if entry.is_live(now) && is_news {
-            // A table that refuses costs this client a new choice.
-            let _ = table.put(key, entry.renamed(*id, *generation));
-        }
+/// The entry with our ids in it; `None`: its server is not there any more.
+fn renamed(entry: Affinity, is_of_source: bool, names: &HashMap<u16, Identity>) -> Option<Affinity> {
+    let Identity { id, generation } = names.get(&entry.server())?;
+    if is_of_source {
+        return Some(entry.renamed(*id, *generation));
     }
+    let left = entry.instead_of().and_then(|left| names.get(&left)).map(|left| left.id);
+    Some(Affinity::learned(*id, entry.expiry()).with_instead_of(left))
 }
 
 /// An operator may have spoken since the inventory was taken.
@@ -285,4 +309,24 @@ fn unexpected(frame: &Frame) -> anyhow::Error {
         Frame::Descriptors => "descriptors".to_owned(),
     };
     anyhow!("it has answered with something else than was asked for: {what:.60}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn servers_have_other_ids_here() {
+        let ours = |id| Identity { id, generation: 4 };
+        let names = HashMap::from([(1, ours(21)), (2, ours(22))]);
+        let source = Affinity::new(1, 9, 500).with_ambiguity(100, 1600);
+        let expected = Affinity::new(21, 4, 500).with_ambiguity(100, 1600);
+        assert_eq!(renamed(source, true, &names), Some(expected));
+        let session = Affinity::learned(2, 500).with_instead_of(Some(1));
+        let expected = Affinity::learned(22, 500).with_instead_of(Some(21));
+        assert_eq!(renamed(session, false, &names), Some(expected));
+        let left = Affinity::learned(2, 500).with_instead_of(Some(3));
+        assert_eq!(renamed(left, false, &names), Some(Affinity::learned(22, 500)), "nobody leads back there");
+        assert_eq!(renamed(Affinity::learned(3, 500), false, &names), None);
+    }
 }

@@ -13,10 +13,11 @@ use nix::unistd::geteuid;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, Interest};
 use tokio::net::UnixStream;
 use tokio::sync::mpsc;
+use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use super::wire::{
-    self, CONSENT, Descriptor, Frame, Inventory, MOST_ENTRIES, Note, REQUEST, Ready, ServerState, Yielded,
+    self, CONSENT, Descriptor, Entries, Frame, Inventory, Note, REQUEST, Ready, ServerState, Yielded,
 };
 use super::{HAND_OVER_LIMIT, descriptors};
 use crate::admin::Desk;
@@ -26,7 +27,8 @@ use crate::intent::ledger::Ledger;
 use crate::log;
 use crate::server::Server;
 use crate::service::Shared;
-use crate::table::Table;
+use crate::table::learned::TableWalk;
+use crate::table::{Found, Tables};
 
 /// What a successor can have.
 pub struct Estate {
@@ -72,14 +74,16 @@ impl Estate {
         self.descriptors.borrow().is_empty()
     }
 
-    fn inventory(&self, table: Option<&Table>) -> Inventory {
+    fn inventory(&self, tables: &Tables) -> Inventory {
         Inventory {
             pid: std::process::id(),
             version: env!("CARGO_PKG_VERSION").to_owned(),
             descriptors: self.descriptors.borrow().iter().map(|(kind, _)| *kind).collect(),
             servers: self.servers(),
             intents: self.ledger.intents(),
-            table: table.map(|table| table.kind().to_owned()),
+            tables: tables.iter().map(|(label, _)| label.to_owned()).collect(),
+            kind: tables.kind().map(ToOwned::to_owned),
+            hash_key: tables.key(),
         }
     }
 
@@ -109,7 +113,7 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
     };
     estate.is_busy.set(true);
     estate.ledger.freeze(true);
-    let conversation = converse(&mut stream, &estate, desk.source.as_ref());
+    let conversation = converse(&mut stream, &estate, &desk.books.tables);
     let outcome = match timeout(HAND_OVER_LIMIT, conversation).await {
         Ok(outcome) => outcome,
         Err(_) => Err(anyhow!("it was not ready within {HAND_OVER_LIMIT:?}")),
@@ -148,25 +152,24 @@ fn begin(stream: &UnixStream, desk: &Desk, line: &str) -> Result<(Rc<Estate>, i3
 }
 
 /// Until the successor has everything.
-async fn converse(stream: &mut UnixStream, estate: &Estate, table: Option<&Table>) -> anyhow::Result<Ready> {
+async fn converse(stream: &mut UnixStream, estate: &Estate, tables: &Tables) -> anyhow::Result<Ready> {
     let begun = clock::boot_seconds();
     stream.write_all(CONSENT).await?;
-    say(stream, Note::Inventory(estate.inventory(table))).await?;
+    say(stream, Note::Inventory(estate.inventory(tables))).await?;
     pass_descriptors(stream, estate).await?;
     let mut bytes = Vec::new();
     let ready = loop {
         match hear(stream, &mut bytes).await? {
             Note::WantEntries => {
-                send_entries(stream, table, 0).await?;
+                send_entries(stream, tables, None).await?;
                 say(stream, Note::NoMoreEntries).await?;
             }
             Note::Ready(ready) => break ready,
             _ => bail!("it says something that it was not asked"),
         }
     };
-    if let (true, Some(table)) = (ready.wants_entries, table) {
-        // What was written since is used last at that time or later.
-        send_entries(stream, Some(table), begun.saturating_add(table.timeout)).await?;
+    if ready.wants_entries {
+        send_entries(stream, tables, Some(begun)).await?;
     }
     if estate.is_closed() {
         bail!("this process has been told to end meanwhile");
@@ -224,19 +227,27 @@ async fn pass_descriptors(stream: &UnixStream, estate: &Estate) -> anyhow::Resul
     }
 }
 
-/// The live entries that do not expire before `expiry`.
-async fn send_entries(stream: &mut UnixStream, table: Option<&Table>, expiry: u32) -> anyhow::Result<()> {
+/// The live entries, or those that were used last at `since` or later.
+async fn send_entries(stream: &mut UnixStream, tables: &Tables, since: Option<u32>) -> anyhow::Result<()> {
     let now = clock::boot_seconds();
-    let mut entries = Vec::new();
-    if let Some(table) = table {
-        table.for_each(|key, entry| {
-            if entry.is_live(now) && !entry.is_tentative() && entry.expiry() >= expiry {
-                entries.push((key, entry.0));
+    for (number, (_, table)) in (0..).zip(tables.iter()) {
+        let expiry = since.map_or(0, |since| since.saturating_add(table.timeout));
+        let mut walk = TableWalk::default();
+        let mut is_end = false;
+        while !is_end {
+            // What one step visits is all on probation, or none of it.
+            let mut entries = Entries { table: number, ..Entries::default() };
+            is_end = table.walk(&mut walk, &mut |key, Found { entry, probation }| {
+                entries.probation = probation;
+                if entry.is_live(now) && !entry.is_tentative() && entry.expiry() >= expiry {
+                    entries.list.push((key, entry));
+                }
+            });
+            if !entries.list.is_empty() {
+                stream.write_all(&Frame::Entries(entries).encode()).await?;
             }
-        });
-    }
-    for some in entries.chunks(MOST_ENTRIES) {
-        stream.write_all(&Frame::Entries(some.to_vec()).encode()).await?;
+            yield_now().await;
+        }
     }
     Ok(())
 }

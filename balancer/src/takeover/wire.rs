@@ -9,11 +9,12 @@
 
 use std::net::SocketAddr;
 
+use balancer_ebpf::affinity::Affinity;
 use serde::{Deserialize, Serialize};
 
 use crate::intent::Intents;
 use crate::server::{Health, Operator};
-use crate::table::Key;
+use crate::table::{HashKey, Key};
 
 /// What both must speak. To be raised with any change that a build with the old number would not understand, the layout
 /// of a table's entry included.
@@ -25,10 +26,10 @@ const HEADER: usize = 5;
 const NOTE: u8 = 0;
 const ENTRIES: u8 = 1;
 const DESCRIPTORS: u8 = 2;
+/// Bytes before the entries: which table, and whether they are on probation.
+const WHERE: usize = 3;
 /// Bytes of an entry: key and value.
 const ENTRY: usize = 24;
-/// Entries in a frame.
-pub const MOST_ENTRIES: usize = 4096;
 
 /// Something the two say to each other.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -60,8 +61,12 @@ pub struct Inventory {
     pub servers: Vec<ServerState>,
     /// What the operator wants of servers, whatever the flags say.
     pub intents: Intents,
-    /// Where its learned table is: `kernel`, `memory`; `None`: it has none.
-    pub table: Option<String>,
+    /// Its learned tables, by whose places in this list their entries are sent.
+    pub tables: Vec<String>,
+    /// Where they are: `kernel` or `memory`; `None`: there are none.
+    pub kind: Option<String>,
+    /// What ids are hashed with.
+    pub hash_key: HashKey,
 }
 
 /// What a descriptor is.
@@ -119,10 +124,21 @@ pub struct Yielded {
 pub enum Frame {
     /// A note.
     Note(Note),
-    /// Some entries of the learned table, their words as they are: both have the same clock.
-    Entries(Vec<(Key, u64)>),
+    /// Some entries of a learned table.
+    Entries(Entries),
     /// Some descriptors, which are not among the bytes.
     Descriptors,
+}
+
+/// Some entries of a learned table.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Entries {
+    /// The table's place in [`Inventory::tables`].
+    pub table: u16,
+    /// They were used once so far.
+    pub probation: bool,
+    /// Keys and entries, these as they are: both processes have the same clock.
+    pub list: Vec<(Key, Affinity)>,
 }
 
 /// What cannot be understood.
@@ -141,9 +157,11 @@ impl Frame {
                 NOTE
             }
             Self::Entries(entries) => {
-                for (key, word) in entries {
+                bytes.extend_from_slice(&entries.table.to_be_bytes());
+                bytes.push(u8::from(entries.probation));
+                for (key, entry) in &entries.list {
                     bytes.extend_from_slice(key);
-                    bytes.extend_from_slice(&word.to_be_bytes());
+                    bytes.extend_from_slice(&entry.0.to_be_bytes());
                 }
                 ENTRIES
             }
@@ -176,13 +194,18 @@ impl Frame {
     }
 }
 
-fn entries(body: &[u8]) -> Result<Vec<(Key, u64)>, Malformed> {
-    let (entries, []) = body.as_chunks::<ENTRY>() else { return Err(Malformed) };
-    let one = |entry: &[u8; ENTRY]| -> Option<(Key, u64)> {
-        let (key, word) = entry.split_first_chunk::<16>()?;
-        Some((*key, u64::from_be_bytes(word.try_into().ok()?)))
+fn entries(body: &[u8]) -> Result<Entries, Malformed> {
+    let (&[high, low, probation @ (0 | 1)], rest) = body.split_first_chunk::<WHERE>().ok_or(Malformed)?
+    else {
+        return Err(Malformed);
     };
-    entries.iter().map(one).collect::<Option<_>>().ok_or(Malformed)
+    let (entries, []) = rest.as_chunks::<ENTRY>() else { return Err(Malformed) };
+    let one = |entry: &[u8; ENTRY]| -> Option<(Key, Affinity)> {
+        let (key, word) = entry.split_first_chunk::<16>()?;
+        Some((*key, Affinity(u64::from_be_bytes(word.try_into().ok()?))))
+    };
+    let list = entries.iter().map(one).collect::<Option<_>>().ok_or(Malformed)?;
+    Ok(Entries { table: u16::from_be_bytes([high, low]), probation: probation == 1, list })
 }
 
 /// The line that a successor begins with.
@@ -243,12 +266,18 @@ mod tests {
                 "s2".into(),
                 Intent { deleted: Some("10.0.0.2:80".into()), ..Intent::default() },
             )]),
-            table: Some("memory".into()),
+            tables: vec!["source".into(), "session=JS".into()],
+            kind: Some("memory".into()),
+            hash_key: HashKey::from_bytes([9; 16]),
         };
         vec![
             Frame::Note(Note::Inventory(inventory)),
-            Frame::Entries((0..1000).map(|n| ([n as u8; 16], u64::MAX - n)).collect()),
-            Frame::Entries(Vec::new()),
+            Frame::Entries(Entries {
+                table: 258,
+                probation: true,
+                list: (0..1000).map(|n| ([n as u8; 16], Affinity(u64::MAX - n))).collect(),
+            }),
+            Frame::Entries(Entries::default()),
             Frame::Descriptors,
             Frame::Note(Note::Yielded(Yielded { servers: vec![server] })),
         ]
@@ -276,6 +305,8 @@ mod tests {
             &[255, 0, 0, 0, NOTE][..],
             &[0, 0, 0, 1, NOTE, b'{'],
             &[0, 0, 0, 1, ENTRIES, 0],
+            &[0, 0, 0, 3, ENTRIES, 0, 0, 2],
+            &[0, 0, 0, 4, ENTRIES, 0, 0, 1, 0],
             &[0, 0, 0, 0, 9],
         ] {
             assert_eq!(Frame::take(&mut bytes.to_vec()), Err(Malformed), "{bytes:?}");

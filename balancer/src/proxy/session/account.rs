@@ -6,9 +6,9 @@ use std::time::Duration;
 use super::{Incoming, Outcome, Session};
 use crate::access_log::{self, Record};
 use crate::clock;
-use crate::persist::learn::Letters;
+use crate::persist::issue::Letters;
 use crate::proxy::failure::Failure;
-use crate::proxy::visit::Visit;
+use crate::visit::{Decided, Visit};
 
 impl Session {
     /// Counts and logs a request.
@@ -33,11 +33,19 @@ impl Session {
     }
 
     fn log_visit(&self, visit: &Visit, outcome: &Outcome) {
+        let (service, server) = (&self.shared.service, visit.chosen());
+        let letters = visit.letters(outcome.issued);
+        self.shared.stats.recent.note(Decided {
+            unix_millis: clock::unix_millis(),
+            client: self.peer.ip(),
+            trace: *visit.trace(),
+            server,
+            letters,
+            status: outcome.status,
+        });
         if self.shared.log.is_some() {
-            let service = &self.shared.service;
-            let server = visit.chosen();
             let trace = visit.trace().display(&service.config.persist, &service.servers, server);
-            self.log(outcome, server, visit.letters(outcome.issued), Some(trace));
+            self.log(outcome, server, letters, Some(trace));
         }
     }
 

@@ -5,13 +5,21 @@
 //! `--timeout-queue` and no other time-out, and ends when the client does.
 
 use std::future::poll_fn;
+use std::pin::pin;
 use std::task::Poll;
+use std::time::{Duration, Instant};
+
+use tokio::time::sleep;
 
 use super::Session;
+use crate::persist::decide::Hold;
 use crate::proxy::failure::Failure;
 use crate::proxy::slot::{Slot, Waiting};
-use crate::proxy::visit::{Choice, Visit};
-use crate::server::{Ticket, Wish};
+use crate::server::{State, Ticket, Wish};
+use crate::visit::{Choice, Visit};
+
+/// How often a server that is waited for is looked at.
+const COMEBACK: Duration = Duration::from_millis(50);
 
 /// What a request has gone through before it was served. It comes again after every attempt that has failed.
 #[derive(Debug, Default)]
@@ -58,6 +66,12 @@ impl Session {
                     continue;
                 }
                 Choice::Any => Wish::Any(visit.refused()),
+                Choice::Hold(Hold::Fail) => return Err(Failure::ServerDown),
+                Choice::Hold(Hold::Wait(server, limit)) => {
+                    self.wait_for_comeback(server, limit).await?;
+                    visit.has_waited();
+                    continue;
+                }
                 Choice::Nobody if admission.was_moved => return Err(Failure::QueueFull),
                 Choice::Nobody => return Err(Failure::NoServer),
             };
@@ -66,6 +80,25 @@ impl Session {
                 return Ok(slot);
             }
         }
+    }
+
+    /// Until the server may be given its users again, or `limit` has passed, or the client has left (`--on-down wait`).
+    async fn wait_for_comeback(&mut self, server: usize, limit: Duration) -> Result<(), Failure> {
+        let (end, mut has_ended) = (Instant::now() + limit, false);
+        while self.shared.service.servers[server].state() == State::Down
+            && Instant::now() < end
+            && !self.shared.timers.is_over()
+        {
+            let mut pause = pin!(sleep(COMEBACK.min(limit)));
+            poll_fn(|cx| {
+                if self.is_gone(cx, &mut has_ended) {
+                    return Poll::Ready(Err(Failure::ClientGone));
+                }
+                pause.as_mut().poll(cx).map(Ok)
+            })
+            .await?;
+        }
+        Ok(())
     }
 
     /// Waits until there is a slot. `None`: where the request goes is to be chosen anew.

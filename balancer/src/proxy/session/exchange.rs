@@ -15,15 +15,16 @@ use crate::http::Version;
 use crate::http::body::Framing;
 use crate::http::fault::Fault;
 use crate::http::fields::Slots;
-use crate::http::response::{self, Connection as Announce, Response, Rewrite, SetCookie};
+use crate::http::response::{self, Connection as Announce, Response, Rewrite};
 use crate::http::scan::Scan;
+use crate::persist::issue::SetCookie;
 use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
 use crate::proxy::relay::{Relay, Stop};
 use crate::proxy::slot::Slot;
 use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::{Reuse, Upstream};
-use crate::proxy::visit::Visit;
+use crate::visit::Visit;
 
 /// Pause before the same server is tried again: long enough for a restarting listener, too short to be noticed.
 const RETRY_PAUSE: Duration = Duration::from_millis(100);
@@ -268,16 +269,29 @@ impl Session {
             return Err(Failure::ServerMalformed(Fault::Status));
         }
         if incoming.version == Version::Http11 {
-            let config = &self.shared.service.config;
-            let rewrite = Rewrite {
-                connection: Announce::Implicit,
-                without_cookie: config.persist.cookie().map(|cookie| &*cookie.name),
-                set_cookie: SetCookie::None,
-                unchunked: false,
-            };
+            let cookie = incoming.visit.issue(&self.shared.books, SetCookie::Nothing);
+            let rewrite = Rewrite { connection: Announce::Implicit, cookie, unchunked: false, debug: b"" };
             response.write(&mut self.notice, &rewrite);
         }
         Ok((response.head_length, Answer::Interim))
+    }
+
+    /// For who may know: which server has answered, and why it. Nothing that is secret is in a trace.
+    fn reasons(&self, visit: &Visit, issued: SetCookie) -> Vec<u8> {
+        if !self.is_told_why {
+            return Vec::new();
+        }
+        let service = &self.shared.service;
+        let server = visit.chosen();
+        let letters = visit.letters(Some(issued));
+        format!(
+            "X-Balancer: server={}; persist={}; letters={}{}; path=slow\r\nCache-Control: no-store\r\n",
+            server.map_or("-", |place| service.servers[place].name.as_str()),
+            visit.trace().display(&service.config.persist, &service.servers, server),
+            letters.request,
+            letters.response
+        )
+        .into_bytes()
     }
 
     /// A final response, or the 101 that makes a tunnel, and what has come of its body in `rest`.
@@ -287,8 +301,7 @@ impl Session {
         response: &Response<'_, '_>,
         rest: &[u8],
     ) -> Result<(usize, Answer), Failure> {
-        let ours = self.shared.service.config.persist.cookie().map(|cookie| &*cookie.name);
-        let issued = incoming.visit.answered(ours.is_some_and(|name| response.sets_cookie(name)));
+        let issued = incoming.visit.answered(Some(response));
         let unchunked = incoming.version == Version::Http10;
         let ends_by_close =
             response.framing == Framing::UntilClose || unchunked && response.framing == Framing::Chunked;
@@ -299,9 +312,9 @@ impl Session {
                 101 => Announce::Upgrade,
                 _ => announce(keep_alive, incoming.version),
             },
-            without_cookie: ours,
-            set_cookie: incoming.visit.set_cookie(&self.shared, issued),
+            cookie: incoming.visit.issue(&self.shared.books, issued),
             unchunked,
+            debug: &self.reasons(&incoming.visit, issued),
         };
         let mut head = self.shared.buffers.scratch();
         response.write(&mut head, &rewrite);

@@ -10,11 +10,12 @@ use crate::http::fault::Fault;
 use crate::http::fields::Slots;
 use crate::http::request;
 use crate::http::scan::Scan;
+use crate::persist::{CookieMethod, CookieMode};
 use crate::proxy::failure::Failure;
 use crate::proxy::relay::Relay;
 use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::Private;
-use crate::proxy::visit::Visit;
+use crate::visit::Visit;
 
 /// How long a connection that was accepted while draining may take to send what it came for.
 const DRAIN_GRACE: Duration = Duration::from_secs(1);
@@ -91,11 +92,7 @@ impl Session {
         }
         let default_host = if request.needs_host() { self.local_address() } else { String::new() };
         let rewrite = request::Rewrite {
-            without_cookie: config
-                .persist
-                .cookie()
-                .filter(|cookie| cookie.indirect)
-                .map(|cookie| &*cookie.name),
+            cookie: config.persist.cookie().and_then(|method| self.cookie_edit(method)),
             default_host: &default_host,
             forwarded: config.identity.forwarded.map(|style| self.hop(style)),
         };
@@ -106,7 +103,7 @@ impl Session {
         let body = upload.take(&bytes[request.head_length..])?;
         let incoming = Incoming {
             upload,
-            visit: Visit::new(&self.shared, &request, self.peer.ip())
+            visit: Visit::new(&self.shared.books, &request, self.peer.ip())
                 .at_home(self.private.as_ref().and_then(Private::home)),
             version: request.version,
             keep_alive: request.keep_alive,
@@ -123,6 +120,13 @@ impl Session {
         let used = request.head_length + body;
         self.client.input.consume(used);
         Ok(Some(incoming))
+    }
+
+    /// What the server is not to see of the persistence cookie.
+    fn cookie_edit<'a>(&'a self, method: &'a CookieMethod) -> Option<request::CookieEdit<'a>> {
+        let unprefixed = (method.mode == CookieMode::Prefix).then_some(&self.shared.service.servers);
+        (method.indirect || unprefixed.is_some())
+            .then_some(request::CookieEdit { name: &method.name, unprefixed })
     }
 
     /// What a client that names no host has connected to.

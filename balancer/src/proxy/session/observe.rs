@@ -7,8 +7,8 @@ use std::io;
 use super::{Outcome, Session};
 use crate::config::ObserveConfig;
 use crate::proxy::failure::Failure;
-use crate::proxy::visit::Visit;
 use crate::server::Mark;
+use crate::visit::Visit;
 
 impl Session {
     /// A connection to `server` was made. Where answers are observed they say more: a server that accepts and then fails
@@ -76,7 +76,7 @@ fn said(outcome: &Outcome) -> Said {
 mod tests {
     use super::*;
     use crate::http::fault::Fault;
-    use crate::persist::learn::SetCookie;
+    use crate::persist::issue::SetCookie;
 
     #[test]
     fn only_what_a_server_does_counts() {

@@ -2,9 +2,9 @@
 //! go both ways as they come.
 
 use super::{Outcome, Session};
-use crate::persist::learn::SetCookie;
+use crate::persist::issue::SetCookie;
 use crate::proxy::upstream::Reuse;
-use crate::proxy::visit::Visit;
+use crate::visit::Visit;
 
 impl Session {
     /// From the first look at the tables to the line in the log.
@@ -12,11 +12,11 @@ impl Session {
         if self.started.is_none() {
             self.started = self.shared.log.is_some().then(std::time::Instant::now);
         }
-        let mut visit = Visit::of_connection(&self.shared, self.peer.ip());
+        let mut visit = Visit::of_connection(&self.shared.books, self.peer.ip());
         let outcome = match self.reach(&mut visit, Reuse::Never, None).await {
             Ok(mut upstream) => {
                 // That it accepts is all the answer that can be told from others.
-                visit.answered(false);
+                visit.answered(None);
                 let (bytes, failure) = self.pass_bytes(&mut upstream.connection).await;
                 Outcome { status: None, bytes, failure, issued: Some(SetCookie::Nothing) }
             }

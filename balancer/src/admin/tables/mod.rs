@@ -1,0 +1,186 @@
+//! What operators see of the learned tables, and change in them.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `command` | a line → what is asked (pure) |
+//! | `rows` | what is answered |
+
+mod command;
+mod rows;
+
+use balancer_ebpf::affinity::Affinity;
+
+use super::{Desk, json_line, text};
+use crate::clock;
+use crate::log;
+use crate::server::{Identity, Servers};
+use crate::table::{Found, Key, Table};
+use command::{Ask, Comparison, Condition, Form, Server, Verb, Which};
+pub use rows::{TableRow, TableSummary};
+
+/// As many entries are shown as an operator's tools can be expected to take; the control thread builds the answer in
+/// memory.
+const MOST_ENTRIES: usize = 1_000_000;
+
+/// The answer to a command about tables; `None`: it is about something else.
+pub(super) fn answer(desk: &Desk, text: &str) -> Option<String> {
+    let (form, outcome) = match Ask::parse(text)? {
+        Ok(ask) => (ask.form, perform(desk, &ask)),
+        Err((form, error)) => (form, Err(error)),
+    };
+    Some(match outcome {
+        Ok(answer) => answer,
+        Err(refusal) if form == Form::HaProxy => format!("{refusal}\n"),
+        Err(refusal) => format!("error: {refusal}\n"),
+    })
+}
+
+fn perform(desk: &Desk, ask: &Ask) -> Result<String, String> {
+    let Some(name) = &ask.table else { return Ok(summaries(desk, ask.form)) };
+    let found = desk.books.tables.iter().find(|(label, _)| label.eq_ignore_ascii_case(name));
+    let (name, table) = found.ok_or_else(|| no_such_table(desk))?;
+    match &ask.verb {
+        Verb::Show => show(desk, name, table, ask),
+        Verb::Set(server) => set(desk, name, table, ask, server),
+        Verb::Clear => clear(desk, name, table, ask),
+    }
+}
+
+fn summaries(desk: &Desk, form: Form) -> String {
+    match form {
+        Form::Json => json_line(&TableSummary::all(&desk.books.tables)),
+        Form::Text => text::table(&TableSummary::all(&desk.books.tables)),
+        Form::HaProxy => {
+            desk.books.tables.iter().map(|(name, table)| TableSummary::of(name, table).line(table)).collect()
+        }
+    }
+}
+
+fn no_such_table(desk: &Desk) -> String {
+    let names: Vec<_> = desk.books.tables.iter().map(|(name, _)| name).collect();
+    match names.as_slice() {
+        [] => "No such table; there is none, as no --persist method learns".to_owned(),
+        names => format!("No such table; there are: {}", names.join(", ")),
+    }
+}
+
+fn show(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
+    let servers = &desk.service.servers;
+    let now = clock::boot_seconds();
+    let entries = entries(table, servers, &ask.which, now)?;
+    if entries.is_empty() && !matches!(ask.which, Which::All(_)) {
+        return match ask.form {
+            Form::HaProxy => Ok(String::new()),
+            Form::Text | Form::Json => Err(format!("there is no such key in {name}")),
+        };
+    }
+    let row = |entry| TableRow::of(table, servers, entry, now);
+    Ok(match ask.form {
+        Form::Json => json_line(&entries.iter().map(row).collect::<Vec<_>>()),
+        Form::Text => text::table(&entries.iter().map(row).collect::<Vec<_>>()),
+        Form::HaProxy => {
+            let mut text = TableSummary::of(name, table).line(table);
+            entries.iter().for_each(|entry| rows::push_line(&mut text, table, servers, entry));
+            text
+        }
+    })
+}
+
+/// The operator's word: the next request goes there, whatever was known.
+fn set(desk: &Desk, name: &str, table: &Table, ask: &Ask, server: &Server) -> Result<String, String> {
+    let servers = &desk.service.servers;
+    let place = match server {
+        Server::Name(name) => servers.by_name(name),
+        Server::Id(id) => servers.by_id(*id),
+    };
+    let place = place.ok_or_else(|| {
+        format!("No such server; there are: {}", log::first_few(servers.iter().map(|server| &*server.name)))
+    })?;
+    let (Identity { id, generation }, now) = (servers[place].identity, clock::boot_seconds());
+    let key = key(table, &ask.which)?;
+    let expiry = now.saturating_add(table.timeout);
+    let entry = if table.is_of_sources() {
+        let entry = Affinity::new(id, generation, expiry);
+        // Where several users are behind an address, that does not change by sending them elsewhere.
+        table.get(&key).map_or(entry, |known| entry.inherit_ambiguity(known, now, table.timeout))
+    } else {
+        Affinity::learned(id, expiry)
+    };
+    table
+        .put(&key, entry)
+        .map_err(|error| format!("Unable to allocate a new entry: {}", log::reason(&error)))?;
+    let server = &servers[place].name;
+    log::info(format_args!("an entry of table {name} is set to {server} by the operator"));
+    Ok(said(ask.form, format_args!("{name}: the entry names {server} now")))
+}
+
+fn clear(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
+    match &ask.which {
+        Which::All(conditions) if conditions.is_empty() => {
+            table.clear();
+            log::info(format_args!("table {name} is cleared by the operator"));
+            Ok(said(ask.form, format_args!("{name}: all entries are forgotten")))
+        }
+        which => {
+            let entries = entries(table, &desk.service.servers, which, clock::boot_seconds())?;
+            entries.iter().for_each(|(key, _)| table.forget(key));
+            log::info(format_args!("{} entries of table {name} are cleared by the operator", entries.len()));
+            Ok(said(ask.form, format_args!("{name}: {} entries are forgotten", entries.len())))
+        }
+    }
+}
+
+/// HAProxy says nothing when all is well.
+fn said(form: Form, message: std::fmt::Arguments<'_>) -> String {
+    if form == Form::HaProxy { String::new() } else { format!("{message}\n") }
+}
+
+/// The live entries that are meant, by key.
+fn entries(table: &Table, servers: &Servers, which: &Which, now: u32) -> Result<Vec<(Key, Found)>, String> {
+    let Which::All(conditions) = which else {
+        let key = key(table, which)?;
+        let found = table.find(&key).filter(|found| found.entry.is_live(now));
+        return Ok(found.map(|found| (key, found)).into_iter().collect());
+    };
+    let meets = |found: &Found, condition: &Condition| is_met(condition, found.entry.server(), servers);
+    let mut entries = Vec::new();
+    table.for_each(|key, found| {
+        let is_meant =
+            found.entry.is_live(now) && conditions.iter().all(|condition| meets(&found, condition));
+        if is_meant && entries.len() < MOST_ENTRIES {
+            entries.push((key, found));
+        }
+    });
+    entries.sort_unstable_by_key(|(key, _)| *key);
+    // Seen twice while it was moving.
+    entries.dedup_by_key(|(key, _)| *key);
+    Ok(entries)
+}
+
+fn is_met(condition: &Condition, id: u16, servers: &Servers) -> bool {
+    let order = match &condition.server {
+        Server::Id(asked) => id.cmp(asked),
+        Server::Name(asked) => servers.by_id(id).map_or("", |index| &servers[index].name).cmp(asked),
+    };
+    match condition.operator {
+        Comparison::Equal => order.is_eq(),
+        Comparison::NotEqual => order.is_ne(),
+        Comparison::Less => order.is_lt(),
+        Comparison::LessOrEqual => order.is_le(),
+        Comparison::Greater => order.is_gt(),
+        Comparison::GreaterOrEqual => order.is_ge(),
+    }
+}
+
+fn key(table: &Table, which: &Which) -> Result<Key, String> {
+    match which {
+        Which::Pointer(key) => Ok(*key),
+        Which::All(_) => Err("Key value expected".into()),
+        Which::Key(text) if table.is_of_sources() => {
+            let address =
+                text.parse().map_err(|_| "Invalid key; the keys of this table are addresses".to_owned())?;
+            Ok(table.source_key(address))
+        }
+        Which::Key(text) => table.key(text.as_bytes()).ok_or_else(|| "An empty key is never stored".into()),
+    }
+}

@@ -1,0 +1,89 @@
+//! What the program would do with a SYN, as far as that can be told without one: the same questions in the same order,
+//! asked of the same maps.
+
+use std::net::IpAddr;
+
+use balancer_ebpf::abi::{
+    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, ServerMeta,
+    Service,
+};
+use balancer_ebpf::affinity::Affinity;
+
+use super::maps::Maps;
+use crate::cidr::AddressSet;
+use crate::clock;
+
+/// Whether a new connection of `client`, whose entry in the table of sources is `entry`, would be fast, and why.
+pub fn foresee(
+    maps: &Maps,
+    service: &Service,
+    deny: &AddressSet,
+    client: IpAddr,
+    entry: Option<Affinity>,
+) -> (bool, String) {
+    match obstacle(maps, service, deny, client, entry) {
+        Some(why) => (false, why),
+        None if service.fast_path == FAST_PATH_EXCLUSIVE && service.verify_share <= 1 => {
+            (false, "every new connection is verified by the proxy (--verify-share 1)".into())
+        }
+        None if service.fast_path == FAST_PATH_EXCLUSIVE => {
+            (true, format!("but one in {} new connections is verified by the proxy", service.verify_share))
+        }
+        None => (true, "the address is known and its server is usable".into()),
+    }
+}
+
+fn obstacle(
+    maps: &Maps,
+    service: &Service,
+    deny: &AddressSet,
+    client: IpAddr,
+    entry: Option<Affinity>,
+) -> Option<String> {
+    let now = clock::boot_ns();
+    let seconds = (now / 1_000_000_000) as u32;
+    if service.fast_path == FAST_PATH_OFF {
+        return Some("the fast path is off".into());
+    }
+    if client.is_ipv6() {
+        return Some("the fast path is for IPv4".into());
+    }
+    if deny.contains(client) {
+        return Some("--deny names the address".into());
+    }
+    let Some(entry) = entry else { return Some("nothing is known about the address".into()) };
+    if !entry.is_live(seconds) {
+        return Some("what was known about the address has expired".into());
+    }
+    if entry.is_tentative() {
+        return Some("no server has answered a request of this address yet".into());
+    }
+    if entry.is_ambiguous() {
+        return Some("several users were seen behind the address".into());
+    }
+    let id = u32::from(entry.server());
+    let Ok(server) = maps.servers.get(&id, 0) else { return Some("its server is not known".into()) };
+    let meta = ServerMeta::unpack(server.meta);
+    match meta.state {
+        SERVER_UP => {}
+        SERVER_DRAIN => return Some("its server drains".into()),
+        SERVER_DOWN => return Some("its server is down".into()),
+        SERVER_MAINT => return Some("its server is in maintenance".into()),
+        _ => return Some("its server is not in use".into()),
+    }
+    if meta.generation != entry.generation() {
+        return Some("its server has another address since".into());
+    }
+    if server.address == [0; 4] {
+        return Some("its server has an IPv6 address".into());
+    }
+    if server.snat == [0; 4] {
+        return Some("there is no route to its server".into());
+    }
+    if maps.not_fast.get(&id, 0).is_ok_and(|until| until > now) {
+        return Some(
+            "its server answers with unfinished checksums (transmit offload); see the README".into(),
+        );
+    }
+    None
+}
