@@ -421,12 +421,17 @@ fn reboot() -> Result<()> {
     };
     let mut first = start(&SERVERS)?;
     teach(folder.path())?;
+    ask(folder.path(), "set server s2 drain")?;
+    ask(folder.path(), "set server s2 weight 7")?;
     first.signal(Signal::SIGTERM)?;
     ensure!(first.wait(PATIENCE)?.success(), "{}", first.stderr());
     // In memory again, and the servers in another order.
     let mut second = start(&SWAPPED)?;
     ensure!(second.stderr().contains("state file: 3 entries restored"), "{}", second.stderr());
     knows_all(folder.path())?;
+    // So does what the operator said.
+    let s2 = ask(folder.path(), "show server s2")?;
+    ensure!(s2.contains("operator: drain\n") && s2.contains("\nweight: 7"), "{s2}");
     // By now the file is damaged, which is noticed the next time.
     second.signal(Signal::SIGTERM)?;
     second.wait(PATIENCE)?;

@@ -131,6 +131,8 @@ pub struct Known {
     pub intents: Option<Intents>,
     /// Where it says that servers with names of hosts are, by name and host.
     pub last: HashMap<(String, String), SocketAddr>,
+    /// What a file says that the operator wanted before a reboot. It counts where nobody knows better.
+    pub kept: Intents,
     /// What ids were hashed with where learned entries come from.
     pub hash_key: Option<HashKey>,
 }
@@ -162,17 +164,19 @@ impl Known {
 
 /// Tables in memory, and with them what operators say: all of it ends with the process, unless it is passed on.
 fn in_memory(config: &Config, known: &Known, reason: &str) -> anyhow::Result<Opened> {
-    let mut mustered = muster(&config.servers, &config.listen, known.intents.clone().unwrap_or_default());
+    let intents = known.intents.clone().unwrap_or_else(|| known.kept.clone());
+    let mut mustered = muster(&config.servers, &config.listen, intents);
     let key = known.hash_key.map_or_else(HashKey::random, Ok).context("the host gives no random bytes")?;
     let tables = Tables::in_memory(&config.persist, key);
-    let what = match (tables.is_empty(), config.state_file.is_some()) {
-        (true, _) => "what operators say of servers is in memory, and",
-        (false, false) => "learned tables are in memory, and with them what operators say of servers: they",
-        (false, true) => {
-            "learned tables are in memory and kept in --state-file; what operators say of servers is in memory, and"
-        }
+    let what = match tables.is_empty() {
+        true => "what operators say of servers is in memory",
+        false => "learned tables are in memory, and with them what operators say of servers",
     };
-    let mut notes = vec![format!("{what} will not survive a restart, unless it is a hot one: {reason}")];
+    let then = match config.state_file {
+        Some(_) => "and kept in --state-file",
+        None => "and will not survive a restart, unless it is a hot one",
+    };
+    let mut notes = vec![format!("{what}, {then}: {reason}")];
     let mut warnings = Vec::new();
     notes.append(&mut mustered.notes);
     known.place(&mut mustered.members, |_, _| None, &mut notes, &mut warnings);

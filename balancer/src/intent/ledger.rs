@@ -3,11 +3,12 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context as _, bail, ensure};
 
 use super::muster::Member;
-use super::{Added, Intent, Intents, Weight, unasked};
+use super::{Added, Intent, Intents, Weight, record, unasked};
 use crate::clock;
 use crate::config::ServerConfig;
 use crate::server::{Identity, Operator};
@@ -33,7 +34,8 @@ pub struct Ledger {
     records: Box<dyn Records>,
     /// What was on record when the service started.
     recorded: Intents,
-    intents: RefCell<Intents>,
+    /// Shared with whoever keeps them over a reboot.
+    intents: Arc<Mutex<Intents>>,
     /// Of the servers there are.
     settings: RefCell<BTreeMap<String, ServerConfig>>,
     is_frozen: Cell<bool>,
@@ -46,7 +48,7 @@ impl Ledger {
         Self {
             records,
             recorded,
-            intents: intents.into(),
+            intents: Arc::new(Mutex::new(intents)),
             settings: RefCell::new(settings.collect()),
             is_frozen: Cell::default(),
         }
@@ -57,7 +59,7 @@ impl Ledger {
     /// # Errors
     /// What cannot be written.
     pub fn settle(&self) -> anyhow::Result<()> {
-        let intents = self.intents.borrow();
+        let intents = self.held();
         let known =
             self.recorded.keys().chain(intents.keys().filter(|name| !self.recorded.contains_key(*name)));
         for name in known.filter(|name| self.recorded.get(*name) != intents.get(*name)) {
@@ -78,7 +80,20 @@ impl Ledger {
 
     /// All of them, for a successor.
     pub fn intents(&self) -> Intents {
-        self.intents.borrow().clone()
+        self.held().clone()
+    }
+
+    /// What says at any time, from any thread, what they are as lines of the state file.
+    pub fn lines(&self) -> impl Fn() -> Vec<String> + Send + use<> {
+        let intents = Arc::clone(&self.intents);
+        move || {
+            let intents = intents.lock().unwrap_or_else(PoisonError::into_inner);
+            intents.iter().map(|(server, intent)| record::line(server, intent)).collect()
+        }
+    }
+
+    fn held(&self) -> MutexGuard<'_, Intents> {
+        self.intents.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Settings of the server of that name, if there is one.
@@ -150,7 +165,7 @@ impl Ledger {
     }
 
     fn change(&self, server: &str, change: impl FnOnce(&mut Intent)) -> anyhow::Result<()> {
-        let mut intents = self.intents.borrow_mut();
+        let mut intents = self.held();
         let mut intent = intents.remove(server).unwrap_or_default();
         change(&mut intent);
         if intent != Intent::default() {

@@ -1,5 +1,5 @@
-//! An intent as bytes of a fixed length, as kernel maps want them: a version, a length, JSON. A later build may add
-//! fields without another version.
+//! An intent as bytes of a fixed length, as kernel maps want them: a version, a length, JSON; and as a line of text, for
+//! files. A later build may add fields without another version.
 
 use super::Intent;
 
@@ -41,6 +41,21 @@ pub fn decode(record: &[u8; LENGTH]) -> Result<Intent, Broken> {
     let length = usize::from(u16::from_be_bytes([record[1], record[2]]));
     let text = record.get(HEADER..HEADER + length).filter(|_| record[0] == VERSION).ok_or(Broken)?;
     serde_json::from_slice(text).map_err(|_| Broken)
+}
+
+/// What is wanted of `server`, in a line.
+pub fn line(server: &str, intent: &Intent) -> String {
+    // As above.
+    format!("{server} {}", serde_json::to_string(intent).unwrap_or_default())
+}
+
+/// The server and what is wanted of it.
+///
+/// # Errors
+/// See [`Broken`].
+pub fn from_line(line: &str) -> Result<(String, Intent), Broken> {
+    let (server, text) = line.split_once(' ').filter(|(server, _)| !server.is_empty()).ok_or(Broken)?;
+    Ok((server.to_owned(), serde_json::from_str(text).map_err(|_| Broken)?))
 }
 
 #[cfg(test)]
@@ -91,6 +106,15 @@ mod tests {
             [0xff; LENGTH],
         ] {
             assert_eq!(decode(&broken), Err(Broken));
+        }
+    }
+
+    #[test]
+    fn a_line_says_who_and_what() {
+        let intent = intent("s3=10.0.0.3:80,weight=2");
+        assert_eq!(from_line(&line("s3", &intent)), Ok(("s3".to_owned(), intent)));
+        for broken in ["", "s3", " {}", "s3 drain", "s3 {\"wish\":7}"] {
+            assert_eq!(from_line(broken), Err(Broken), "{broken}");
         }
     }
 }

@@ -57,6 +57,7 @@ impl Daemon {
         }
         let key = predecessor.as_ref().map(|predecessor| predecessor.inventory.hash_key);
         known.hash_key = key.or(kept.as_ref().map(Kept::key));
+        known.kept = kept.as_ref().map(Kept::intents).unwrap_or_default();
         let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed, &known)?;
         let access_log = open_log(&config)?;
         let Made { service, ledger, tables, datapath, mut notes, warnings: more, wants_entries } =
@@ -99,7 +100,7 @@ impl Daemon {
             }
             log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
         }
-        let keeper = keeper(&service, &tables)?;
+        let keeper = keeper(&service, &tables, &ledger)?;
         let names = Names::new(&service, &ledger, &bound.addresses);
         let view = datapath.as_ref().and_then(Datapath::view);
         let desk = Rc::new(Desk {
@@ -266,9 +267,9 @@ fn succeed(
     Ok(note)
 }
 
-fn keeper(service: &Shared, tables: &Tables) -> anyhow::Result<Option<Keeper>> {
+fn keeper(service: &Shared, tables: &Tables, ledger: &Ledger) -> anyhow::Result<Option<Keeper>> {
     let Some(path) = &service.config.state_file else { return Ok(None) };
-    let keeper = Keeper::start(path.clone(), Arc::clone(service), tables.handle(), Box::new(Vec::new));
+    let keeper = Keeper::start(path.clone(), Arc::clone(service), tables.handle(), Box::new(ledger.lines()));
     keeper.map(Some).context("cannot start a thread")
 }
 

@@ -23,6 +23,7 @@ use nix::unistd::geteuid;
 
 use crate::clock;
 use crate::config::Config;
+use crate::intent::{Intents, record};
 use crate::log::{self, reason};
 use crate::server::Servers;
 use crate::table::{Found, HashKey, Table, Tables, source_address};
@@ -79,9 +80,19 @@ impl Kept {
         self.header.key
     }
 
-    /// What the operator wanted, as it was given to the keeper.
-    pub fn intent(&self) -> &[String] {
-        &self.header.intent
+    /// What the operator wanted. Lines that are not understood are told of, and left out.
+    pub fn intents(&self) -> Intents {
+        let read = |line: &String| match record::from_line(line) {
+            Ok(intent) => Some(intent),
+            Err(broken) => {
+                let server = line.split(' ').next().unwrap_or_default();
+                log::warn(format_args!(
+                    "state file: what the operator wanted of server {server:?}: {broken}"
+                ));
+                None
+            }
+        };
+        self.header.intent.iter().filter_map(read).collect()
     }
 
     /// Fills the tables that are new and that `is_known` does not say a predecessor has. Returns what the log should say.

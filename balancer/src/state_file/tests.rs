@@ -8,10 +8,16 @@ use super::*;
 use crate::balance::Balance;
 use crate::cli;
 use crate::config::{Host, Plan};
+use crate::intent::{Intent, Intents, record};
+use crate::server::Operator;
 use crate::server::tests::{named, servers};
 use crate::service::{Service, Shared};
 
 const LIST: &str = "--persist session=JS,timeout=1000s,size=100 --persist source,timeout=1600s,size=100";
+
+fn maint() -> Intent {
+    Intent { wish: Some(Operator::Maint), ..Intent::default() }
+}
 
 struct Stage {
     folder: tempfile::TempDir,
@@ -66,7 +72,7 @@ impl Stage {
     }
 
     fn save(&self) {
-        let intent = vec!["s2 maint".to_owned()];
+        let intent = vec![record::line("s2", &maint()), "s9 broken".to_owned()];
         keeper::save(&self.path(), &self.service, &self.tables, intent, Duration::ZERO, || true)
             .expect("saved");
     }
@@ -104,7 +110,10 @@ fn entries_come_back_with_what_is_left_of_their_lives_and_follow_the_names() {
     assert_eq!(mode & 0o7777, 0o600);
     assert_eq!(stage.names(), ["web.state"]);
     let kept = stage.find().expect("whole");
-    assert_eq!((kept.key(), kept.intent()), (stage.tables.key(), &["s2 maint".to_owned()][..]));
+    assert_eq!(
+        (kept.key(), kept.intents()),
+        (stage.tables.key(), Intents::from([("s2".to_owned(), maint())]))
+    );
     // The other way round, and with other ids.
     let renamed = Servers::new(vec![server_named("s2", 5), server_named("s1", 6)]);
     let tables = Tables::in_memory(&stage.service.config.persist, kept.key());
