@@ -39,6 +39,7 @@ fn main() {
         trial("counts_survive_kill_9_and_what_happens_meanwhile", counted_without_a_process),
         trial("beyond_its_limit_a_server_gets_connections_through_the_proxy", limited),
         trial("a_limit_that_an_earlier_process_has_left_holds_nobody_up", limit_left_behind),
+        trial("what_has_not_been_lent_is_not_fast_from_the_start", not_lent),
         trial("a_server_that_refuses_is_counted", refused),
         trial("a_server_that_does_not_answer_is_counted_after_3_s", unanswered),
         trial("what_is_ended_is_reset_on_both_sides", ended),
@@ -275,12 +276,13 @@ struct Kernel<'a> {
 
 impl<'a> Kernel<'a> {
     /// With the first of two servers, which is s1. To be called in the balancer's namespace.
-    fn open(lab: &'a Lab) -> Result<Self> {
+    fn open(lab: &'a Lab, maxconn: Option<u32>) -> Result<Self> {
         let config = config(lab)?;
         let opened = datapath::open(&config, None, &Known::default())?;
         let (datapath, tables) = (opened.datapath.context("XDP")?, opened.tables);
         let identity = opened.members.first().context("a server")?.identity;
-        let servers = Servers::new(vec![server("s1", lab.server(1).at(8080), identity)]);
+        let first = server("s1", lab.server(1).at(8080), identity).with_capacity(maxconn, None);
+        let servers = Servers::new(vec![first]);
         servers.publish_with(datapath.publisher());
         servers.count_fast_with(datapath.loads().context("XDP")?);
         datapath.attach()?;
@@ -343,14 +345,26 @@ fn server(name: &str, address: SocketAddr, identity: Identity) -> Server {
 }
 
 /// A story about the kernel side alone, in the balancer's namespace.
-fn with_kernel(story: impl FnOnce(&Kernel<'_>) -> Result<()> + Send) -> Result<()> {
+fn with_kernel(maxconn: Option<u32>, story: impl FnOnce(&Kernel<'_>) -> Result<()> + Send) -> Result<()> {
     let lab = Lab::star().build()?;
     let _servers = site::start_servers(&lab)?;
-    lab.balancer.run(|| story(&Kernel::open(&lab)?))?
+    lab.balancer.run(|| story(&Kernel::open(&lab, maxconn)?))?
+}
+
+fn not_lent() -> Result<()> {
+    with_kernel(Some(2), |kernel| {
+        kernel.learn(kernel.servers[0].identity)?;
+        ensure!(kernel.visit()?.is_none(), "the proxy has lent nothing yet");
+        kernel.servers.settle_with_fast_path();
+        let mut kept = kernel.connect()?;
+        ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
+        ensure!(kernel.visit()?.is_none(), "half of two was lent");
+        Ok(())
+    })
 }
 
 fn come_and_go() -> Result<()> {
-    with_kernel(|kernel| {
+    with_kernel(None, |kernel| {
         // Far from what the registry has given away.
         let added = Identity { id: MAX_SERVERS as u16 - 1, generation: 1 };
         kernel.learn(added)?;
@@ -377,7 +391,7 @@ fn come_and_go() -> Result<()> {
 }
 
 fn moved() -> Result<()> {
-    with_kernel(|kernel| {
+    with_kernel(None, |kernel| {
         let old = kernel.servers[0].identity;
         kernel.learn(old)?;
         let mut kept = kernel.connect()?;

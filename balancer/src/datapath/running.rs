@@ -84,7 +84,7 @@ impl Datapath {
     /// Names the interface and what to do; what was made is taken back.
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Inner { pins, rollback, xdp, roster, .. } = &mut *inner;
+        let Inner { pins, rollback, xdp, .. } = &mut *inner;
         let Some(Attached { maps, slot, service, interfaces, ebpf, source }) = xdp else {
             return Ok(Vec::new());
         };
@@ -94,8 +94,6 @@ impl Datapath {
             let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
             maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
-        // What an earlier process has left holds nobody up; who has limits says so again.
-        roster.ids().for_each(|id| maps.loads.set_limit(id, u32::MAX));
         publish::listens(maps, *slot, &self.listen)?;
         *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
         let mut notes = program::open_for_transmission(maps, interfaces);
