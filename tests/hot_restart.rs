@@ -89,8 +89,16 @@ fn ten_restarts() -> Result<()> {
         }
     }
     ensure!(site.daemon.child.is_running(), "the first one has not waited for the upload");
-    let log = site.daemon.log();
-    for (name, tally) in load.end() {
+    let tallies = load.end();
+    let log = format!("{}\n{}", site.daemon.log(), site.daemon.client(&["show", "info"])?.stdout);
+    // The client may come back to the port of its first visit, which the stack still remembers.
+    let mut excused = site.daemon.counter("pass_socket_exists")?;
+    for (name, mut tally) in tallies {
+        tally.errors.retain(|error| {
+            let is_excused = error.starts_with("it went through the proxy") && excused > 0;
+            excused -= u64::from(is_excused);
+            !is_excused
+        });
         ensure!(tally.errors.is_empty(), "{name}, {} done: {:?}\n{log}", tally.done, tally.errors);
         ensure!(tally.done > 0, "{name}: nothing was tried");
         if name == "an upload" {
