@@ -4,7 +4,7 @@ use std::io::Write;
 use std::time::Duration;
 
 use super::balancer::{Balancer, Builder, cookie};
-use super::origin::Origin;
+use super::origin::{Origin, refusing};
 
 fn in_front_of(origin: &Origin) -> Balancer {
     Builder::new([cookie()]).server(origin.address).start()
@@ -327,4 +327,12 @@ fn whoever_is_cut_off_at_the_end_of_a_drain_can_tell_and_is_in_the_log() {
     balancer.expect_end();
     assert!(client.rest().is_err(), "an answer that the end of the connection ends must not look complete");
     assert!(balancer.log_line(0).ends_with(" fault=cut-off\n"), "{}", balancer.log_line(0));
+}
+
+#[test]
+fn a_request_that_nothing_binds_does_not_insist_on_a_server_that_refuses() {
+    let s2 = Origin::named("s2");
+    let balancer = Builder::new([]).server(refusing()).server(s2.address).start();
+    assert_eq!(balancer.client().get("/").text(), "s2");
+    assert_eq!((balancer.stats().retries, balancer.stats().redispatches), (1, 1));
 }

@@ -90,6 +90,9 @@ struct Member {
 /// Sixteen steps of each of the most servers there may be.
 const MOST_TURNS_RISING: u64 = 16 * 1024;
 
+/// Turns that are drawn for one request before the round is gone through from one of them.
+const MOST_DRAWS: usize = 8;
+
 /// What a request is balanced by.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Key(Option<u64>);
@@ -210,7 +213,12 @@ impl Balance {
                 random::choose(&loads, maglev::hash(&turn().to_le_bytes()))
             }
             (algorithm, Key(Some(hash))) if algorithm.hashes() => group.by_key(servers, hash, will_do),
-            _ => group.schedule.from(turn()).find(|&place| will_do(place)),
+            _ => {
+                // The turn of one who will not do goes to whose turn is next, which is not always the same neighbour.
+                let mut draws = (0..MOST_DRAWS).filter_map(|_| group.schedule.from(turn()).next());
+                let drawn = draws.find(|&place| will_do(place));
+                drawn.or_else(|| group.schedule.from(turn()).find(|&place| will_do(place)))
+            }
         }
     }
 

@@ -341,3 +341,13 @@ fn a_request_without_the_key_takes_its_turn() {
     let balance = Balance::new(config::Balance::Header("x-user".into()), &set);
     assert_eq!(picks(&balance, &set, 4), [0, 1, 0, 1]);
 }
+
+#[test]
+fn the_turns_of_who_is_taken_out_are_shared_by_the_others() {
+    let set = servers(3);
+    let balance = Balance::new(RoundRobin, &set);
+    let mut refused = Refused::default();
+    refused.insert(0);
+    let picks: Vec<_> = (0..90).filter_map(|_| balance.pick(&set, &refused, Key::NONE).place()).collect();
+    assert_eq!([share(&picks, 0), share(&picks, 1), share(&picks, 2)], [0, 45, 45]);
+}

@@ -15,8 +15,6 @@ use crate::service::Service;
 pub(super) struct Slot {
     service: Arc<Service>,
     pub(super) place: usize,
-    /// Counted among the requests that are being served.
-    is_serving: bool,
 }
 
 impl Slot {
@@ -25,30 +23,22 @@ impl Slot {
         service.servers.take(place).then(|| Self::of(service, place))
     }
 
-    /// Somebody has handed it over.
+    /// Somebody has handed it over. The server has a request more from here on, also while it is being connected to:
+    /// whoever looks for the least busy one must not run to a host that does not answer.
     fn of(service: &Arc<Service>, place: usize) -> Self {
-        Self { service: Arc::clone(service), place, is_serving: false }
+        service.servers[place].in_flight.fetch_add(1, Ordering::Relaxed);
+        Self { service: Arc::clone(service), place }
     }
 
-    /// A connection is there: the request is being served.
-    pub(super) fn begin(&mut self) {
-        let server = &self.service.servers[self.place];
-        server.in_flight.fetch_add(1, Ordering::Relaxed);
-        server.requests.fetch_add(1, Ordering::Relaxed);
-        self.is_serving = true;
-    }
-
-    /// It is not any more, and keeps the slot.
-    pub(super) fn end(&mut self) {
-        if std::mem::take(&mut self.is_serving) {
-            self.service.servers[self.place].in_flight.fetch_sub(1, Ordering::Relaxed);
-        }
+    /// A connection is there: the server is asked.
+    pub(super) fn begin(&self) {
+        self.service.servers[self.place].requests.fetch_add(1, Ordering::Relaxed);
     }
 }
 
 impl Drop for Slot {
     fn drop(&mut self) {
-        self.end();
+        self.service.servers[self.place].in_flight.fetch_sub(1, Ordering::Relaxed);
         self.service.servers.release(self.place);
     }
 }

@@ -150,7 +150,7 @@ impl Upstream {
     /// who the client is, it is the client's own from then on.
     pub(super) async fn get(
         shared: &Rc<Shared>,
-        mut slot: Slot,
+        slot: Slot,
         reuse: Reuse,
         private: &mut Option<Private>,
         greeting: &[u8],
@@ -190,8 +190,7 @@ impl Upstream {
     }
 
     /// The request goes to the same server on another connection.
-    pub(super) fn into_slot(mut self) -> Slot {
-        self.slot.end();
+    pub(super) fn into_slot(self) -> Slot {
         self.slot
     }
 

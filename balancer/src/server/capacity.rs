@@ -251,12 +251,19 @@ impl Held<'_> {
         if !state.keeps_users() {
             dismissed = self.line.dismiss_bound(place);
         }
+        let mut others = Vec::new();
         if !server.takes_new() {
-            // Nobody may be left who takes them.
-            dismissed.extend(self.line.dismiss_unbound());
+            // Somebody may have nobody left who takes them. The others stay where they stand in line, and may be backups'
+            // from now on.
+            let servers = self.servers;
+            others = servers.places();
+            others.retain(|&other| servers[other].takes_new());
+            let is_stranded = |refused: &Refused| others.iter().all(|&other| refused.contains(other));
+            dismissed.extend(self.line.dismiss_unbound(is_stranded));
         }
         self.called.extend(dismissed.into_iter().map(|caller| (caller, Turn::Again)));
         self.call_for(place);
+        others.into_iter().for_each(|other| self.call_for(other));
     }
 
     /// Somebody waits for any server: is there one with room after all, and is there any?

@@ -122,12 +122,14 @@ impl Servers {
         self.fast.get().map_or(0, |loads| loads.connections(self.places[place].identity.id))
     }
 
-    /// Connections that servers of that name have now, by the proxy and on the fast path: also at addresses that the name
-    /// had before.
+    /// Connections that servers of that name have now, by the proxy and on the fast path, made or being made, and those
+    /// that wait for them: also at addresses that the name had before.
     pub fn connections(&self, name: &str) -> u64 {
-        let of_that_name = self.places.iter().map(|(_, server)| server).filter(|server| server.name == name);
-        let slow: u64 = of_that_name.map(|server| u64::from(server.in_flight.load(Ordering::Relaxed))).sum();
-        slow + self.by_name(name).map_or(0, |place| u64::from(self.fast_connections(place)))
+        let of_that_name = self.places.iter().filter(|(_, server)| server.name == name);
+        let slow = of_that_name.map(|(place, server)| {
+            u64::from(server.in_flight.load(Ordering::Relaxed)) + self.waiting_for(place) as u64
+        });
+        slow.sum::<u64>() + self.by_name(name).map_or(0, |place| u64::from(self.fast_connections(place)))
     }
 
     /// Counts changes of servers: whoever has drawn conclusions from them knows by it when they are out of date.

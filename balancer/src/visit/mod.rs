@@ -176,6 +176,15 @@ impl Visit {
         self.decision.server.is_some()
     }
 
+    /// It was only its turn that led the request where it was sent, and there is somebody else.
+    pub fn could_go_elsewhere(&self) -> bool {
+        let (Some(chosen), Pick::Free(_)) = (self.chosen, self.pick) else { return false };
+        let mut refused = self.refused;
+        refused.insert(chosen);
+        let service = &self.books.service;
+        !service.balance.candidates(&service.servers, &refused, self.key).is_empty()
+    }
+
     /// The servers that were taken out.
     pub fn refused(&self) -> Refused {
         self.refused

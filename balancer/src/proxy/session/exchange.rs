@@ -99,9 +99,9 @@ impl Session {
         }
     }
 
-    /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server, unless it
-    /// was this host that was short of something: no other server would be reached either, and the user would be
-    /// moved off one that is well.
+    /// Chooses a server and connects to it or reuses a connection; the last retry goes to another server, and so does
+    /// every one of a request that nothing binds, unless it was this host that was short of something: no other server
+    /// would be reached either, and the user would be moved off one that is well.
     ///
     /// With the `slot` that the request has already it goes to the same server again.
     pub(super) async fn reach(
@@ -145,7 +145,9 @@ impl Session {
             retries = retries.checked_sub(1).ok_or(failure)?;
             shared.stats.retried();
             let is_lost = !shared.service.servers[server].state().keeps_users();
-            if !is_ours && retry.redispatch && (retries == 0 || is_lost) {
+            // Nothing keeps a request at a server that was its turn only.
+            let may_leave = retries == 0 || is_lost || visit.could_go_elsewhere();
+            if !is_ours && retry.redispatch && may_leave {
                 shared.stats.redispatched();
                 visit.refuse();
             } else {

@@ -92,9 +92,9 @@ impl<T> Line<T> {
     }
 
     /// Everybody who waits for any server.
-    pub(super) fn dismiss_unbound(&mut self) -> Vec<T> {
-        let dismissed = std::mem::take(&mut self.unbound).into_values();
-        let dismissed: Vec<_> = dismissed.map(|(_, caller)| caller).collect();
+    pub(super) fn dismiss_unbound(&mut self, is_stranded: impl Fn(&Refused) -> bool) -> Vec<T> {
+        let dismissed = self.unbound.extract_if(.., |_, (refused, _)| is_stranded(refused));
+        let dismissed: Vec<_> = dismissed.map(|(_, (_, caller))| caller).collect();
         self.len -= dismissed.len();
         dismissed
     }
@@ -192,7 +192,8 @@ mod tests {
     fn those_of_a_server_that_is_gone_are_dismissed_in_order() {
         let mut line = line(&[Wish::Server(1), EVERYBODY, Wish::Server(2), Wish::Server(1)]);
         assert_eq!(line.dismiss_bound(1), [0, 3]);
-        assert_eq!(line.dismiss_unbound(), [1]);
+        assert_eq!(line.dismiss_unbound(|_| false), [0; 0]);
+        assert_eq!(line.dismiss_unbound(|_| true), [1]);
         assert_eq!((line.len(), line.len_of(1), line.len_of(2)), (1, 0, 1));
     }
 }

@@ -94,8 +94,7 @@ fn those_who_wait_for_a_server_that_is_lost_decide_anew_and_come_back_to_their_p
     assert!(servers.take(0) && servers.take(1));
     let (mut moved, mut other) = (Waiter::new(&servers, Wish::Server(0)), Waiter::new(&servers, ANY));
     servers.set_health(0, Health::Down);
-    assert_eq!((moved.turn(), other.turn(), servers.waiting()), (Some(Turn::Again), Some(Turn::Again), 0));
-    let mut other = Waiter::again(&servers, Some(other.ticket), ANY);
+    assert_eq!((moved.turn(), other.turn(), servers.waiting()), (Some(Turn::Again), None, 1));
     let mut moved = Waiter::again(&servers, Some(moved.ticket), Wish::Server(1));
     servers.release(1);
     assert_eq!((moved.turn(), other.turn()), (Some(Turn::Slot(1)), None));
@@ -166,8 +165,20 @@ fn backups_take_who_waits_only_when_no_primary_could() {
     assert_eq!(failed.turn(), Some(Turn::Slot(1)), "the primary has failed it");
     servers.release(1);
     servers.set_health(0, Health::Down);
-    assert_eq!(waiter.turn(), Some(Turn::Again));
-    assert_eq!(Waiter::again(&servers, Some(waiter.ticket), ANY).turn(), Some(Turn::Slot(1)));
+    assert_eq!(waiter.turn(), Some(Turn::Slot(1)));
+}
+
+#[test]
+fn what_becomes_of_a_server_out_of_use_moves_nobody_in_the_line() {
+    let servers = limited(&[1, 1]);
+    servers.set_operator(1, Operator::Maint);
+    assert!(servers.take(0));
+    let (mut first, mut second) = (Waiter::new(&servers, ANY), Waiter::new(&servers, ANY));
+    servers.set_weight(1, 0);
+    servers.set_weight(1, 1);
+    assert_eq!((first.turn(), second.turn(), servers.waiting()), (None, None, 2));
+    servers.set_operator(0, Operator::Maint);
+    assert_eq!((first.turn(), second.turn()), (Some(Turn::Again), Some(Turn::Again)), "nobody is left");
 }
 
 #[test]
