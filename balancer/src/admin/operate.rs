@@ -7,6 +7,7 @@ use super::Desk;
 use super::command::{own_name, server_text, weight};
 use super::report::ServerDetail;
 use crate::config::{ServerConfig, servers};
+use crate::intent::Flag;
 use crate::log;
 use crate::server::{Operator, Server};
 
@@ -16,12 +17,12 @@ impl Desk {
         let wish = Operator::from_word(state)
             .ok_or_else(|| format!("there is no state {state:?}; write ready, drain or maint"))?;
         let (servers, server) = (&self.service.servers, &self.service.servers[place]);
-        let mut complaint = String::new();
         if server.operator() != wish {
             servers.set_operator(place, wish);
             log::info(format_args!("server {} is set to {state} by the operator", server.name));
-            complaint = self.written(server, self.ledger.wish(&server.name, wish));
         }
+        // Also when it is so already: from now on it is what was said, whatever the flags come to say.
+        let complaint = self.written(server, self.ledger.wish(&server.name, wish));
         let said =
             format!("server {} is set to {state}; it is {} now\n", server.name, server.state().as_str());
         if wish == Operator::Ready {
@@ -66,8 +67,10 @@ impl Desk {
         let place = self.service.servers.add(server).map_err(|error| error.to_string())?;
         let server = &self.service.servers[place];
         let is_flag = config.servers.contains(&settings);
+        let flag = config.servers.iter().find(|flag| flag.name == settings.name).map(Flag::of);
         log::info(format_args!("server {} at {} is added by the operator", server.name, settings.location()));
-        let complaint = self.written(server, self.ledger.added(settings, &text, is_flag));
+        let complaint =
+            self.written(server, self.ledger.added(settings, &text, flag.filter(|_| !is_flag), is_flag));
         self.names.follow(place, Duration::ZERO, false);
         Ok(format!("server {} is added; it is {} now\n{complaint}", server.name, server.state().as_str()))
     }
@@ -102,7 +105,7 @@ impl Desk {
     pub(super) fn shutdown_sessions(&self, name: &str) -> Result<String, String> {
         let place = self.place(name)?;
         let server = &self.service.servers[place];
-        let ended = self.service.servers.end_sessions(place);
+        let ended = self.service.servers.end_sessions_of(&server.name);
         let what = format!("{} of the proxy and {} of the fast path are ended", ended.slow, ended.fast);
         log::info(format_args!("server {}: {what} by the operator", server.name));
         Ok(format!("server {}: {what}\n", server.name))

@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use anyhow::{Context as _, bail, ensure};
 
 use super::muster::Member;
-use super::{Added, Intent, Intents, Weight, record, unasked};
+use super::{Added, Flag, Intent, Intents, Weight, record};
 use crate::clock;
 use crate::config::ServerConfig;
 use crate::server::{Identity, Operator};
@@ -111,8 +111,7 @@ impl Ledger {
     /// # Errors
     /// It cannot be written down; it holds until the process ends.
     pub fn wish(&self, server: &str, wish: Operator) -> anyhow::Result<()> {
-        let unasked = self.settings(server).map_or(Operator::Ready, |settings| unasked(&settings));
-        self.change(server, |intent| intent.wish = (wish != unasked).then_some(wish))
+        self.change(server, |intent| intent.wish = Some(wish))
     }
 
     /// Its weight.
@@ -135,14 +134,21 @@ impl Ledger {
         self.records.enter(settings, &there_are)
     }
 
-    /// There is a server more; `text` is what `--server` would say. `is_flag`: the flags say the same.
+    /// There is a server more; `text` is what `--server` would say. `flag`: what the flags say of one of that name, which
+    /// was deleted before. `is_flag`: they say the same.
     ///
     /// # Errors
     /// As for [`Self::wish`].
-    pub fn added(&self, settings: ServerConfig, text: &str, is_flag: bool) -> anyhow::Result<()> {
+    pub fn added(
+        &self,
+        settings: ServerConfig,
+        text: &str,
+        flag: Option<Flag>,
+        is_flag: bool,
+    ) -> anyhow::Result<()> {
         let name = settings.name.clone();
         self.settings.borrow_mut().insert(name.clone(), settings);
-        let added = (!is_flag).then(|| Added { text: text.to_owned(), at: clock::unix_millis() });
+        let added = (!is_flag).then(|| Added { text: text.to_owned(), at: clock::unix_millis(), flag });
         self.change(&name, |intent| *intent = Intent { added, ..Intent::default() })
     }
 
@@ -222,6 +228,7 @@ mod tests {
 
     use super::*;
     use crate::config::servers;
+    use crate::intent::unasked;
 
     fn settings(text: &str) -> ServerConfig {
         servers::one(text, &[], &[]).expect(text)
@@ -255,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_from_the_settings_is_on_record() {
+    fn what_was_said_is_on_record() {
         let (written, fails) = (Rc::default(), Rc::default());
         let book = Book { written: Rc::clone(&written), fails: Rc::clone(&fails) };
         let members = [member("s1=10.0.0.1:80,weight=5"), member("s2=10.0.0.2:80,disabled")];
@@ -267,17 +274,18 @@ mod tests {
         assert_eq!(written("s1"), Some(Intent { wish: Some(Operator::Drain), weight, ..Intent::default() }));
         ledger.wish("s1", Operator::Ready).expect("written");
         ledger.weigh("s1", 5).expect("written");
-        assert_eq!(written("s1"), None);
+        let ready = Intent { wish: Some(Operator::Ready), ..Intent::default() };
+        assert_eq!(written("s1"), Some(ready), "whatever the flags come to say, and no weight");
         ledger.wish("s2", Operator::Ready).expect("written");
         assert_eq!(written("s2").and_then(|intent| intent.wish), Some(Operator::Ready));
         ledger.wish("s2", Operator::Maint).expect("written");
-        assert_eq!(written("s2"), None);
+        assert_eq!(written("s2").and_then(|intent| intent.wish), Some(Operator::Maint));
 
         ledger.deleted("s1", Some("10.0.0.1:80".into())).expect("written");
         assert_eq!(written("s1").and_then(|intent| intent.deleted).as_deref(), Some("10.0.0.1:80"));
         assert_eq!(ledger.settings("s1"), None);
         let text = "s1=10.0.0.9:80";
-        ledger.added(settings(text), text, false).expect("written");
+        ledger.added(settings(text), text, None, false).expect("written");
         assert_eq!(
             written("s1").and_then(|intent| intent.added).map(|added| added.text).as_deref(),
             Some(text)

@@ -58,6 +58,25 @@ pub struct Added {
     pub text: String,
     /// When, in milliseconds of unix time: servers keep their order.
     pub at: u64,
+    /// What the flags said of a server of that name, in whose place it was put: it holds only as long as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub flag: Option<Flag>,
+}
+
+/// What the flags say of a server, as far as a change of it counts for more than what was said at run time.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Flag {
+    /// Where it is.
+    pub location: String,
+    /// Its weight.
+    pub weight: u32,
+}
+
+impl Flag {
+    /// Of these settings.
+    pub fn of(settings: &ServerConfig) -> Self {
+        Self { location: settings.location(), weight: settings.weight }
+    }
 }
 
 impl Weight {

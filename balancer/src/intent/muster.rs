@@ -8,7 +8,7 @@
 
 use std::net::SocketAddr;
 
-use super::{Intent, Intents, unasked};
+use super::{Flag, Intent, Intents, unasked};
 use crate::config::{ServerConfig, servers};
 use crate::server::Operator;
 
@@ -39,7 +39,7 @@ pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], mut recorded: Inten
     let mut muster = Muster::default();
     for settings in flags {
         let intent = recorded.remove(&settings.name).unwrap_or_default();
-        muster.enroll_flag(settings, intent);
+        muster.enroll_flag(settings, intent, listen);
     }
     let mut added: Vec<_> = recorded
         .into_iter()
@@ -60,8 +60,19 @@ pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], mut recorded: Inten
 }
 
 impl Muster {
-    fn enroll_flag(&mut self, settings: &ServerConfig, mut intent: Intent) {
+    fn enroll_flag(&mut self, settings: &ServerConfig, mut intent: Intent, listen: &[SocketAddr]) {
         let name = &settings.name;
+        let others: Vec<_> = self.members.iter().map(|member| member.settings.clone()).collect();
+        let instead = intent.added.as_ref().filter(|added| added.flag == Some(Flag::of(settings)));
+        let instead = instead.and_then(|added| servers::one(&added.text, &others, listen).ok());
+        if let Some(added) = instead.filter(|added| added.name == *name) {
+            self.notes.push(format!(
+                "server {name} is at {} still, as it was put there at run time; another address or weight in the flags \
+                 ends that",
+                added.location()
+            ));
+            return self.enroll(added, intent);
+        }
         if intent.added.take().is_some() {
             self.notes.push(format!("server {name}, added at run time, is as the flags say now"));
         }
@@ -123,7 +134,7 @@ mod tests {
     }
 
     fn added(text: &str, at: u64) -> Intent {
-        Intent { added: Some(Added { text: text.into(), at }), ..Intent::default() }
+        Intent { added: Some(Added { text: text.into(), at, flag: None }), ..Intent::default() }
     }
 
     /// Flags, what is on record, the servers that come of it as `name wish weight`, the names that stay on record, and a
@@ -133,6 +144,22 @@ mod tests {
     const S1: &str = "s1=10.0.0.1:80,weight=5";
     const S1_MOVED: &str = "s1=10.0.0.9:80,weight=5";
     const S2: &str = "s2=10.0.0.2:80";
+
+    #[test]
+    fn who_was_put_in_a_flags_place_stays_until_the_flag_changes() {
+        let put = |flag: &str| {
+            let flag = Some(Flag::of(&flags(&[flag])[0]));
+            let added = Added { text: "s1=10.0.0.4:80,weight=2".into(), at: 1, flag };
+            Intents::from([("s1".to_owned(), Intent { added: Some(added), ..Intent::default() })])
+        };
+        let found = |now: &str, before: &str| {
+            let mustered = muster(&flags(&[now]), &[], put(before));
+            (mustered.members[0].settings.address.to_string(), mustered.members[0].weight)
+        };
+        assert_eq!(found(S1, S1), ("10.0.0.4:80".into(), 2));
+        assert_eq!(found(S1_MOVED, S1), ("10.0.0.9:80".into(), 5));
+        assert_eq!(found("s1=10.0.0.1:80,weight=6", S1), ("10.0.0.1:80".into(), 6));
+    }
 
     #[test]
     fn rules() {

@@ -69,7 +69,7 @@ mod tests {
             wish: Some(Operator::Drain),
             weight: Some(Weight { weight: 256, location: "x".repeat(253), initial: 256 }),
             deleted: None,
-            added: Some(Added { text: text.to_owned(), at: u64::MAX }),
+            added: Some(Added { text: text.to_owned(), at: u64::MAX, flag: None }),
         }
     }
 

@@ -4,7 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::resolver::Answer;
 
-/// The address that the server has: the `last` one while it is among them; else the first that no other server has, IPv4
+/// The address that the server has, none of ours (`listen`): the `last` one while it is among them; else the first that no other server has, IPv4
 /// before IPv6, which the fast path does not know; else the first. The rest of a sentence, if there is none.
 ///
 /// # Errors
@@ -14,9 +14,18 @@ pub fn choose(
     port: u16,
     last: Option<SocketAddr>,
     taken: &[SocketAddr],
+    listen: &[SocketAddr],
 ) -> Result<SocketAddr, String> {
     let mut addresses: Vec<IpAddr> = answer.addresses.iter().map(IpAddr::to_canonical).collect();
     addresses.retain(|address| is_a_servers(*address, answer.is_local));
+    if let Some(ours) =
+        addresses.iter().find(|address| is_ours(SocketAddr::new(**address, port), listen)).copied()
+    {
+        addresses.retain(|address| !is_ours(SocketAddr::new(*address, port), listen));
+        if addresses.is_empty() {
+            return Err(format!("is {ours}, where this balancer listens"));
+        }
+    }
     addresses.sort_unstable_by_key(|address| (address.is_ipv6(), *address));
     let mut places = addresses.iter().map(|address| SocketAddr::new(*address, port));
     let kept = last.filter(|last| addresses.contains(&last.ip()) && last.port() == port);
@@ -26,6 +35,15 @@ pub fn choose(
             [first, ..] => format!("is {first}, which no server can have"),
         },
     )
+}
+
+/// Requests would come back to us for ever.
+fn is_ours(address: SocketAddr, listen: &[SocketAddr]) -> bool {
+    listen.iter().any(|listen| {
+        // Only an address of this host can be bound.
+        let is_local = || std::net::UdpSocket::bind((address.ip(), 0)).is_ok();
+        *listen == address || listen.ip().is_unspecified() && listen.port() == address.port() && is_local()
+    })
 }
 
 /// What `--server` would take; and who answers from afar does not get clients sent to services of this very host.
@@ -55,14 +73,17 @@ mod tests {
     fn chosen(addresses: &[&str], last: Option<&str>, taken: &[&str]) -> Result<String, String> {
         let place = |text: &str| format!("{text}:80").parse::<SocketAddr>().expect("address");
         let taken: Vec<_> = taken.iter().map(|text| place(text)).collect();
-        choose(&answer(addresses), 80, last.map(place), &taken).map(|place| place.ip().to_string())
+        let ours = [place("10.9.9.9")];
+        choose(&answer(addresses), 80, last.map(place), &taken, &ours).map(|place| place.ip().to_string())
     }
 
     #[test]
     fn a_server_stays_where_it_is_and_moves_to_where_nobody_is() {
         /// The answer, where the server was, where others are, and where it is then.
         type Row = (&'static [&'static str], Option<&'static str>, &'static [&'static str], &'static str);
-        let table: [Row; 9] = [
+        let table: [Row; 11] = [
+            (&["10.9.9.9", "10.0.0.1"], None, &[], "10.0.0.1"),
+            (&["10.9.9.9", "10.0.0.1"], Some("10.9.9.9"), &[], "10.0.0.1"),
             (&["10.0.0.2", "10.0.0.1"], None, &[], "10.0.0.1"),
             (&["10.0.0.1", "10.0.0.2"], Some("10.0.0.2"), &[], "10.0.0.2"),
             (&["10.0.0.2", "10.0.0.1"], Some("10.0.0.2"), &["10.0.0.2"], "10.0.0.2"),
@@ -108,6 +129,6 @@ mod tests {
         }
         assert_eq!(chosen(&[], None, &[]), Err("has no address".into()));
         let ours = Answer { is_local: true, ..answer(&["127.0.0.1"]) };
-        assert!(choose(&ours, 80, None, &[]).is_ok(), "who writes /etc/hosts knows what they do");
+        assert!(choose(&ours, 80, None, &[], &[]).is_ok(), "who writes /etc/hosts knows what they do");
     }
 }

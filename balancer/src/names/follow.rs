@@ -104,12 +104,9 @@ impl Names {
         let others = servers.iter().filter(|other| other.name != server.name).map(|other| other.address);
         let taken: Vec<_> = others.collect();
         let last = Some(server.address).filter(|_| !server.is_unresolved());
-        let address = choose(answer, server.address.port(), last, &taken)?;
+        let address = choose(answer, server.address.port(), last, &taken, &self.listen)?;
         if address == server.address {
             return Ok(place);
-        }
-        if self.listen.contains(&address) {
-            return Err(format!("is {}, where this balancer listens", address.ip()));
         }
         let Some(mut settings) = self.ledger.settings(&server.name) else { return Ok(place) };
         settings.address = address;

@@ -24,7 +24,11 @@ use resolver::{Answer, Resolver};
 
 /// What was found out at start.
 #[derive(Clone, Debug, Default)]
-pub struct Answers(HashMap<String, Result<Answer, String>>);
+pub struct Answers {
+    hosts: HashMap<String, Result<Answer, String>>,
+    /// Where clients connect, which is nowhere for a server to be.
+    listen: Vec<SocketAddr>,
+}
 
 /// Where a server was found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -51,22 +55,22 @@ impl Answers {
                 (host, answer)
             });
         }
-        Self(tasks.join_all().await.into_iter().collect())
+        Self { hosts: tasks.join_all().await.into_iter().collect(), listen: config.listen.clone() }
     }
 
     /// Where a server is, by the name of its host. `last`: where it was; `taken`: where others are.
     pub fn find(&self, settings: &ServerConfig, last: Option<SocketAddr>, taken: &[SocketAddr]) -> Found {
-        match settings.host.as_ref().and_then(|host| self.0.get(host)) {
+        match settings.host.as_ref().and_then(|host| self.hosts.get(host)) {
             None => Found::NotAsked,
             Some(Err(why)) => Found::Nowhere(why.clone()),
-            Some(Ok(answer)) => choice::choose(answer, settings.address.port(), last, taken)
+            Some(Ok(answer)) => choice::choose(answer, settings.address.port(), last, taken, &self.listen)
                 .map_or_else(Found::Nowhere, |address| Found::At(address.ip())),
         }
     }
 
     /// When somebody should ask again for that host, and whether it was not found.
     pub fn due(&self, host: &str) -> (Duration, bool) {
-        match self.0.get(host) {
+        match self.hosts.get(host) {
             Some(Ok(answer)) => (answer.life, false),
             Some(Err(_)) => (resolver::SOONEST, true),
             None => (Duration::ZERO, false),

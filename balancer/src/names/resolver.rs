@@ -7,7 +7,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use hickory_resolver::config::{
-    ConnectionConfig, LookupIpStrategy, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
+    ConnectionConfig, NameServerConfig, ResolveHosts, ResolverConfig, ResolverOpts,
 };
 use hickory_resolver::net::NetError;
 use hickory_resolver::net::runtime::TokioRuntimeProvider;
@@ -65,19 +65,37 @@ impl Resolver {
         }
         let why = |error: &NetError| format!("cannot be resolved: {}", reason(error));
         let resolver = self.client().map_err(|error| why(&error))?;
-        match timeout(LIMIT, resolver.lookup_ip(name)).await {
-            Err(_) => Err(format!("cannot be resolved: no answer within {LIMIT:?}")),
-            Ok(Err(error)) => Err(why(&error)),
-            Ok(Ok(found)) => {
-                let addresses: Vec<_> = found.iter().take(MOST_ADDRESSES).collect();
-                let life =
-                    found.valid_until().saturating_duration_since(Instant::now()).clamp(SOONEST, LATEST);
-                if addresses.is_empty() {
-                    return Err("cannot be resolved: it has no address".to_owned());
+        let both = async { tokio::join!(resolver.ipv4_lookup(name.clone()), resolver.ipv6_lookup(name)) };
+        let Ok((v4, v6)) = timeout(LIMIT, both).await else {
+            return Err(format!("cannot be resolved: no answer within {LIMIT:?}"));
+        };
+        let (mut addresses, mut life, mut trouble) = (Vec::new(), LATEST, None);
+        let halves = [v4, v6].map(|half| {
+            half.map(|found| {
+                let addresses = found.answers().iter().filter_map(|record| record.data.ip_addr());
+                (addresses.collect::<Vec<_>>(), found.valid_until())
+            })
+        });
+        for half in halves {
+            match half {
+                Ok((found, until)) => {
+                    addresses.extend(found);
+                    life = life.min(until.saturating_duration_since(Instant::now()));
                 }
-                Ok(Answer { addresses, life, is_local: false })
+                // The name has none of that kind.
+                Err(error) if error.is_no_records_found() && !error.is_nx_domain() => {}
+                Err(error) => trouble = trouble.or(Some(error)),
             }
         }
+        // Half an answer is none: a server is not to move to its other kind of address because nobody knows the one.
+        if let Some(error) = trouble {
+            return Err(why(&error));
+        }
+        addresses.truncate(MOST_ADDRESSES);
+        if addresses.is_empty() {
+            return Err("cannot be resolved: it has no address".to_owned());
+        }
+        Ok(Answer { addresses, life: life.clamp(SOONEST, LATEST), is_local: false })
     }
 
     fn client(&self) -> Result<TokioResolver, NetError> {
@@ -97,7 +115,6 @@ impl Resolver {
         };
         let mut options = found;
         options.timeout = options.timeout.min(TURN);
-        options.ip_strategy = LookupIpStrategy::Ipv4AndIpv6;
         options.use_hosts_file = ResolveHosts::Never;
         // Each look-up is to find out what is so now.
         options.cache_size = 0;

@@ -226,6 +226,16 @@ impl Servers {
         Ended { slow, fast: self.fast().end(server.identity.id) }
     }
 
+    /// The same for all servers of that name, also at addresses that the name had before.
+    pub fn end_sessions_of(&self, name: &str) -> Ended {
+        let of_that_name = self.places.iter().filter(|(_, server)| server.name == name);
+        let slow = of_that_name.map(|(_, server)| u64::from(server.end_sessions())).sum();
+        self.endings.send_replace(());
+        // All of them have one id.
+        let fast = self.by_name(name).map_or(0, |place| self.fast().end(self.places[place].identity.id));
+        Ended { slow, fast }
+    }
+
     /// Changes whenever sessions are ended: whoever serves some looks then whether they are still to go on.
     pub fn endings(&self) -> watch::Receiver<()> {
         self.endings.subscribe()
