@@ -14,6 +14,7 @@ mod hostile;
 mod identity;
 mod messages;
 pub mod origin;
+mod parallel;
 mod persistence;
 mod private;
 mod queueing_compared;
