@@ -19,6 +19,7 @@ fn main() {
         trial("kill_9_under_load_forgets_no_session_that_was_answered", crash::under_load),
         trial("a_hundred_thousand_sessions_survive_kill_9_as_they_were", crash::full_tables),
         trial("what_is_taught_during_a_reload_is_known_after_it", reload::in_the_kernel),
+        trial("what_is_taught_during_a_reload_is_known_after_it_in_memory", reload::in_memory),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -18,8 +18,15 @@ use xtask::lab::{Child, Lab, Namespace, wait_until};
 use crate::site::{BALANCER, PATIENCE};
 use crate::stand::FRONT;
 
+/// Every Linux has this user, who may do nothing.
+pub const NOBODY: u32 = 65_534;
+
 pub fn in_the_kernel() -> Result<()> {
     story(0, "kernel")
+}
+
+pub fn in_memory() -> Result<()> {
+    story(NOBODY, "memory")
 }
 
 fn story(user: u32, kind: &str) -> Result<()> {
@@ -50,8 +57,10 @@ fn story(user: u32, kind: &str) -> Result<()> {
     ensure!(answer.header("Set-Cookie") == Some("JS=new") && server(&answer)? == "s1", "{answer:?}");
     world.tell("set server s2 ready")?;
     // At once: whoever has just got a session comes back with it.
-    let entry = world.ask("show table session=JS key new json").context("the session is not known")?;
-    ensure!(entry[0]["server"] == "s1", "{entry}");
+    wait_until(PATIENCE, "the session to be known", || {
+        let rows = world.ask("show table session=JS key new json");
+        rows.is_ok_and(|rows| rows[0]["server"] == "s1")
+    })?;
     for n in 0..4 {
         let answered = who(&mut client, "JS=new")?;
         ensure!(answered == "s1", "request {n} of the new session is answered by {answered}");
@@ -63,10 +72,10 @@ fn story(user: u32, kind: &str) -> Result<()> {
 }
 
 /// Two servers, and processes in front of them of a user.
-struct World {
+pub struct World {
     ns: Namespace,
     user: u32,
-    folder: TempDir,
+    pub folder: TempDir,
     servers: [SocketAddr; 2],
     /// A server has got a request for `/login`, and answers after `go`.
     logins: Mutex<Receiver<()>>,
@@ -74,7 +83,7 @@ struct World {
 }
 
 impl World {
-    fn open(ns: &Namespace, user: u32) -> Result<Self> {
+    pub fn open(ns: &Namespace, user: u32) -> Result<Self> {
         let folder = TempDir::new()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         std::os::unix::fs::chown(folder.path(), Some(user), Some(user))?;
@@ -102,7 +111,7 @@ impl World {
         self.folder.path().join("web.sock")
     }
 
-    fn start(&self, flags: &[&str]) -> Result<Child> {
+    pub fn start(&self, flags: &[&str]) -> Result<Child> {
         let ids =
             [format!("--reuid={}", self.user), format!("--regid={}", self.user), "--clear-groups".into()];
         let command = self.ns.command("setpriv").args(if self.user == 0 { &ids[2..] } else { &ids });
@@ -117,7 +126,7 @@ impl World {
         Ok(child)
     }
 
-    fn ask(&self, line: &str) -> Result<Value> {
+    pub fn ask(&self, line: &str) -> Result<Value> {
         let answer = client::ask("web", &self.admin(), line)?;
         serde_json::from_str(&answer).with_context(|| format!("{line}: {answer}"))
     }

@@ -182,7 +182,8 @@ impl Daemon {
         let limit = self.service.config.drain_timeout;
         self.desk.draining.set(true);
         // So that the sockets are closed when the workers close theirs.
-        if let Some(estate) = self.desk.estate.take() {
+        let estate = self.desk.estate.take();
+        if let Some(estate) = &estate {
             estate.close();
             estate.certainty().await;
         }
@@ -235,6 +236,9 @@ impl Daemon {
             self.workers.tell(Order::CutOff);
             // Who is not done by then is connecting to a server that does not answer.
             let _ = timeout(LAST_ANSWERS, self.workers.finished()).await;
+        }
+        if let Some(estate) = estate {
+            let _ = timeout(LAST_ANSWERS, estate.all_is_told()).await;
         }
         if let Some(keeper) = self.keeper.take() {
             tokio::select! {

@@ -13,6 +13,7 @@ use std::time::Instant;
 
 use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
+use tokio::task::spawn_local;
 
 use super::workers::Workers;
 use super::{Daemon, Restart};
@@ -99,6 +100,9 @@ impl Daemon {
                 return Err(error);
             }
             log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
+        }
+        if let Some(predecessor) = predecessor.filter(|_| wants_entries) {
+            spawn_local(predecessor.follow(tables.handle(), Arc::clone(&service)));
         }
         let keeper = keeper(&service, &tables, &ledger)?;
         let names = Names::new(&service, &ledger, &bound.addresses);

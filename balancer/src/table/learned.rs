@@ -9,6 +9,7 @@ use std::io;
 use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use arc_swap::ArcSwapOption;
 use balancer_ebpf::affinity::Affinity;
 
 use super::{HashKey, Key, Store, Walk, mask, source_key};
@@ -41,6 +42,9 @@ impl Found {
     }
 }
 
+/// Who is told what answers have taught, right after it was written; by any thread, and not to wait for long.
+pub type Listener = Box<dyn Fn(Key, Found) + Send + Sync>;
+
 /// What the keys of a table are made of.
 #[derive(Clone, Copy, Debug)]
 enum Keys {
@@ -62,6 +66,7 @@ pub struct Table {
     /// Whether it was made at this start, so that what an earlier process has learned may be missing.
     pub is_new: bool,
     locks: Arc<[Mutex<()>; LOCKS]>,
+    listener: Arc<ArcSwapOption<Listener>>,
 }
 
 impl std::fmt::Debug for Table {
@@ -81,6 +86,7 @@ impl Table {
             size: u32::MAX,
             is_new: true,
             locks: Arc::new([const { Mutex::new(()) }; LOCKS]),
+            listener: Arc::default(),
         }
     }
 
@@ -111,6 +117,7 @@ impl Table {
             size: self.size,
             is_new: self.is_new,
             locks: Arc::clone(&self.locks),
+            listener: Arc::clone(&self.listener),
         }
     }
 
@@ -168,6 +175,21 @@ impl Table {
     /// # Errors
     /// When the table refuses, which costs the client its memory and not its answer. A key on probation stays there.
     pub fn learn(&self, key: &Key, entry: Affinity, seen: Option<Found>) -> io::Result<()> {
+        let written = self.write(key, entry, seen);
+        if let Some(listener) = &*self.listener.load()
+            && let Some(found) = self.find(key)
+        {
+            listener(*key, found);
+        }
+        written
+    }
+
+    /// Whoever [`Self::learn`]s something by any handle tells it to `listener` from now on.
+    pub fn tell(&self, listener: Option<Listener>) {
+        self.listener.store(listener.map(Arc::new));
+    }
+
+    fn write(&self, key: &Key, entry: Affinity, seen: Option<Found>) -> io::Result<()> {
         let Some(probation) = &self.probation else { return self.main.put(key, entry) };
         let now = entry.expiry().saturating_sub(self.timeout);
         let _turn = self.turn(key);

@@ -9,6 +9,7 @@
 //! Ready                   ──────────────────▶ publishes nothing any more
 //! serves                   ◀── Yielded
 //! Serving                 ──────────────────▶ drains, ends
+//! fills tables             ◀── Entries         that its last answers teach
 //! ```
 //!
 //! The conversation is held on the admin socket. Until [`wire::Note::Serving`] arrives the predecessor accepts, and what
@@ -20,10 +21,12 @@
 //! |---|---|
 //! | [`predecessor`] | the successor's side, as it starts |
 //! | [`successor`] | the predecessor's side, beside its other work |
+//! | [`lessons`] | what the predecessor learns while it drains |
 //! | [`wire`] | what they say to each other (pure) |
 //! | [`descriptors`] | the system calls that pass descriptors |
 
 pub mod descriptors;
+pub mod lessons;
 pub mod predecessor;
 pub mod successor;
 pub mod wire;

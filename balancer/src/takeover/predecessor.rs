@@ -11,6 +11,7 @@ use balancer_ebpf::affinity::Affinity;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::geteuid;
 use socket2::SockRef;
+use tokio::io::AsyncReadExt;
 
 use super::wire::{CONSENT, Descriptor, Entries, Frame, Inventory, Note, Ready, ServerState, request};
 use super::{ANSWER_LIMIT, descriptors};
@@ -22,6 +23,7 @@ use crate::intent::ledger::Ledger;
 use crate::listen::Passed;
 use crate::log::{self, reason};
 use crate::server::{Identity, Server, Servers};
+use crate::service::Shared;
 use crate::table::{Found, HashKey, Tables};
 
 /// Longest first line: a refusal.
@@ -217,6 +219,23 @@ impl Predecessor {
     /// It has given up waiting and goes on itself.
     pub fn serving(&mut self) -> anyhow::Result<()> {
         self.say(Note::Serving)
+    }
+
+    /// Hears what it learns from its last answers, until it ends.
+    pub async fn follow(mut self, tables: Tables, service: Shared) {
+        let names = self.identities(&service.servers);
+        let stream = self.stream.set_nonblocking(true).and_then(|()| self.stream.try_clone());
+        let Ok(mut stream) = stream.and_then(tokio::net::UnixStream::from_std) else { return };
+        loop {
+            match Frame::take(&mut self.bytes) {
+                Ok(Some(Frame::Entries(entries))) => self.put(&tables, &entries, &names),
+                Ok(None) => match stream.read_buf(&mut self.bytes).await {
+                    Ok(1..) => {}
+                    Ok(0) | Err(_) => return,
+                },
+                Ok(Some(_)) | Err(_) => return,
+            }
+        }
     }
 
     /// Its ids of servers → ours.

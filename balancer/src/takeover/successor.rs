@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use super::lessons::{Lessons, Untold};
 use super::wire::{
     self, CONSENT, Descriptor, Entries, Frame, Inventory, Note, REQUEST, Ready, ServerState, Yielded,
 };
@@ -41,6 +42,7 @@ pub struct Estate {
     /// The last word is being said: whether it is heard will be known in a moment.
     is_yielding: Cell<bool>,
     heirs: mpsc::UnboundedSender<Ready>,
+    untold: Untold,
 }
 
 impl Estate {
@@ -54,7 +56,8 @@ impl Estate {
     ) -> Rc<Self> {
         let descriptors = RefCell::new(descriptors);
         let (is_busy, is_yielding) = (Cell::new(false), Cell::new(false));
-        Rc::new(Self { service, ledger, datapath, descriptors, is_busy, is_yielding, heirs })
+        let untold = Untold::default();
+        Rc::new(Self { service, ledger, datapath, descriptors, is_busy, is_yielding, heirs, untold })
     }
 
     /// Until it is certain whether somebody has taken over: a process that is told to stop just then must neither take
@@ -63,6 +66,11 @@ impl Estate {
         while self.is_yielding.get() {
             sleep(Duration::from_millis(1)).await;
         }
+    }
+
+    /// Until the successor has been told everything that was learned here.
+    pub async fn all_is_told(&self) {
+        self.untold.none().await;
     }
 
     /// This process is ending: its sockets are not to be kept open by what is offered here.
@@ -118,9 +126,12 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
         Ok(outcome) => outcome,
         Err(_) => Err(anyhow!("it was not ready within {HAND_OVER_LIMIT:?}")),
     };
-    match outcome {
-        // Nobody listens: the process has come to its end by itself.
-        Ok(ready) => drop(estate.heirs.send(ready)),
+    let lessons = match outcome {
+        Ok((ready, lessons)) => {
+            // Nobody listens: the process has come to its end by itself.
+            let _ = estate.heirs.send(ready);
+            lessons
+        }
         Err(error) => {
             log::warn(format_args!("pid {pid} has not taken over: {error:#}; this process goes on"));
             if let Some(datapath) = &estate.datapath {
@@ -129,9 +140,13 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
             estate.service.servers.publish_all();
             estate.ledger.freeze(false);
             estate.is_busy.set(false);
+            None
         }
-    }
+    };
     estate.is_yielding.set(false);
+    if let Some(lessons) = lessons {
+        lessons.pass_on(&mut stream).await;
+    }
     None
 }
 
@@ -151,8 +166,12 @@ fn begin(stream: &UnixStream, desk: &Desk, line: &str) -> Result<(Rc<Estate>, i3
     }
 }
 
-/// Until the successor has everything.
-async fn converse(stream: &mut UnixStream, estate: &Estate, tables: &Tables) -> anyhow::Result<Ready> {
+/// Until the successor has everything that there is. What is learned later it may want as well.
+async fn converse(
+    stream: &mut UnixStream,
+    estate: &Estate,
+    tables: &Tables,
+) -> anyhow::Result<(Ready, Option<Lessons>)> {
     let begun = clock::boot_seconds();
     stream.write_all(CONSENT).await?;
     say(stream, Note::Inventory(estate.inventory(tables))).await?;
@@ -168,6 +187,8 @@ async fn converse(stream: &mut UnixStream, estate: &Estate, tables: &Tables) -> 
             _ => bail!("it says something that it was not asked"),
         }
     };
+    // First of all, so that nothing is missed between these entries and what follows them.
+    let lessons = ready.wants_entries.then(|| Lessons::hear(tables, &estate.untold));
     if ready.wants_entries {
         send_entries(stream, tables, Some(begun)).await?;
     }
@@ -182,7 +203,7 @@ async fn converse(stream: &mut UnixStream, estate: &Estate, tables: &Tables) -> 
     // who accept.
     say(stream, Note::Yielded(Yielded { servers: estate.servers() })).await?;
     match hear(stream, &mut bytes).await? {
-        Note::Serving => Ok(ready),
+        Note::Serving => Ok((ready, lessons)),
         _ => bail!("it says something that it was not asked"),
     }
 }
