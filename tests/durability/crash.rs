@@ -144,23 +144,23 @@ fn server(response: &Response) -> Result<String> {
 const SESSIONS: u32 = 100_000;
 const TIMEOUT: u32 = 10_000;
 
-fn id(n: u32) -> String {
+pub fn id(n: u32) -> String {
     format!("session-{n}")
 }
 
 /// Every life is another one.
-fn life(n: u32) -> u32 {
+pub fn life(n: u32) -> u32 {
     2000 + n % 7919
 }
 
-fn is_on_probation(n: u32) -> bool {
+pub fn is_on_probation(n: u32) -> bool {
     n % 4 == 3
 }
 
 pub fn full_tables() -> Result<()> {
     let folder = TempDir::new()?;
     let (path, key) = (folder.path().join("web.state"), HashKey::from_bytes([9; 16]));
-    save(&path, key)?;
+    save(&path, key, SESSIONS)?;
     let methods = format!("session=JS,timeout={TIMEOUT}s,size=200k");
     let flags = ["--persist", &methods, "--state-file", path.to_str().context("a path")?];
     let started = clock::boot_seconds();
@@ -186,8 +186,8 @@ pub fn full_tables() -> Result<()> {
     Ok(())
 }
 
-/// Sessions of s1 and s2 in turns.
-fn save(path: &Path, key: HashKey) -> Result<()> {
+/// A state file with so many sessions, of s1 and s2 in turns.
+pub fn save(path: &Path, key: HashKey, sessions: u32) -> Result<()> {
     let file = fs::File::create(path)?;
     file.set_permissions(fs::Permissions::from_mode(0o600))?;
     let servers = ["s1", "s2"].map(str::to_owned).into();
@@ -195,7 +195,7 @@ fn save(path: &Path, key: HashKey) -> Result<()> {
         Header { service: "web".into(), saved: clock::unix_seconds(), key, intent: Vec::new(), servers };
     let mut writer = Writer::begin(BufWriter::new(file), &header)?;
     writer.table("session=JS")?;
-    for n in 0..SESSIONS {
+    for n in 0..sessions {
         writer.entry(&Entry {
             key: key.hash(id(n).as_bytes()),
             server: (n % 2) as u16,
