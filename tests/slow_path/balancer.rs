@@ -52,11 +52,6 @@ pub fn cookie() -> Method {
     method("cookie=SRV,insert,indirect")
 }
 
-/// `cookie=SRV,insert`
-pub fn direct_cookie() -> Method {
-    method("cookie=SRV,insert")
-}
-
 /// `source`
 pub fn source() -> Method {
     method(&format!("source,timeout={TABLE_TIMEOUT}s,size=1000"))
@@ -69,7 +64,12 @@ pub fn method(text: &str) -> Method {
 
 /// What these flags mean, beside those that every service needs.
 pub fn settings(flags: &[&str]) -> Config {
-    let words = ["balancer", "run", "--listen", "127.0.0.1:80", "--server", "s1=127.0.0.1:81"];
+    settings_of(&[&["--server", "s1=127.0.0.1:81"], flags].concat())
+}
+
+/// The same with the servers among the flags.
+fn settings_of(flags: &[&str]) -> Config {
+    let words = ["balancer", "run", "--listen", "127.0.0.1:80"];
     let words = words.iter().chain(flags).map(std::ffi::OsString::from);
     match cli::parse(words).unwrap_or_else(|stop| panic!("{flags:?}: {stop:?}")) {
         cli::Command::Run(run, settings) => {
@@ -104,6 +104,12 @@ impl Builder {
     pub fn of_flags(flags: &[&str]) -> Self {
         let Config { persist, policy, persist_ignore, retry, identity, .. } = settings(flags);
         Self { policy, persist_ignore, retry, identity, ..Self::new(persist.methods()) }
+    }
+
+    /// With these flags, servers and all.
+    pub fn of_servers_and_flags(flags: &[&str]) -> Self {
+        let Config { servers, persist, policy, persist_ignore, retry, .. } = settings_of(flags);
+        Self { servers, policy, persist_ignore, retry, ..Self::new(persist.methods()) }
     }
 
     /// A server named s1, s2, …, with its name as its id.
@@ -145,12 +151,6 @@ impl Builder {
     /// So many threads, each with an address of its own.
     pub fn workers(mut self, count: usize) -> Self {
         self.workers = count;
-        self
-    }
-
-    pub fn server_without_id(mut self, address: SocketAddr) -> Self {
-        self = self.server(address);
-        self.servers.last_mut().expect("just added").cookie = None;
         self
     }
 

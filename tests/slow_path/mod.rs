@@ -9,6 +9,7 @@ pub mod client;
 mod descriptors;
 mod explain;
 mod failures;
+mod haproxy;
 mod health;
 mod hostile;
 mod identity;
@@ -105,7 +106,8 @@ impl Reader {
         let start = lines.next().unwrap_or_default().to_owned();
         let headers = lines
             .map(|line| {
-                line.split_once(": ").map(|(n, v)| (n.to_owned(), v.to_owned())).expect("a header line")
+                let (name, value) = line.split_once(':').expect("a header line");
+                (name.to_owned(), value.strip_prefix(' ').unwrap_or(value).to_owned())
             })
             .collect();
         Ok(Some(Message { start, headers, body: Vec::new() }))

@@ -1,13 +1,12 @@
-//! The ordered list, request by request.
+//! The ordered list in stories of several requests. Those of one are rows, in `cases`.
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Barrier};
 use std::thread;
 
 use balancer::server::{Health, Operator};
-use balancer_ebpf::affinity::Affinity;
 
-use super::balancer::{Balancer, Builder, TABLE_TIMEOUT, cookie, direct_cookie, source};
+use super::balancer::{Balancer, Builder, TABLE_TIMEOUT, cookie, source};
 use super::client::Client;
 use super::origin::{Origin, refusing};
 
@@ -29,40 +28,6 @@ fn case_1_a_new_client_is_balanced_and_gets_a_cookie() {
 }
 
 #[test]
-fn case_2_a_known_client_stays_and_the_server_sees_no_cookie() {
-    let (balancer, _s1, s2) = two_servers();
-    let response = balancer.client().get_with_cookie("SRV=s2");
-    assert_eq!((response.text().as_str(), response.header("set-cookie")), ("s2", None));
-    assert_eq!(s2.request().header("cookie"), None);
-    assert_eq!(balancer.letters(0), "VN");
-}
-
-#[test]
-fn case_3_other_cookies_reach_the_server() {
-    let (balancer, _s1, s2) = two_servers();
-    assert_eq!(balancer.client().get_with_cookie("a=1; SRV=s2; b=2").text(), "s2");
-    assert_eq!(s2.request().header("cookie"), Some("a=1; b=2"));
-}
-
-#[test]
-fn cases_4_5_and_11_a_value_that_names_nobody_is_invalid() {
-    for value in ["SRV=zz", "SRV=", "SRV=s2|xyz"] {
-        let (balancer, _s1, _s2) = two_servers();
-        let response = balancer.client().get_with_cookie(value);
-        assert_eq!(response.header("set-cookie"), Some("SRV=s1; path=/"), "{value}");
-        assert_eq!(balancer.letters(0), "II", "{value}");
-    }
-}
-
-#[test]
-fn case_6_a_name_in_another_case_is_not_ours() {
-    let (balancer, s1, _s2) = two_servers();
-    assert_eq!(balancer.client().get_with_cookie("srv=s2").text(), "s1");
-    assert_eq!(s1.request().header("cookie"), Some("srv=s2"));
-    assert_eq!(balancer.letters(0), "NI");
-}
-
-#[test]
 fn cases_8_and_82_the_first_usable_value_counts_over_all_headers() {
     let (balancer, _s1, _s2) = two_servers();
     for headers in
@@ -73,26 +38,6 @@ fn cases_8_and_82_the_first_usable_value_counts_over_all_headers() {
     balancer.service.servers.set_health(1, Health::Down);
     assert_eq!(balancer.client().get_with_cookie("SRV=s2; SRV=s1").text(), "s1");
     assert_eq!((balancer.letters(0), balancer.letters(3)), ("VN".into(), "VN".into()));
-}
-
-#[test]
-fn case_10_a_quoted_value_is_the_value() {
-    let (balancer, _s1, _s2) = two_servers();
-    assert_eq!(balancer.client().get_with_cookie("SRV=\"s2\"").text(), "s2");
-}
-
-#[test]
-fn cases_12_and_13_a_server_that_is_down_or_maintained_loses_its_clients() {
-    let (balancer, _s1, _s2) = two_servers();
-    balancer.service.servers.set_health(1, Health::Down);
-    let moved = balancer.client().get_with_cookie("SRV=s2");
-    assert_eq!((moved.text().as_str(), moved.header("set-cookie")), ("s1", Some("SRV=s1; path=/")));
-    balancer.service.servers.set_health(1, Health::Up);
-    balancer.service.servers.set_operator(1, Operator::Maint);
-    let moved = balancer.client().get_with_cookie("SRV=s2");
-    assert_eq!((moved.text().as_str(), moved.header("set-cookie")), ("s1", Some("SRV=s1; path=/")));
-    assert_eq!((balancer.letters(0), balancer.letters(1)), ("DI".into(), "DI".into()));
-    assert!(balancer.log_line(1).contains("persist=cookie:maint>s2,balance>s1"));
 }
 
 #[test]
@@ -143,16 +88,6 @@ fn case_21_when_all_are_down_there_is_an_error_without_a_cookie() {
 }
 
 #[test]
-fn case_24_a_server_without_id_gives_no_cookie_and_takes_back_what_the_client_has() {
-    let s1 = Origin::named("s1");
-    let balancer = Builder::new([cookie()]).server_without_id(s1.address).start();
-    assert_eq!(balancer.client().get("/").header("set-cookie"), None);
-    let response = balancer.client().get_with_cookie("SRV=old");
-    assert_eq!(response.header("set-cookie"), Some("SRV=; Expires=Thu, 01-Jan-1970 00:00:01 GMT; path=/"));
-    assert_eq!((balancer.letters(0), balancer.letters(1)), ("NN".into(), "ID".into()));
-}
-
-#[test]
 fn case_25_every_final_status_of_a_server_carries_the_cookie() {
     for (status, has_body) in [("304 Not Modified", false), ("503 Busy", true), ("204 No Content", false)] {
         let s1 = Origin::answering(move |_| {
@@ -168,42 +103,6 @@ fn case_25_every_final_status_of_a_server_carries_the_cookie() {
 }
 
 #[test]
-fn case_28_an_error_of_ours_carries_no_cookie() {
-    let balancer = Builder::new([cookie()]).server(refusing()).start();
-    let response = balancer.client().get("/");
-    assert_eq!((response.status(), response.header("set-cookie")), (503, None));
-}
-
-#[test]
-fn cases_29_and_30_only_we_set_our_cookie() {
-    let sets_it = || {
-        Origin::answering(|_| {
-            "HTTP/1.1 200 OK\r\nSet-Cookie: SRV=x\r\nset-cookie: a=b\r\nContent-Length: 0\r\n\r\n".into()
-        })
-    };
-    let (s1, s2) = (sets_it(), sets_it());
-    let balancer = Builder::new([direct_cookie()]).server(s1.address).server(s2.address).start();
-    assert_eq!(balancer.client().get("/").all("set-cookie"), ["a=b", "SRV=s1; path=/"]);
-    assert_eq!(balancer.client().get_with_cookie("SRV=s2").all("set-cookie"), ["a=b", "SRV=s2; path=/"]);
-    assert_eq!(s2.request().header("cookie"), Some("SRV=s2"), "without indirect the server sees it");
-    assert_eq!((balancer.letters(0), balancer.letters(1)), ("NI".into(), "VI".into()));
-}
-
-#[test]
-fn cases_56_and_57_what_the_source_table_knows_comes_back_as_a_cookie() {
-    let (s1, s2) = (Origin::named("s1"), Origin::named("s2"));
-    let balancer = Builder::new([cookie(), source()]).server(s1.address).server(s2.address).start();
-    balancer.learn("127.0.0.9", 2);
-    let mut client = Client::connect_from("127.0.0.9", balancer.address);
-    let response = client.get("/");
-    assert_eq!((response.text().as_str(), response.header("set-cookie")), ("s2", Some("SRV=s2; path=/")));
-    let response = client.get_with_cookie("SRV=zz");
-    assert_eq!((response.text().as_str(), response.header("set-cookie")), ("s2", Some("SRV=s2; path=/")));
-    assert_eq!((balancer.letters(0), balancer.letters(1)), ("NI".into(), "II".into()));
-    assert!(balancer.log_line(0).contains("persist=cookie:miss,source:hit>s2\n"));
-}
-
-#[test]
 fn case_59_an_answer_teaches_the_source_with_the_full_timeout() {
     let (s1, s2) = (Origin::named("s1"), Origin::named("s2"));
     let balancer = Builder::new([source(), cookie()]).server(s1.address).server(s2.address).start();
@@ -215,26 +114,6 @@ fn case_59_an_answer_teaches_the_source_with_the_full_timeout() {
     assert!(entry.expiry() >= before + TABLE_TIMEOUT);
     assert_eq!(Client::connect_from("127.0.0.7", balancer.address).get("/").text(), "s1");
     assert_eq!(Client::connect_from("127.0.0.8", balancer.address).get("/").text(), "s2");
-}
-
-#[test]
-fn case_61_a_source_bound_to_a_draining_server_stays() {
-    let (s1, s2) = (Origin::named("s1"), Origin::named("s2"));
-    let balancer = Builder::new([source()]).server(s1.address).server(s2.address).start();
-    balancer.learn("127.0.0.1", 2);
-    balancer.service.servers.set_operator(1, Operator::Drain);
-    assert_eq!(balancer.client().get("/").text(), "s2");
-    assert_eq!(balancer.letters(0), "--");
-}
-
-#[test]
-fn case_62_an_entry_of_a_server_that_is_gone_is_a_miss_and_re_pointed() {
-    let s1 = Origin::named("s1");
-    let balancer = Builder::new([source()]).server(s1.address).start();
-    balancer.learn("127.0.0.1", 77);
-    assert_eq!(balancer.client().get("/").text(), "s1");
-    assert_eq!(balancer.entry("127.0.0.1").map(Affinity::server), Some(1));
-    assert!(balancer.log_line(0).contains("persist=source:miss,balance>s1"));
 }
 
 #[test]

@@ -1,23 +1,18 @@
 //! The same stories about full servers, told to the balancer and to HAProxy: who is served when and where, and who is
 //! refused, must be the same.
 
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd};
-use std::os::unix::net::UnixStream;
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::io::Write;
+use std::net::SocketAddr;
 use std::sync::mpsc::Receiver;
 use std::thread;
 use std::time::Duration;
 
 use balancer::config::Balance;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-use xtask::privilege::find_program;
 
 use super::Reader;
 use super::balancer::{Balancer, Builder, cookie, wait_for};
 use super::client::Client;
+use super::haproxy::Haproxy;
 use super::origin::Origin;
 
 /// Each request has a connection of its own: the two do not keep them equally long.
@@ -30,13 +25,6 @@ const HAPROXYS_CLOCK: Duration = Duration::from_millis(10);
 enum Subject {
     Balancer(Balancer),
     Haproxy(Haproxy),
-}
-
-struct Haproxy {
-    address: SocketAddr,
-    child: Child,
-    stats: PathBuf,
-    _folder: tempfile::TempDir,
 }
 
 /// What a story needs.
@@ -76,37 +64,17 @@ impl Subject {
         Self::Balancer(builder.timeouts(|timeouts| timeouts.queue = setting.timeout_queue).start())
     }
 
-    /// `None`: it is not installed, which CI does not forgive.
     fn haproxy(setting: Setting, servers: &[SocketAddr]) -> Option<Self> {
-        let program = find_program("haproxy");
-        assert!(program.is_some() || std::env::var_os("CI").is_none(), "haproxy is missing");
-        let folder = tempfile::tempdir().expect("folder");
-        let listener = TcpListener::bind("127.0.0.1:0").expect("bind");
-        // It inherits the socket, so that no port has to be guessed.
-        fcntl(listener.as_fd(), FcntlArg::F_SETFD(FdFlag::empty())).expect("option");
-        let path = folder.path().join("haproxy.cfg");
-        let stats = folder.path().join("stats.sock");
-        let persist = if setting.cookie { "cookie SRV insert indirect" } else { "balance uri" };
-        let mut text = format!(
-            "global\n  nbthread 1\n  stats socket {}\ndefaults\n  mode http\n  timeout connect 5s\n  timeout client 30s\n  \
-             timeout server 30s\n  timeout queue {}ms\n  {}\nlisten web\n  bind fd@{}\n  {persist}\n",
-            stats.display(),
-            setting.timeout_queue.as_millis(),
-            if setting.redispatch { "option redispatch" } else { "no option redispatch" },
-            listener.as_raw_fd(),
-        );
+        let mut lines = vec![
+            format!("timeout queue {}ms", setting.timeout_queue.as_millis()),
+            if setting.redispatch { "option redispatch" } else { "no option redispatch" }.to_owned(),
+            if setting.cookie { "cookie SRV insert indirect" } else { "balance uri" }.to_owned(),
+        ];
         for (server, n) in servers.iter().zip(1..) {
             let maxqueue = setting.maxqueue.map_or_else(String::new, |most| format!("maxqueue {most}"));
-            text.push_str(&format!("  server s{n} {server} cookie s{n} maxconn 1 {maxqueue}\n"));
+            lines.push(format!("server s{n} {server} cookie s{n} maxconn 1 {maxqueue}"));
         }
-        std::fs::write(&path, text).expect("written");
-        let mut command = Command::new(program?);
-        command.args(["-db", "-f"]).arg(&path).stdin(Stdio::null()).stdout(Stdio::null());
-        let child = command.stderr(Stdio::null()).spawn().expect("started");
-        let address = listener.local_addr().expect("address");
-        let haproxy = Haproxy { address, child, stats, _folder: folder };
-        wait_for("haproxy", || UnixStream::connect(&haproxy.stats).ok());
-        Some(Self::Haproxy(haproxy))
+        Haproxy::start(&lines).map(Self::Haproxy)
     }
 
     fn address(&self) -> SocketAddr {
@@ -120,27 +88,13 @@ impl Subject {
     fn waiting(&self) -> u64 {
         match self {
             Self::Balancer(balancer) => balancer.stats().queued_active,
-            Self::Haproxy(haproxy) => haproxy.waiting(),
+            Self::Haproxy(haproxy) => {
+                // Of its servers and of the whole section: the third column, frontends have none.
+                let table = haproxy.say("show stat");
+                let rows = table.lines().filter(|row| row.starts_with("web,"));
+                rows.filter_map(|row| row.split(',').nth(2)?.parse::<u64>().ok()).sum()
+            }
         }
-    }
-}
-
-impl Haproxy {
-    /// The sum of what waits for its servers and for any of them: the third column, frontends have none.
-    fn waiting(&self) -> u64 {
-        let mut stats = UnixStream::connect(&self.stats).expect("connect");
-        stats.write_all(b"show stat\n").expect("sent");
-        let mut table = String::new();
-        stats.read_to_string(&mut table).expect("read");
-        let rows = table.lines().filter(|row| row.starts_with("web,"));
-        rows.filter_map(|row| row.split(',').nth(2)?.parse::<u64>().ok()).sum()
-    }
-}
-
-impl Drop for Haproxy {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
     }
 }
 
