@@ -297,11 +297,17 @@ impl Table {
         }
     }
 
-    /// Takes a reservation back: the request failed before any server answered.
-    pub fn release(&self, key: &Key, reserved: Affinity) {
+    /// Takes a reservation back: the request failed before any server answered. What it had found before, `seen`, is as
+    /// true as it was: a server that could not serve then is the client's again when it can.
+    pub fn release(&self, key: &Key, reserved: Affinity, seen: Option<Found>) {
         let _turn = self.turn(key);
-        if self.get(key) == Some(reserved.tentative()) {
-            self.forget(key);
+        if self.get(key) != Some(reserved.tentative()) {
+            return;
+        }
+        match seen.filter(|seen| !seen.entry.is_tentative()) {
+            // It has its place still: the reservation's.
+            Some(seen) => drop(self.restore(key, seen)),
+            None => self.forget(key),
         }
     }
 
@@ -380,12 +386,28 @@ mod tests {
         for table in [addresses(), ids(Memory::new(8), 2)] {
             let (key, mine) = ([7; 16], Affinity::new(1, 1, 110));
             table.reserve(&key, None, mine, 100).expect("free");
-            table.release(&key, mine);
+            table.release(&key, mine, None);
             assert_eq!(table.find(&key), None);
             table.reserve(&key, None, mine, 100).expect("free");
             table.put(&key, Affinity::new(2, 1, 500)).expect("put");
-            table.release(&key, mine);
+            table.release(&key, mine, None);
             assert_eq!(table.get(&key).map(Affinity::server), Some(2));
+        }
+    }
+
+    #[test]
+    fn releasing_puts_back_what_was_there() {
+        for table in [addresses(), ids(Memory::new(8), 2)] {
+            let (key, mine) = ([7; 16], Affinity::new(1, 1, 110));
+            let before = Found { entry: Affinity::new(2, 1, 500), probation: !table.is_of_sources() };
+            table.restore(&key, before).expect("put");
+            table.reserve(&key, Some(before.entry), mine, 100).expect("it was seen to be useless");
+            table.release(&key, mine, Some(before));
+            assert_eq!(table.find(&key), Some(before));
+            let others = Found { entry: Affinity::new(3, 1, 110).tentative(), ..before };
+            table.reserve(&key, Some(before.entry), mine, 100).expect("as above");
+            table.release(&key, mine, Some(others));
+            assert_eq!(table.find(&key), None, "whoever reserved it before may be gone");
         }
     }
 

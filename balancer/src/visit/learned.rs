@@ -173,10 +173,10 @@ impl Learned {
         write(table, key, entry, self.found, &Lesson { elsewhere_usable, ..*lesson }, now)
     }
 
-    /// No server has answered, or nothing is to be learned from its answer: the key is free again.
+    /// No server has answered, or nothing is to be learned from its answer: the key is free again, or as it was.
     pub(super) fn release(&mut self, table: &Table) {
         if let (Some(reserved), Some(key)) = (self.reserved.take(), self.key()) {
-            table.release(&key, reserved);
+            table.release(&key, reserved, self.found);
         }
     }
 
