@@ -7,6 +7,8 @@ mod books;
 mod learned;
 mod recent;
 mod rehearsal;
+#[cfg(test)]
+mod tests;
 
 use std::borrow::Cow;
 use std::net::IpAddr;

@@ -1,0 +1,282 @@
+//! What holds after any sequence of requests and of what happens to servers, without sockets: methods agree, and nobody
+//! is moved who need not be.
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::balance::Balance as Balancing;
+use crate::cli;
+use crate::config::{Config, Host, Limits, Plan};
+use crate::http::fields::Slots;
+use crate::http::{request, response};
+use crate::persist::dates;
+use crate::server::{Health, Operator, Server, Servers};
+use crate::service::Service;
+use crate::table::{HashKey, Tables};
+use std::sync::Arc;
+
+/// s3 is a backup.
+const SERVERS: usize = 3;
+const CLIENTS: usize = 3;
+
+/// Lists of methods that can all be pointed anew. Small tables forget.
+const LISTS: [&str; 7] = [
+    "--persist cookie=SRV --persist session=JS --persist source",
+    "--persist session=JS --persist header=X-User --persist cookie=SRV",
+    "--persist source --persist cookie=SRV",
+    "--persist session=JS,size=1 --persist header=X-User,size=2,nopurge --persist cookie=SRV,maxidle=30m",
+    "--persist cookie=SRV,maxidle=30m,maxlife=8h --persist session=JS",
+    "--persist session=JS --persist cookie=SRV --leave-backup",
+    "--persist cookie=SRV --persist header=X-User --on-down fail",
+];
+
+/// What happens.
+#[derive(Clone, Debug)]
+enum Event {
+    Request {
+        client: usize,
+        answer: Answer,
+    },
+    /// The client has a new browser, but is still who it is.
+    LosesCookie(usize),
+    /// A day passes for its cookie.
+    Ages(usize),
+    Health(usize, Health),
+    Operator(usize, Operator),
+    /// Connections to the server fail, or its queue is full, and nobody has noticed so far.
+    Refuses(usize, bool),
+    /// A process ends and another goes on with its tables.
+    Restart,
+}
+
+/// What the application says beside that.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Answer {
+    Ok,
+    Error,
+    /// The client gets another id.
+    LogsIn,
+    LogsOut,
+}
+
+struct Client {
+    address: IpAddr,
+    user: String,
+    cookie: Option<String>,
+    id: Option<String>,
+    /// Who answered it last.
+    home: Option<usize>,
+}
+
+struct World {
+    service: Arc<Service>,
+    tables: Tables,
+    books: Rc<Books>,
+    clients: Vec<Client>,
+    refusing: [bool; SERVERS],
+    ids: u32,
+}
+
+fn config(flags: &str) -> Config {
+    let line = format!(
+        "balancer run --admin /x/y.sock --listen 127.0.0.1:80 --server s1=10.0.0.1:80 --server s2=10.0.0.2:80 \
+         --server s3=10.0.0.3:80,backup {flags}"
+    );
+    let Ok(cli::Command::Run(run, settings)) = cli::parse(line.split_whitespace().map(Into::into)) else {
+        panic!("{line}");
+    };
+    Plan::new(&run, settings, &Host::read()).expect("valid").config
+}
+
+impl World {
+    fn new(flags: &str) -> Self {
+        let config = config(flags);
+        let servers = (1..).zip(&config.servers).map(|(id, server)| {
+            Server::configured(server.clone(), crate::server::Identity { id, generation: 1 })
+        });
+        let servers = Servers::new(servers.collect());
+        let balance = Balancing::new(config.balance.clone(), &servers);
+        let tables = Tables::in_memory(&config.persist, HashKey::from_bytes([1; 16]));
+        let service = Arc::new(Service { config, servers, balance });
+        let clients = (0..CLIENTS).map(|n| Client {
+            address: IpAddr::from([10, 1, 0, n as u8]),
+            user: format!("user{n}"),
+            cookie: None,
+            id: None,
+            home: None,
+        });
+        let books = Rc::new(Books::new(Arc::clone(&service), tables.handle()));
+        Self { service, tables, books, clients: clients.collect(), refusing: [false; SERVERS], ids: 0 }
+    }
+
+    fn happen(&mut self, event: &Event) {
+        let servers = &self.service.servers;
+        match *event {
+            Event::Request { client, answer } => self.request(client, answer),
+            Event::LosesCookie(client) => self.clients[client].cookie = None,
+            Event::Ages(client) => self.age(client),
+            Event::Health(place, health) => drop(servers.set_health(place, health)),
+            Event::Operator(place, wish) => servers.set_operator(place, wish),
+            Event::Refuses(place, refuses) => self.refusing[place] = refuses,
+            Event::Restart => {
+                self.books = Rc::new(Books::new(Arc::clone(&self.service), self.tables.handle()));
+            }
+        }
+    }
+
+    /// Dates that are there are of yesterday.
+    fn age(&mut self, client: usize) {
+        let Some(cookie) = &mut self.clients[client].cookie else { return };
+        let Some((id, _)) = cookie.split_once('|') else { return };
+        let (mut aged, yesterday) = (id.as_bytes().to_vec(), clock::unix_seconds() - 86_400);
+        cookie.matches('|').for_each(|_| dates::write(&mut aged, yesterday));
+        *cookie = String::from_utf8(aged).expect("ASCII");
+    }
+
+    fn request(&mut self, client: usize, answer: Answer) {
+        let (before, home) = (self.named(client), self.clients[client].home);
+        let must_stay = home.filter(|home| before.contains(&Some(*home)) && !self.may_leave(*home));
+        let (served, issued) = self.serve(client, answer);
+        let Some(serving) = served else {
+            assert_eq!(
+                self.named(client),
+                before,
+                "nobody answered, so nothing is known that was not before"
+            );
+            assert_eq!(must_stay, None, "its server was there");
+            return;
+        };
+        assert!(must_stay.is_none_or(|home| home == serving), "moved from {home:?} to {serving}");
+        self.clients[client].home = Some(serving);
+        self.clients[client].cookie = issued.or(self.clients[client].cookie.take());
+        match answer {
+            Answer::LogsIn => self.clients[client].id = Some(format!("id{}", self.ids)),
+            Answer::LogsOut => self.clients[client].id = None,
+            Answer::Ok | Answer::Error => {}
+        }
+        for named in self.named(client).into_iter().flatten() {
+            assert_eq!(named, serving, "every method that says anything says who has answered");
+        }
+    }
+
+    /// The exceptions, all of them. That a cookie is too old (`maxidle=`, `maxlife=`) and that a table has forgotten an
+    /// entry are none: the client is not named any more then.
+    fn may_leave(&self, home: usize) -> bool {
+        let servers = &self.service.servers;
+        // It is down or in maintenance.
+        let is_lost = !servers[home].state().keeps_users();
+        // It refuses connections, or its queue is full.
+        let refuses = self.refusing[home];
+        // It is a backup that is to be left (`--leave-backup`), and a primary is there.
+        let is_left = self.service.config.policy.leave_backup
+            && servers[home].backup
+            && servers.iter().any(|server| !server.backup && server.takes_new());
+        is_lost || refuses || is_left
+    }
+
+    fn head(&self, client: usize) -> String {
+        let Client { user, cookie, id, .. } = &self.clients[client];
+        let mut cookies = Vec::new();
+        cookies.extend(cookie.as_ref().map(|value| format!("SRV={value}")));
+        cookies.extend(id.as_ref().map(|value| format!("JS={value}")));
+        let cookies = match cookies.is_empty() {
+            true => String::new(),
+            false => format!("Cookie: {}\r\n", cookies.join("; ")),
+        };
+        format!("GET / HTTP/1.1\r\nHost: test\r\nX-User: {user}\r\n{cookies}\r\n")
+    }
+
+    /// Who answers, and the cookie that is issued.
+    fn serve(&mut self, client: usize, answer: Answer) -> (Option<usize>, Option<String>) {
+        let head = self.head(client);
+        let mut slots = Slots::default();
+        let request = request::parse(head.as_bytes(), &mut slots, &Limits::default()).expect("well-formed");
+        let mut visit = Visit::new(&self.books, &request.expect("whole"), self.clients[client].address);
+        let serving = loop {
+            match visit.choose() {
+                Choice::Bound(server) | Choice::Free(server) if self.refusing[server] => visit.refuse(),
+                Choice::Bound(server) | Choice::Free(server) => break server,
+                Choice::Hold(Hold::Fail) | Choice::Nobody => return (None, None),
+                choice @ (Choice::Any | Choice::Hold(Hold::Wait(..))) => panic!("{choice:?}"),
+            }
+        };
+        let (status, line) = match answer {
+            Answer::Ok => ("200 OK", String::new()),
+            Answer::Error => ("500 Oops", String::new()),
+            Answer::LogsIn => {
+                self.ids += 1;
+                ("200 OK", format!("Set-Cookie: JS=id{}\r\n", self.ids))
+            }
+            Answer::LogsOut => ("200 OK", "Set-Cookie: JS=; Max-Age=0\r\n".to_owned()),
+        };
+        let head = format!("HTTP/1.1 {status}\r\n{line}Content-Length: 0\r\n\r\n");
+        let mut slots = Slots::default();
+        let response = response::parse(head.as_bytes(), &mut slots, &Limits::default(), false);
+        let action = visit.answered(Some(&response.expect("well-formed").expect("whole")));
+        let mut written = Vec::new();
+        if let Some(issue) = visit.issue(&self.books, action) {
+            issue.write_ours(&mut written);
+        }
+        let written = String::from_utf8(written).expect("ASCII");
+        let value = written.strip_prefix("Set-Cookie: SRV=").and_then(|rest| rest.split(';').next());
+        (Some(serving), value.map(str::to_owned))
+    }
+
+    /// Whom the client is named by each method of the list; a cookie that is too old names nobody.
+    fn named(&self, client: usize) -> Vec<Option<usize>> {
+        let Client { address, user, cookie, id, .. } = &self.clients[client];
+        let servers = &self.service.servers;
+        let methods = self.service.config.persist.methods().iter().enumerate();
+        let of_method = |(place, method): (usize, &Method)| {
+            let table = self.tables.get(place);
+            let key = match method {
+                Method::Cookie(method) => {
+                    let (id, dates) = dates::split(cookie.as_ref()?.as_bytes())?;
+                    let now = clock::unix_seconds();
+                    let age = dates::check(dates, method.max_idle, method.max_life, now);
+                    return matches!(age, dates::Age::Good { .. }).then(|| servers.by_cookie(id))?;
+                }
+                Method::Session(_) => table?.key(id.as_ref()?.as_bytes()),
+                Method::Header(_) => table?.key(user.as_bytes()),
+                Method::Source(_) => Some(table?.source_key(*address)),
+                Method::Route(_) | Method::Query(_) => None,
+            };
+            servers.by_id(table?.get(&key?)?.server())
+        };
+        methods.map(of_method).collect()
+    }
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let (server, client) = (0..SERVERS, 0..CLIENTS);
+    let answer = prop_oneof![
+        4 => Just(Answer::Ok),
+        1 => Just(Answer::Error),
+        2 => Just(Answer::LogsIn),
+        1 => Just(Answer::LogsOut),
+    ];
+    let health = prop_oneof![Just(Health::Up), Just(Health::Down), Just(Health::Draining)];
+    let wish = prop_oneof![Just(Operator::Ready), Just(Operator::Drain), Just(Operator::Maint)];
+    prop_oneof![
+        10 => (client.clone(), answer).prop_map(|(client, answer)| Event::Request { client, answer }),
+        1 => client.clone().prop_map(Event::LosesCookie),
+        1 => client.prop_map(Event::Ages),
+        2 => (server.clone(), health).prop_map(|(server, health)| Event::Health(server, health)),
+        2 => (server.clone(), wish).prop_map(|(server, wish)| Event::Operator(server, wish)),
+        2 => (server, any::<bool>()).prop_map(|(server, refuses)| Event::Refuses(server, refuses)),
+        1 => Just(Event::Restart),
+    ]
+}
+
+proptest! {
+    #[test]
+    fn methods_agree_and_nobody_is_moved_without_need(
+        list in 0..LISTS.len(),
+        events in prop::collection::vec(event(), 1..80),
+    ) {
+        let mut world = World::new(LISTS[list]);
+        for event in &events {
+            world.happen(event);
+        }
+    }
+}
