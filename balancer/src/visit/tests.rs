@@ -1,6 +1,9 @@
 //! What holds after any sequence of requests and of what happens to servers, without sockets: methods agree, and nobody
 //! is moved who need not be.
 
+use std::sync::Arc;
+
+use balancer_ebpf::affinity::Affinity;
 use proptest::prelude::*;
 
 use super::*;
@@ -12,8 +15,7 @@ use crate::http::{request, response};
 use crate::persist::dates;
 use crate::server::{Health, Operator, Server, Servers};
 use crate::service::Service;
-use crate::table::{HashKey, Tables};
-use std::sync::Arc;
+use crate::table::{HashKey, Key as TableKey, Tables};
 
 /// s3 is a backup.
 const SERVERS: usize = 3;
@@ -45,6 +47,12 @@ enum Event {
     Operator(usize, Operator),
     /// Connections to the server fail, or its queue is full, and nobody has noticed so far.
     Refuses(usize, bool),
+    /// The operator points one of the client's entries, that of the method at that place, at a server.
+    Points {
+        client: usize,
+        place: usize,
+        server: usize,
+    },
     /// A process ends and another goes on with its tables.
     Restart,
 }
@@ -118,9 +126,24 @@ impl World {
             Event::Health(place, health) => drop(servers.set_health(place, health)),
             Event::Operator(place, wish) => servers.set_operator(place, wish),
             Event::Refuses(place, refuses) => self.refusing[place] = refuses,
+            Event::Points { client, place, server } => self.point(client, place, server),
             Event::Restart => {
                 self.books = Rc::new(Books::new(Arc::clone(&self.service), self.tables.handle()));
             }
+        }
+    }
+
+    /// `set table`, with which the methods disagree until the client's next answer.
+    fn point(&mut self, client: usize, place: usize, server: usize) {
+        let (Some(table), Some(key)) = (self.tables.get(place), self.key(client, place)) else { return };
+        let (id, expiry) = (self.service.servers[server].identity.id, clock::boot_seconds() + table.timeout);
+        let entry = match table.is_of_sources() {
+            true => Affinity::new(id, 1, expiry),
+            false => Affinity::learned(id, expiry),
+        };
+        if table.put(&key, entry).is_ok() {
+            // To be moved is the operator's wish, if that method comes before the others.
+            self.clients[client].home = None;
         }
     }
 
@@ -224,26 +247,31 @@ impl World {
 
     /// Whom the client is named by each method of the list; a cookie that is too old names nobody.
     fn named(&self, client: usize) -> Vec<Option<usize>> {
-        let Client { address, user, cookie, id, .. } = &self.clients[client];
         let servers = &self.service.servers;
         let methods = self.service.config.persist.methods().iter().enumerate();
         let of_method = |(place, method): (usize, &Method)| {
-            let table = self.tables.get(place);
-            let key = match method {
-                Method::Cookie(method) => {
-                    let (id, dates) = dates::split(cookie.as_ref()?.as_bytes())?;
-                    let now = clock::unix_seconds();
-                    let age = dates::check(dates, method.max_idle, method.max_life, now);
-                    return matches!(age, dates::Age::Good { .. }).then(|| servers.by_cookie(id))?;
-                }
-                Method::Session(_) => table?.key(id.as_ref()?.as_bytes()),
-                Method::Header(_) => table?.key(user.as_bytes()),
-                Method::Source(_) => Some(table?.source_key(*address)),
-                Method::Route(_) | Method::Query(_) => None,
+            let Method::Cookie(method) = method else {
+                let entry = self.tables.get(place)?.get(&self.key(client, place)?)?;
+                return servers.by_id(entry.server());
             };
-            servers.by_id(table?.get(&key?)?.server())
+            let cookie = self.clients[client].cookie.as_ref()?;
+            let (id, dates) = dates::split(cookie.as_bytes())?;
+            let age = dates::check(dates, method.max_idle, method.max_life, clock::unix_seconds());
+            matches!(age, dates::Age::Good { .. }).then(|| servers.by_cookie(id))?
         };
         methods.map(of_method).collect()
+    }
+
+    /// The client's key in the table of the method at that place of the list.
+    fn key(&self, client: usize, place: usize) -> Option<TableKey> {
+        let Client { address, user, id, .. } = &self.clients[client];
+        let table = self.tables.get(place)?;
+        match self.service.config.persist.methods().get(place)? {
+            Method::Session(_) => table.key(id.as_ref()?.as_bytes()),
+            Method::Header(_) => table.key(user.as_bytes()),
+            Method::Source(_) => Some(table.source_key(*address)),
+            Method::Cookie(_) | Method::Route(_) | Method::Query(_) => None,
+        }
     }
 }
 
@@ -264,6 +292,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (server.clone(), health).prop_map(|(server, health)| Event::Health(server, health)),
         2 => (server.clone(), wish).prop_map(|(server, wish)| Event::Operator(server, wish)),
         2 => (server, any::<bool>()).prop_map(|(server, refuses)| Event::Refuses(server, refuses)),
+        1 => (0..CLIENTS, 0..3_usize, 0..SERVERS)
+            .prop_map(|(client, place, server)| Event::Points { client, place, server }),
         1 => Just(Event::Restart),
     ]
 }
