@@ -1,27 +1,41 @@
 //! The rows. "Whole" ones are what a request costs; the others are parts of them, or bodies.
 
+use std::ffi::OsString;
 use std::hint::black_box;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
 use std::time::Duration;
 
 use balancer::access_log::{Record, write_request};
-use balancer::config::{Limits, LogFormat};
+use balancer::balance::Balance;
+use balancer::cli::{self, Command};
+use balancer::config::{Host, Limits, LogFormat, Plan, ServerConfig};
 use balancer::http::chunked::Decoder;
 use balancer::http::fields::Slots;
 use balancer::http::request::{self, Request};
 use balancer::http::response::{self, Connection};
 use balancer::http::scan::Scan;
 use balancer::persist::decide::{Decision, Policy, Refused, Scene};
-use balancer::persist::issue::{self, CookieFacts, Issue, Letters};
+use balancer::persist::issue::{self, CookieFacts, Issue, Letters, SetCookie};
 use balancer::persist::named::Named;
 use balancer::persist::{CookieMethod, List, Method, cookie};
 use balancer::server::{Identity, Server, Servers};
+use balancer::service::Service;
+use balancer::table::{HashKey, Tables};
+use balancer::visit::{Books, Choice, Visit};
+use balancer_ebpf::affinity::Affinity;
 
 use super::Case;
 use super::messages::{self, APPLICATION_RESPONSE, SMALL_REQUEST, SMALL_RESPONSE};
 
 /// The name of the persistence cookie.
 const OURS: &str = "SRV";
+
+/// What visits are decided by.
+const COOKIE_ALONE: &[&str] = &["--persist", "cookie=SRV,insert,indirect"];
+const THREE_METHODS: &[&str] =
+    &["--persist", "cookie=SRV,insert,indirect", "--persist", "session=PHPSESSID", "--persist", "source"];
 
 pub(super) const ALL: &[Case] = &[
     Case { name: "whole, small", run: |times| whole(times, SMALL_REQUEST, SMALL_RESPONSE) },
@@ -38,6 +52,13 @@ pub(super) const ALL: &[Case] = &[
     },
     Case { name: "response head, small", run: |times| response_head(times, SMALL_RESPONSE) },
     Case { name: "response head, application", run: |times| response_head(times, APPLICATION_RESPONSE) },
+    Case { name: "visit, one cookie", run: |times| visit(times, COOKIE_ALONE, SMALL_REQUEST) },
+    Case { name: "visit, browser", run: |times| visit(times, COOKIE_ALONE, &messages::browser_request()) },
+    Case {
+        name: "visit, cookie and session and source",
+        run: |times| visit(times, THREE_METHODS, &messages::browser_request()),
+    },
+    Case { name: "session look-up in memory", run: session_look_up },
     Case { name: "cookie scan, 600 bytes", run: cookie_scan },
     Case { name: "cookie removal, 600 bytes", run: cookie_removal },
     Case { name: "chunked 16 KiB, one chunk", run: |times| chunked(times, 16 * 1024) },
@@ -151,6 +172,56 @@ fn response_head(times: u32, response: &[u8]) {
     let (_, facts) = worker.request(SMALL_REQUEST);
     for _ in 0..times {
         worker.response(black_box(response), &facts);
+    }
+}
+
+/// A thread's tables in memory, of a service with two servers.
+fn books(flags: &[&str]) -> Rc<Books> {
+    let words = ["balancer", "run", "--listen", "127.0.0.1:80", "--admin", "/x/y.sock"];
+    let servers = ["--server", "s1=127.0.0.1:8001", "--server", "s2=127.0.0.1:8002"];
+    let words = words.iter().chain(&servers).chain(flags).map(OsString::from);
+    let Ok(Command::Run(run, settings)) = cli::parse(words) else { unreachable!("it is well-formed") };
+    let plan = Plan::new(&run, settings, &Host::read()).expect("a plan");
+    let config = plan.config;
+    let server = |(id, server): (u16, &ServerConfig)| {
+        Server::configured(server.clone(), Identity { id, generation: 1 })
+    };
+    let servers = Servers::new((1..).zip(&config.servers).map(server).collect());
+    let balance = Balance::new(config.balance.clone(), &servers);
+    let tables = Tables::in_memory(&config.persist, HashKey::from_bytes([1; 16]));
+    Rc::new(Books::new(Arc::new(Service { config, servers, balance }), tables))
+}
+
+/// What persistence does for a request and its answer between reading and writing them: decide and learn.
+fn visit(times: u32, flags: &[&str], request: &[u8]) {
+    let (books, limits) = (books(flags), Limits::default());
+    let (mut slots, mut answer_slots) = (Slots::default(), Slots::default());
+    let request = parsed(request, &mut slots, &limits);
+    let response = response::parse(SMALL_RESPONSE, &mut answer_slots, &limits, false)
+        .expect("a good response")
+        .expect("a whole head");
+    let client = IpAddr::from([10, 20, 0, 1]);
+    for _ in 0..times {
+        let mut visit = Visit::new(&books, black_box(&request), client);
+        assert_eq!(visit.choose(), Choice::Bound(0), "the cookie names s1");
+        let action = visit.answered(Some(black_box(&response)));
+        assert_eq!(action, SetCookie::Nothing, "the client has it");
+        black_box(visit.letters(Some(action)));
+    }
+}
+
+/// From the id to the entry.
+fn session_look_up(times: u32) {
+    let books = books(THREE_METHODS);
+    let table = books.tables.get(1).expect("of sessions");
+    let entry = Affinity::learned(1, u32::MAX);
+    for n in 0..10_000 {
+        let key = table.key(format!("session-{n}").as_bytes()).expect("a key");
+        table.put(&key, entry).expect("there is room");
+    }
+    for _ in 0..times {
+        let key = table.key(black_box(b"session-4711")).expect("a key");
+        assert_eq!(table.get(&key), Some(entry));
     }
 }
 

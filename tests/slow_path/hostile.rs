@@ -173,3 +173,37 @@ fn a_client_that_leaves_while_it_is_answered_frees_its_server() {
     wait_for("its end", || (balancer.stats().connections_active == 0).then_some(()));
     assert_eq!(balancer.service.servers[0].in_flight.load(Ordering::Relaxed), 0);
 }
+
+#[test]
+fn cookies_of_any_kind_are_answered_and_so_is_whoever_comes_next() {
+    let origin = Origin::named("s1");
+    let flags = ["--persist", "cookie=SRV", "--persist", "session=JS", "--persist", "route=JS"];
+    let balancer = Builder::of_flags(&flags).server(origin.address).start();
+    let names: String = (0..1500).map(|n| format!("n{n}=; ")).collect();
+    let expect = |cookie: String, status: u16| {
+        let mut client = balancer.client();
+        client.send(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n"));
+        assert_eq!(client.response().status(), status, "{cookie:.40?}");
+        assert_eq!(balancer.client().get_with_cookie("SRV=s1").text(), "s1");
+    };
+    expect(names, 200);
+    expect("SRV=zz; JS=; ".repeat(1000), 200);
+    expect(format!("JS={}", "x".repeat(15_000)), 200);
+    expect("SRV=~; SRV=|; JS=~|.; JS=.; JS==; ; =".into(), 200);
+    expect("SRV=s1\u{0}".into(), 400);
+    expect("SRV=s1\u{7f}".into(), 400);
+    // A megabyte is refused before all of it has been taken, so the refusal itself may be lost in a reset.
+    let mut client = balancer.client();
+    let cookie = "SRV=s1; ".repeat(1 << 17);
+    let _ = client
+        .0
+        .stream
+        .write_all(format!("GET / HTTP/1.1\r\nHost: a\r\nCookie: {cookie}\r\n\r\n").as_bytes());
+    let answer = client.rest_of_any_end();
+    assert!(
+        answer.is_empty() || answer.starts_with(b"HTTP/1.1 431 "),
+        "{}",
+        String::from_utf8_lossy(&answer)
+    );
+    expect("SRV=s1".into(), 200);
+}

@@ -13,6 +13,13 @@
 //! | [`dynamic`] | ids made of addresses |
 //!
 //! `decide` and `learn` are pure: facts and `now` in, decisions out. They read no clock and touch no table.
+//!
+//! # What a request can cost
+//!
+//! A client can write what it likes into a head, as long as `--max-head` lets it pass. Each of at most [`MAX_METHODS`]
+//! methods goes through the head once for each of its places; nothing is compared with everything else in it. Of what is
+//! found, a method keeps four servers ([`named`]), has eight codes verified (`sign-key=`), and asks its table for
+//! [`session::MOST_IDS`] keys. An answer writes one key to each table, and a second one where it sets a new id.
 
 pub mod cookie;
 pub mod cookie_date;

@@ -11,6 +11,10 @@ use crate::server::Servers;
 /// Values that are looked at: a client has one. Several mean a mistake that the first few show.
 const VALUES: usize = 4;
 
+/// Values whose code is verified (`sign-key=`): it costs a hash with every key, so a head that is full of such values must
+/// not have them all. What comes behind them is taken for forged.
+const MOST_VERIFIED: u8 = 8;
+
 /// What the values of one method in a request name.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Named {
@@ -21,6 +25,7 @@ pub struct Named {
     stale: Option<Age>,
     /// A value names nobody.
     is_invalid: bool,
+    verified: u8,
     /// There was at least one value of ours, good or not.
     pub present: bool,
 }
@@ -97,7 +102,7 @@ impl Named {
     }
 
     fn read(&mut self, value: &[u8], method: &CookieMethod, servers: &Servers, now: u64) {
-        let Some(value) = method.signer.as_ref().map_or(Some(value), |signer| signer.verify(value)) else {
+        let Some(value) = self.verify(value, method) else {
             self.is_invalid = true;
             return;
         };
@@ -118,6 +123,15 @@ impl Named {
             Age::Good { refresh } => self.note(Naming { server, dates, refresh }),
             Age::Idle | Age::Old => self.stale = self.stale.or(Some(age)),
         }
+    }
+
+    fn verify<'a>(&mut self, value: &'a [u8], method: &CookieMethod) -> Option<&'a [u8]> {
+        let Some(signer) = &method.signer else { return Some(value) };
+        if self.verified == MOST_VERIFIED {
+            return None;
+        }
+        self.verified += 1;
+        signer.verify(value)
     }
 
     /// Repetition must not push out the one value that could be used.
@@ -201,6 +215,23 @@ mod tests {
     fn repetition_pushes_nothing_out() {
         let cookie = format!("{}SRV=s2", "SRV=zz; ".repeat(1000));
         assert_eq!(found("cookie=SRV", &cookie).0, Finding::server(1));
+    }
+
+    #[test]
+    fn only_the_first_few_codes_are_verified() {
+        let folder = tempfile::tempdir().expect("folder");
+        let keys = folder.path().join("keys");
+        std::fs::write(&keys, "secret").expect("written");
+        let options = format!("cookie=SRV,sign-key={}", keys.display());
+        let mut good = b"s2".to_vec();
+        cookie_method(&options).signer.expect("a key").sign(&mut good, 0);
+        let behind = |forged: usize| {
+            let values = "SRV=s2.AAAAAAAAAAAAAAAA; ".repeat(forged);
+            found(&options, &format!("{values}SRV={}", String::from_utf8_lossy(&good))).0
+        };
+        assert_eq!(behind(0), Finding::server(1));
+        assert_eq!(behind(usize::from(MOST_VERIFIED) - 1), Finding::server(1));
+        assert_eq!(behind(usize::from(MOST_VERIFIED)), Finding::Invalid);
     }
 
     #[test]

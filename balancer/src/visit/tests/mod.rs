@@ -1,5 +1,7 @@
 //! What holds after any sequence of requests and of what happens to servers, without sockets: methods agree, and nobody
-//! is moved who need not be.
+//! is moved who need not be. What hostile requests come to is in [`hostile`].
+
+mod hostile;
 
 use std::sync::Arc;
 
