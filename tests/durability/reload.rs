@@ -44,10 +44,9 @@ fn story(user: u32, kind: &str) -> Result<()> {
 
     let second = world.start(&["--takeover"])?;
     // New clients are the new one's from here on; the one who waits is still the old one's.
-    let pid = || world.ask("show info json").map(|info| info["pid"].clone());
-    wait_until(PATIENCE, "the new one to answer", || pid().is_ok_and(|pid| pid == second.pid()))?;
+    wait_until(PATIENCE, "the old one to let go", || first.stderr().contains("handed over"))?;
+    ensure!(world.ask("show info json")?["pid"] == second.pid() && first.is_running(), "{}", first.stderr());
     let mut client = Connection::open(&lab.balancer, None, FRONT)?;
-    ensure!(first.is_running(), "{}", first.stderr());
     ensure!(world.ask("show server s2 json")?["state"] == "drain");
     ensure!(who(&mut client, "JS=old")? == "s2", "users stay");
     ensure!((0..4).all(|_| who(&mut client, "").is_ok_and(|server| server == "s1")), "nobody new comes");
