@@ -11,9 +11,14 @@ struct Crumb<'a> {
     value: &'a [u8],
 }
 
-/// The values of the cookie `name` in one Cookie header, in order.
-pub fn values<'a>(header: &'a [u8], name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-    pairs(header).filter(move |(found, _)| *found == name.as_bytes()).map(|(_, value)| value)
+/// The values of the cookie `name` in one Cookie header, in order. `name` has neither `=` nor spaces in it, and no `$` at
+/// its beginning.
+pub fn values<'a>(header: &'a [u8], name: &str) -> impl Iterator<Item = &'a [u8]> {
+    // Most crumbs are somebody else's: they are told by their first bytes, without looking for where their name ends.
+    raw_crumbs(header).filter_map(move |raw| {
+        let value = raw.strip_prefix(name.as_bytes())?.trim_ascii_start().strip_prefix(b"=")?;
+        Some(unquote(value.trim_ascii_start()))
+    })
 }
 
 /// Names and values of the cookies in one Cookie header, in order; the name of what is no cookie is empty.
@@ -103,6 +108,19 @@ pub fn attribute<'a>(header: &'a [u8], name: &str) -> Option<&'a [u8]> {
 }
 
 fn crumbs(header: &[u8]) -> impl Iterator<Item = Crumb<'_>> {
+    raw_crumbs(header).map(|raw| {
+        let (name, value) = match memchr(b'=', raw) {
+            Some(equals) => (raw[..equals].trim_ascii_end(), raw[equals + 1..].trim_ascii_start()),
+            // A crumb without `=` names no cookie of ours; it is carried along.
+            None => (&raw[..0], raw),
+        };
+        let name = if name.first() == Some(&b'$') { &name[..0] } else { name };
+        Crumb { raw, name, value }
+    })
+}
+
+/// What stands between the semicolons.
+fn raw_crumbs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     let mut rest = Some(header);
     std::iter::from_fn(move || {
         let text = rest?;
@@ -111,14 +129,7 @@ fn crumbs(header: &[u8]) -> impl Iterator<Item = Crumb<'_>> {
             None => (text, None),
         };
         rest = after;
-        let raw = raw.trim_ascii();
-        let (name, value) = match memchr(b'=', raw) {
-            Some(equals) => (raw[..equals].trim_ascii_end(), raw[equals + 1..].trim_ascii_start()),
-            // A crumb without `=` names no cookie of ours; it is carried along.
-            None => (&raw[..0], raw),
-        };
-        let name = if name.first() == Some(&b'$') { &name[..0] } else { name };
-        Some(Crumb { raw, name, value })
+        Some(raw.trim_ascii())
     })
 }
 
@@ -187,6 +198,13 @@ mod tests {
             let theirs: Vec<String> = cookie::Cookie::split_parse(&header)
                 .filter_map(Result::ok).filter(|c| c.name() == "SRV").map(|c| c.value().to_owned()).collect();
             prop_assert_eq!(found(&header), theirs);
+        }
+
+        /// One way looks for names, the other takes every crumb apart.
+        #[test]
+        fn both_ways_to_a_value_lead_there(header in "[SRVX=;\" \t$a]{0,40}") {
+            let apart = pairs(header.as_bytes()).filter(|(name, _)| *name == b"SRV").map(|(_, value)| value);
+            prop_assert!(values(header.as_bytes(), "SRV").eq(apart), "{}", header);
         }
 
         #[test]

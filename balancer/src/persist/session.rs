@@ -48,12 +48,7 @@ pub fn ids<'b>(request: &Request<'b, '_>, method: &SessionMethod, mut visit: imp
 pub fn values<'b>(request: &Request<'b, '_>, name: &str, place: Place, visit: &mut dyn FnMut(&'b [u8])) {
     match place {
         Place::Cookie => {
-            let headers = request.cookie_headers();
-            headers.flat_map(cookie::pairs).for_each(|(found, value)| {
-                if found == name.as_bytes() {
-                    visit(value);
-                }
-            });
+            request.cookie_headers().flat_map(|header| cookie::values(header, name)).for_each(visit);
         }
         Place::Path => {
             for (found, value) in request.path_parameters() {

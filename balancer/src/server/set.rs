@@ -4,7 +4,7 @@
 //! number of one that was deleted meanwhile finds a server that is retired, and nobody else's. So the request path reads
 //! without a lock what the control thread changes.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -47,7 +47,8 @@ struct Roster {
     order: Vec<usize>,
     by_name: HashMap<String, usize>,
     by_cookie: HashMap<Vec<u8>, usize>,
-    by_id: HashMap<u16, usize>,
+    /// Asked several times a request: a number need not be hashed.
+    by_id: BTreeMap<u16, usize>,
 }
 
 /// What [`Servers::end_sessions`] has ended.
