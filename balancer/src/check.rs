@@ -6,7 +6,7 @@ use anyhow::bail;
 use tokio::task::LocalSet;
 
 use crate::config::fast_path::word;
-use crate::config::{Config, Plan};
+use crate::config::{Config, Feature, Plan};
 use crate::names::{Answers, Found};
 use crate::{datapath, state_file};
 
@@ -19,8 +19,8 @@ pub fn report(plan: &Plan, dump: bool) -> anyhow::Result<String> {
     notes.extend(datapath::check(&plan.config)?);
     state_file::check(&plan.config)?;
     let warnings = plan.warnings.iter().map(|warning| format!("warning: {warning}"));
-    let remarks =
-        std::iter::once(summary(&plan.config)).chain(fast_path(&plan.config)).chain(warnings).chain(notes);
+    let remarks = std::iter::once(summary(&plan.config)).chain(fast_path(&plan.config)).chain(features(plan));
+    let remarks = remarks.chain(warnings).chain(notes);
     let mut report = String::new();
     // A dump is an @FILE, so what is not a setting is a comment in it.
     let mark = if dump { "# " } else { "" };
@@ -66,6 +66,21 @@ fn summary(config: &Config) -> String {
     )
 }
 
+/// What the given flags mean to fast connections, a line each; none without `--xdp`.
+fn features(plan: &Plan) -> Vec<String> {
+    let features = plan.features();
+    if plan.config.datapath.is_none() || features.is_empty() {
+        return Vec::new();
+    }
+    let flag = features.iter().map(|feature| feature.flag.chars().count()).max().unwrap_or_default();
+    let effect = features.iter().map(|feature| feature.effect.as_str().len()).max().unwrap_or_default();
+    let line = |feature: &Feature| {
+        let Feature { flag: name, effect: told, why } = feature;
+        format!("  {name:flag$}  {:effect$}  {why}", told.as_str())
+    };
+    std::iter::once("on the fast path:".to_owned()).chain(features.iter().map(line)).collect()
+}
+
 /// What becomes of the fast path, in one line; `None` without `--xdp`.
 pub(crate) fn fast_path(config: &Config) -> Option<String> {
     let datapath = config.datapath.as_ref()?;
@@ -75,4 +90,27 @@ pub(crate) fn fast_path(config: &Config) -> Option<String> {
             .clone()
             .unwrap_or_else(|| format!("fast path {}", word(datapath.fast_path))),
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::tests::plan;
+
+    #[test]
+    fn what_flags_mean_to_fast_connections_is_a_table() {
+        let flags = "--persist source --persist cookie=SRV,prefix --observe connect";
+        assert!(features(&plan(flags)).is_empty(), "there are none without --xdp");
+        assert!(features(&plan("--xdp eth0")).is_empty(), "nothing was asked for");
+        let lines = features(&plan(&format!("--xdp eth0 {flags}")));
+        assert_eq!(
+            lines[..3],
+            [
+                "on the fast path:",
+                "  --persist source      works         a client whose address is known goes to its server",
+                "  --persist cookie=SRV  keeps it off  the server would see its id in front of the application's value",
+            ]
+        );
+        assert!(lines[3].starts_with("  --observe             no effect     "), "{}", lines[3]);
+    }
 }

@@ -14,6 +14,11 @@ use crate::persist::List;
 pub const MISROUTING: &str =
     "the first connections of a second user behind one NAT, bound elsewhere by a cookie, are misrouted";
 
+pub(super) const HIDDEN_CLIENT: &str = "the client's address is in bytes that the fast path does not see";
+pub(super) const NO_BYTES: &str = "the fast path sends no bytes of its own";
+pub(super) const FORGED_CLIENT: &str =
+    "servers would see the balancer's address and believe what the client itself wrote into such a header";
+
 const XDP_FORM: &str = "IF[,mode=auto|native|generic]";
 
 /// Kernel's `IFNAMSIZ` without the NUL.
@@ -101,19 +106,16 @@ type Obstacle = (&'static str, &'static str);
 
 fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
     if !identity.accept_proxy.is_empty() {
-        return Some(("--accept-proxy", "the client's address is in bytes that the fast path does not see"));
+        return Some(("--accept-proxy", HIDDEN_CLIENT));
     }
     if identity.send_proxy.is_some() {
-        return Some(("--send-proxy", "the fast path sends no bytes of its own"));
+        return Some(("--send-proxy", NO_BYTES));
     }
-    identity.forwarded.is_some().then_some((
-        "--forwarded",
-        "servers would see the balancer's address and believe what the client itself wrote into such a header",
-    ))
+    identity.forwarded.is_some().then_some(("--forwarded", FORGED_CLIENT))
 }
 
 /// A table of sources that the program does not look into, or not in the way that the proxy does.
-fn unreadable(list: &List) -> Option<Obstacle> {
+pub(super) fn unreadable(list: &List) -> Option<Obstacle> {
     let source = list.source()?;
     if source.mask4 < 32 {
         return Some((

@@ -6,6 +6,7 @@ mod address;
 mod check;
 mod dump;
 pub mod fast_path;
+mod features;
 mod health;
 mod host;
 mod identity;
@@ -28,6 +29,7 @@ use crate::persist::decide::Policy;
 use crate::proxy_protocol;
 
 pub use check::Statuses;
+pub use features::{Effect, Feature};
 pub use host::Host;
 pub use owner::Owner;
 pub use plan::Plan;
@@ -403,4 +405,4 @@ pub(crate) fn persist_list(texts: &[String]) -> Result<List, crate::cli::Stop> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -19,7 +19,7 @@ fn plan_on(host: &Host, line: &str) -> Result<Plan, Stop> {
 }
 
 /// With what every service needs already there.
-fn plan(line: &str) -> Plan {
+pub(crate) fn plan(line: &str) -> Plan {
     let line = format!("--listen 127.0.0.1:80 --server s1=10.0.0.1:80 {line}");
     plan_on(&host(), &line).unwrap_or_else(|stop| panic!("{line}: {stop:?}"))
 }
