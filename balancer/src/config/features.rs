@@ -78,7 +78,7 @@ impl Plan {
         for setting in self.settings.0.iter().filter(|setting| setting.origin != Origin::Default) {
             match setting.flag.as_str() {
                 "persist" => {
-                    features.extend(self.config.persist.methods().iter().map(|method| self.method(method)))
+                    features.extend(self.config.persist.methods().iter().map(|method| self.method(method)));
                 }
                 "server" => features.extend(self.maxconn()),
                 flag => {
