@@ -282,6 +282,10 @@ fn exclusive() -> Result<()> {
     let site = Site::open(&flags)?;
     let home = site.introduce(0)?;
     let cookie = format!("SRV={home}");
+    // A client that comes back to the port of an earlier connection meets that one's TIME_WAIT, and its server.
+    let passed =
+        || anyhow::Ok(site.daemon.counter("pass_sampled")? + site.daemon.counter("pass_socket_exists")?);
+    let before = passed()?;
     let mut fast = 0;
     for _ in 0..40 {
         let visit = site.visit(0, &[("Cookie", &cookie)])?;
@@ -289,7 +293,7 @@ fn exclusive() -> Result<()> {
         fast += u32::from(visit.fast);
     }
     ensure!((5..=35).contains(&fast), "{fast} of 40 with a share of 2");
-    ensure!(site.daemon.counter("pass_sampled")? == u64::from(40 - fast));
+    ensure!(passed()? - before == u64::from(40 - fast));
     Ok(())
 }
 

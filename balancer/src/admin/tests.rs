@@ -149,7 +149,10 @@ fn tables_are_written_as_haproxy_writes_them() {
     assert_eq!(words[3..], ["shard=0", "server_id=2", "server_key=s2"]);
     assert!(lines[2].ends_with("server_id=7 server_key=-"));
     assert_eq!(lines[3..], [""], "an empty line ends it");
-    assert_eq!(answer(&desk, &format!("show table source ptr {pointer}")).lines().nth(1), Some(lines[1]));
+    let again = answer(&desk, &format!("show table source ptr {pointer}"));
+    let (pointed, _) =
+        again.lines().nth(1).and_then(|line| line.split_once(" exp=")).expect("the entry itself");
+    assert!(lines[1].starts_with(pointed), "the pointer names it: {again}");
     let keys = |filter: &str| answer(&desk, &format!("show table source {filter}")).matches("key=10").count();
     assert_eq!((keys(""), keys("data.server_id eq 2"), keys("data.server_key ne s2")), (2, 1, 1));
     assert_eq!((keys("data.server_id gt 2 data.server_id lt 7"), keys("key 10.9.9.2")), (0, 1));
