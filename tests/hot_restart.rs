@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use site::{BALANCER, PATIENCE, SOURCE_FIRST, Site, all_flags, start_servers, trial};
 use tempfile::TempDir;
-use xtask::lab::process::Output;
+use xtask::lab::process::{Output, copy_program};
 use xtask::lab::{Child, Lab, http, wait_until};
 
 /// What a successor begins with.
@@ -421,14 +421,14 @@ impl Public {
     }
 
     fn with_program(self) -> Result<Self> {
-        fs::copy(BALANCER, self.program())?;
+        copy_program(Path::new(BALANCER), &self.program())?;
         Ok(self)
     }
 
     /// Another file in the place of the program, as a package manager does it.
     fn upgrade(&self) -> Result<()> {
         let new = self.path().join("balancer.new");
-        fs::copy(BALANCER, &new)?;
+        copy_program(Path::new(BALANCER), &new)?;
         Ok(fs::rename(new, self.program())?)
     }
 

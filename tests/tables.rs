@@ -15,6 +15,7 @@ use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use site::{BALANCER, PATIENCE, trial};
+use xtask::lab::process::copy_program;
 use xtask::lab::{Child, Daemon, Lab, wait_until};
 
 fn main() {
@@ -345,7 +346,7 @@ const NOBODY: u32 = 65534;
 fn unprivileged(lab: &Lab, folder: &Path, flags: &[&str]) -> Result<Child> {
     let program = folder.join("balancer");
     if !program.exists() {
-        fs::copy(BALANCER, &program)?;
+        copy_program(Path::new(BALANCER), &program)?;
     }
     let ids = [format!("--reuid={NOBODY}"), format!("--regid={NOBODY}"), "--clear-groups".into()];
     let command = lab.balancer.command("setpriv").args(ids).arg(program);

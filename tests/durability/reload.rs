@@ -3,7 +3,7 @@
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::{fs, thread};
@@ -13,6 +13,7 @@ use balancer::admin::client;
 use serde_json::Value;
 use tempfile::TempDir;
 use xtask::lab::http::{self, Connection, Response};
+use xtask::lab::process::copy_program;
 use xtask::lab::{Child, Lab, Namespace, wait_until};
 
 use crate::site::{BALANCER, PATIENCE};
@@ -88,10 +89,7 @@ impl World {
         let folder = TempDir::new()?;
         fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755))?;
         std::os::unix::fs::chown(folder.path(), Some(user), Some(user))?;
-        // Not by this process: while it has the file open for writing, a child of another thread has it, too, for a
-        // moment, and what somebody may write to cannot be run.
-        let copied = ns.command("cp").arg(BALANCER).arg(folder.path().join("balancer")).output(PATIENCE)?;
-        ensure!(copied.status.success(), "{}", copied.stderr);
+        copy_program(Path::new(BALANCER), &folder.path().join("balancer"))?;
         let ((login, logins), (go, gone)) = (channel(), channel());
         let gone = Arc::new(Mutex::new(gone));
         let listen = |name: &'static str| -> Result<SocketAddr> {

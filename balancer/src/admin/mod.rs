@@ -31,6 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
+use tokio::sync::Mutex;
 
 use crate::datapath::view::View;
 use crate::intent::ledger::Ledger;
@@ -57,6 +58,8 @@ pub struct Desk {
     pub books: Rc<Books>,
     /// The last decisions, as far as they were asked for; workers have the latest.
     pub decisions: RefCell<VecDeque<Decided>>,
+    /// Whose turn it is to walk over the tables.
+    pub table_turn: Mutex<()>,
     /// The fast path, if there is one.
     pub view: Option<Rc<dyn View>>,
     /// The counters of each worker.
@@ -82,9 +85,12 @@ impl Desk {
                 Some(command) => {
                     self.perform(&command).await.unwrap_or_else(|refusal| format!("error: {refusal}\n"))
                 }
-                None => self.answer_about_decisions(command).unwrap_or_else(|| {
-                    format!("error: unknown command {command:?}; the commands are:\n{HELP}")
-                }),
+                None => match self.answer_about_decisions(command) {
+                    Some(answer) => answer,
+                    None => tables::answer(self, command).await.unwrap_or_else(|| {
+                        format!("error: unknown command {command:?}; the commands are:\n{HELP}")
+                    }),
+                },
             };
             answers.push_str(&answer);
             answers.push('\n');
@@ -117,7 +123,7 @@ impl Desk {
         }
     }
 
-    /// `explain …`, `show decisions [json]`, and what is about tables.
+    /// `explain …` and `show decisions [json]`.
     fn answer_about_decisions(&self, command: &str) -> Option<String> {
         let words: Vec<&str> = command.split_whitespace().collect();
         let (words, json) = match words.as_slice() {
@@ -139,7 +145,7 @@ impl Desk {
                     Err(refusal) => format!("error: {refusal}\n"),
                 })
             }
-            _ => tables::answer(self, command),
+            _ => None,
         }
     }
 }

@@ -18,7 +18,8 @@ use crate::intent::muster::Member;
 use crate::server::tests::named;
 use crate::server::{Operator, Servers, State};
 use crate::service::Service;
-use crate::table::{HashKey, Tables, source_key};
+use crate::table::set::Stores;
+use crate::table::{HashKey, Key, Store, Tables, Walk, source_key};
 
 const ACCESS: Access<'_> = Access { mode: 0o600, owner: None };
 
@@ -59,6 +60,7 @@ fn desk() -> Desk {
         names: Names::new(&service, &ledger, &listen),
         books: Rc::new(Books::new(Arc::clone(&service), tables)),
         decisions: RefCell::default(),
+        table_turn: tokio::sync::Mutex::default(),
         service,
         ledger,
         view: None,
@@ -439,4 +441,74 @@ fn a_request_is_explained_and_nothing_changes() {
     ] {
         assert!(answer(&desk, wrong).starts_with("error: "), "{wrong}");
     }
+}
+
+/// A store whose walk does not end before somebody says so.
+struct Endless {
+    began: std::sync::mpsc::SyncSender<()>,
+    end: Arc<std::sync::Barrier>,
+}
+
+impl Store for Endless {
+    fn get(&self, _: &Key) -> Option<Affinity> {
+        None
+    }
+
+    fn put(&self, _: &Key, _: Affinity) -> std::io::Result<()> {
+        Ok(())
+    }
+
+    fn remove(&self, _: &Key) {}
+
+    fn walk(&self, _: &mut Walk, _: &mut dyn FnMut(Key, Affinity)) -> bool {
+        self.began.send(()).expect("somebody waits");
+        self.end.wait();
+        true
+    }
+
+    fn clear(&self) {}
+
+    fn handle(&self) -> Box<dyn Store> {
+        Box::new(Self { began: self.began.clone(), end: Arc::clone(&self.end) })
+    }
+
+    fn kind(&self) -> &'static str {
+        "memory"
+    }
+}
+
+#[test]
+fn a_large_table_keeps_nobody_waiting() {
+    let (began, begins) = std::sync::mpsc::sync_channel(8);
+    let end = Arc::new(std::sync::Barrier::new(2));
+    let mut desk = desk();
+    let config = config("--persist source,size=16");
+    let tables = Tables::open(&config.persist, HashKey::from_bytes([3; 16]), |_, _, _| {
+        let main = Box::new(Endless { began: began.clone(), end: Arc::clone(&end) });
+        Ok::<_, std::convert::Infallible>(Stores { main, probation: None, is_new: true, size: 16 })
+    });
+    let Ok(tables) = tables;
+    desk.books = Rc::new(Books::new(Arc::clone(&desk.service), tables));
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    let desk = Rc::new(desk);
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let asked = Rc::clone(&desk);
+        let large = tokio::task::spawn_local(async move { asked.answer("show table source").await });
+        while begins.try_recv().is_err() {
+            tokio::task::yield_now().await;
+        }
+        assert!(desk.answer("show info").await.starts_with("name: balancer"), "meanwhile others are served");
+        assert!(!large.is_finished());
+        let mut next = Box::pin(desk.answer("show table source"));
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), &mut next).await;
+        assert!(waits.is_err() && begins.try_recv().is_err(), "one walk at a time");
+        let ends = std::thread::spawn(move || {
+            for _ in 0..4 {
+                end.wait();
+            }
+        });
+        assert!(large.await.expect("not stopped").starts_with("# table: source"));
+        assert!(next.await.starts_with("# table: source"));
+        ends.join().expect("each walk has ended: the entries', and the summary's");
+    });
 }

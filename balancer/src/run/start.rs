@@ -113,6 +113,7 @@ impl Daemon {
             names,
             books: Rc::new(Books::new(Arc::clone(&service), tables)),
             decisions: RefCell::default(),
+            table_turn: tokio::sync::Mutex::default(),
             view,
             stats: workers.stats.clone(),
             listen: bound.addresses,

@@ -3,14 +3,14 @@
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, File};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{self, ExitStatus, Stdio};
 use std::sync::mpsc::{Sender, SyncSender, channel, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 use std::{io, thread};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
@@ -32,6 +32,19 @@ pub struct Output {
     pub stdout: String,
     /// What it wrote.
     pub stderr: String,
+}
+
+/// Copies a program to where it is to be started from.
+///
+/// By a child: while this process has the copy open for writing, a child of another thread has it, too, for a moment, and
+/// what somebody may write to cannot be run.
+///
+/// # Errors
+/// What `cp` says.
+pub fn copy_program(from: &Path, to: &Path) -> Result<()> {
+    let copied = process::Command::new("cp").arg(from).arg(to).output().context("cannot run cp")?;
+    ensure!(copied.status.success(), "{}", String::from_utf8_lossy(&copied.stderr));
+    Ok(())
 }
 
 impl Command {

@@ -14,18 +14,27 @@ use super::{Desk, json_line, text};
 use crate::clock;
 use crate::log;
 use crate::server::{Identity, Servers};
-use crate::table::{Found, Key, Table};
+use crate::service::Shared;
+use crate::table::{Found, Key, Table, Tables};
 use command::{Ask, Comparison, Condition, Form, Server, Verb, Which};
 pub use rows::{TableRow, TableSummary};
 
-/// As many entries are shown as an operator's tools can be expected to take; the control thread builds the answer in
-/// memory.
+/// As many entries are shown as an operator's tools can be expected to take: the answer is built in memory.
 const MOST_ENTRIES: usize = 1_000_000;
 
 /// The answer to a command about tables; `None`: it is about something else.
-pub(super) fn answer(desk: &Desk, text: &str) -> Option<String> {
+///
+/// A large table takes a second to walk over: that is done on a thread of its own, and by one command at a time, so that
+/// impatient operators do not add up to gigabytes of answers.
+pub(super) async fn answer(desk: &Desk, text: &str) -> Option<String> {
     let (form, outcome) = match Ask::parse(text)? {
-        Ok(ask) => (ask.form, perform(desk, &ask)),
+        Ok(ask) => {
+            let _turn = desk.table_turn.lock().await;
+            let archive = Archive { service: desk.service.clone(), tables: desk.books.tables.handle() };
+            let form = ask.form;
+            let outcome = tokio::task::spawn_blocking(move || archive.perform(&ask)).await;
+            (form, outcome.unwrap_or_else(|_| Err("the command has failed".to_owned())))
+        }
         Err((form, error)) => (form, Err(error)),
     };
     Some(match outcome {
@@ -35,37 +44,45 @@ pub(super) fn answer(desk: &Desk, text: &str) -> Option<String> {
     })
 }
 
-fn perform(desk: &Desk, ask: &Ask) -> Result<String, String> {
-    let Some(name) = &ask.table else { return Ok(summaries(desk, ask.form)) };
-    let found = desk.books.tables.iter().find(|(label, _)| label.eq_ignore_ascii_case(name));
-    let (name, table) = found.ok_or_else(|| no_such_table(desk))?;
-    match &ask.verb {
-        Verb::Show => show(desk, name, table, ask),
-        Verb::Set(server) => set(desk, name, table, ask, server),
-        Verb::Clear => clear(desk, name, table, ask),
-    }
+/// What commands are about.
+struct Archive {
+    service: Shared,
+    tables: Tables,
 }
 
-fn summaries(desk: &Desk, form: Form) -> String {
-    match form {
-        Form::Json => json_line(&TableSummary::all(&desk.books.tables)),
-        Form::Text => text::table(&TableSummary::all(&desk.books.tables)),
-        Form::HaProxy => {
-            desk.books.tables.iter().map(|(name, table)| TableSummary::of(name, table).line(table)).collect()
+impl Archive {
+    fn perform(&self, ask: &Ask) -> Result<String, String> {
+        let Some(name) = &ask.table else { return Ok(summaries(&self.tables, ask.form)) };
+        let found = self.tables.iter().find(|(label, _)| label.eq_ignore_ascii_case(name));
+        let (name, table) = found.ok_or_else(|| no_such_table(&self.tables))?;
+        let servers = &self.service.servers;
+        match &ask.verb {
+            Verb::Show => show(servers, name, table, ask),
+            Verb::Set(server) => set(servers, name, table, ask, server),
+            Verb::Clear => clear(servers, name, table, ask),
         }
     }
 }
 
-fn no_such_table(desk: &Desk) -> String {
-    let names: Vec<_> = desk.books.tables.iter().map(|(name, _)| name).collect();
+fn summaries(tables: &Tables, form: Form) -> String {
+    match form {
+        Form::Json => json_line(&TableSummary::all(tables)),
+        Form::Text => text::table(&TableSummary::all(tables)),
+        Form::HaProxy => {
+            tables.iter().map(|(name, table)| TableSummary::of(name, table).line(table)).collect()
+        }
+    }
+}
+
+fn no_such_table(tables: &Tables) -> String {
+    let names: Vec<_> = tables.iter().map(|(name, _)| name).collect();
     match names.as_slice() {
         [] => "No such table; there is none, as no --persist method learns".to_owned(),
         names => format!("No such table; there are: {}", names.join(", ")),
     }
 }
 
-fn show(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
-    let servers = &desk.service.servers;
+fn show(servers: &Servers, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
     let now = clock::boot_seconds();
     let entries = entries(table, servers, &ask.which, now)?;
     if entries.is_empty() && !matches!(ask.which, Which::All(_)) {
@@ -87,8 +104,7 @@ fn show(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, Str
 }
 
 /// The operator's word: the next request goes there, whatever was known.
-fn set(desk: &Desk, name: &str, table: &Table, ask: &Ask, server: &Server) -> Result<String, String> {
-    let servers = &desk.service.servers;
+fn set(servers: &Servers, name: &str, table: &Table, ask: &Ask, server: &Server) -> Result<String, String> {
     let place = match server {
         Server::Name(name) => servers.by_name(name),
         Server::Id(id) => servers.by_id(*id),
@@ -114,7 +130,7 @@ fn set(desk: &Desk, name: &str, table: &Table, ask: &Ask, server: &Server) -> Re
     Ok(said(ask.form, format_args!("{name}: the entry names {server} now")))
 }
 
-fn clear(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
+fn clear(servers: &Servers, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
     match &ask.which {
         Which::All(conditions) if conditions.is_empty() => {
             table.clear();
@@ -122,7 +138,7 @@ fn clear(desk: &Desk, name: &str, table: &Table, ask: &Ask) -> Result<String, St
             Ok(said(ask.form, format_args!("{name}: all entries are forgotten")))
         }
         which => {
-            let entries = entries(table, &desk.service.servers, which, clock::boot_seconds())?;
+            let entries = entries(table, servers, which, clock::boot_seconds())?;
             entries.iter().for_each(|(key, _)| table.forget(key));
             log::info(format_args!("{} entries of table {name} are cleared by the operator", entries.len()));
             Ok(said(ask.form, format_args!("{name}: {} entries are forgotten", entries.len())))
