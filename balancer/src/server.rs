@@ -111,7 +111,8 @@ impl Server {
 
     /// As it is configured.
     pub fn configured(settings: ServerConfig, identity: Identity) -> Self {
-        Self::new(settings.name, settings.cookie, settings.address, identity)
+        let cookie = settings.cookie();
+        Self::new(settings.name, cookie, settings.address, identity)
             .with_host(settings.host)
             .with_weight(settings.weight)
             .as_backup(settings.backup)
@@ -145,10 +146,10 @@ impl Server {
         Self { host, ..self }
     }
 
-    /// The same server at another address, where nobody has checked it.
+    /// The same server at another address, where nobody has checked it and where clients may know it by another cookie.
     #[must_use]
-    pub fn moved(&self, address: SocketAddr, identity: Identity) -> Self {
-        Self::new(self.name.clone(), self.cookie.clone(), address, identity)
+    pub fn moved(&self, address: SocketAddr, cookie: Option<String>, identity: Identity) -> Self {
+        Self::new(self.name.clone(), cookie, address, identity)
             .with_host(self.host.clone())
             .with_weight(self.initial_weight)
             .as_backup(self.backup)
@@ -331,7 +332,7 @@ pub(crate) mod tests {
         set.set_operator(0, Operator::Drain);
         set.set_weight(0, 3);
         let somewhere = SocketAddr::from(([192, 0, 2, 1], 80));
-        let place = set.replace(0, set[0].moved(somewhere, identity(2))).expect("a place");
+        let place = set.replace(0, set[0].moved(somewhere, None, identity(2))).expect("a place");
         let moved = &set[place];
         assert_eq!(
             (moved.state(), moved.health(), moved.address),

@@ -11,7 +11,7 @@ use balancer::balance;
 use balancer::cli;
 use balancer::config::{
     AccessLogConfig, Balance, Config, HealthConfig, Host, IdentityConfig, Limits, LogFormat, LogTarget, Mode,
-    Plan, RetryConfig, ServerConfig, Timeouts,
+    Plan, RetryConfig, ServerConfig, ServerId, Timeouts,
 };
 use balancer::health;
 use balancer::persist::decide::Policy;
@@ -116,8 +116,7 @@ impl Builder {
     pub fn server(mut self, address: SocketAddr) -> Self {
         let name = format!("s{}", self.servers.len() + 1);
         self.servers.push(ServerConfig {
-            cookie: Some(name.clone()),
-            id_is_given: false,
+            id: ServerId::Name,
             name,
             address,
             host: None,
@@ -210,7 +209,7 @@ impl Builder {
         let log_path = folder.path().join("access.log");
         let servers = self.servers.iter().zip(1..).map(|(server, id)| {
             let identity = Identity { id, generation: 1 };
-            Server::new(server.name.clone(), server.cookie.clone(), server.address, identity)
+            Server::new(server.name.clone(), server.cookie(), server.address, identity)
                 .with_weight(server.weight)
                 .as_backup(server.backup)
                 .with_capacity(server.maxconn, server.maxqueue)

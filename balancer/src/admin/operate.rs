@@ -60,7 +60,7 @@ impl Desk {
     pub(super) fn add_server(&self, words: &[&str]) -> Result<String, String> {
         let config = &self.service.config;
         let text = server_text(words, &config.name)?;
-        let settings = servers::one(&text, &self.ledger.all_settings(), &self.listen)?;
+        let settings = servers::one(&text, &self.ledger.all_settings(), &self.listen, &config.persist)?;
         let identity = self.ledger.enter(&settings).map_err(|error| format!("{error:#}"))?;
         let wish = if settings.disabled { Operator::Maint } else { Operator::Ready };
         let server = Server::configured(settings.clone(), identity).with_operator(wish);

@@ -15,6 +15,7 @@ use crate::instance::Instance;
 use crate::intent::Intents;
 use crate::intent::ledger::{InMemory, Records};
 use crate::intent::muster::Member;
+use crate::persist::List;
 use crate::server::tests::named;
 use crate::server::{Operator, Servers, State};
 use crate::service::Service;
@@ -46,8 +47,8 @@ fn desk() -> Desk {
     let servers = Servers::new(vec![named(1), named(2)]);
     let balance = Balance::new(config.balance.clone(), &servers);
     let service = Arc::new(Service { config, servers, balance });
-    let settings =
-        ["s1=127.0.0.1:8001", "s2=127.0.0.1:8002"].map(|text| servers::one(text, &[], &[]).expect(text));
+    let settings = ["s1=127.0.0.1:8001", "s2=127.0.0.1:8002"]
+        .map(|text| servers::one(text, &[], &[], &List::default()).expect(text));
     let records = InMemory::new();
     let member = |settings: ServerConfig| {
         records.enter(&settings, &[]).expect("an id");

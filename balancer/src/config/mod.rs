@@ -24,8 +24,8 @@ use std::time::Duration;
 
 use crate::cidr::AddressSet;
 use crate::http::forwarded;
-use crate::persist::List;
 use crate::persist::decide::Policy;
+use crate::persist::{List, dynamic};
 use crate::proxy_protocol;
 
 pub use check::Statuses;
@@ -121,10 +121,8 @@ pub struct ServerConfig {
     pub address: SocketAddr,
     /// The name of its host, in small letters, if that is what was given.
     pub host: Option<String>,
-    /// Its cookie value; `None` for `id=`.
-    pub cookie: Option<String>,
-    /// `id=` says so; otherwise it is the name, or made of the address.
-    pub id_is_given: bool,
+    /// What clients know it by.
+    pub id: ServerId,
     /// `weight=`: its share of what is balanced, 0–256.
     pub weight: u32,
     /// `backup`: serves only when no primary can.
@@ -137,7 +135,33 @@ pub struct ServerConfig {
     pub disabled: bool,
 }
 
+/// What clients know a server by: the value of its cookie, or what stands behind a route's dot.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum ServerId {
+    /// Its name.
+    #[default]
+    Name,
+    /// `id=VALUE`
+    Given(String),
+    /// `id=`: nothing.
+    Nothing,
+    /// Made of its address with the key of `dynamic-key=`.
+    Dynamic(String),
+}
+
 impl ServerConfig {
+    /// The value of its cookie. One that is made of an address is not known before the address is.
+    pub fn cookie(&self) -> Option<String> {
+        match &self.id {
+            ServerId::Name => Some(self.name.clone()),
+            ServerId::Given(id) => Some(id.clone()),
+            ServerId::Dynamic(key) if !self.address.ip().is_unspecified() => {
+                Some(dynamic::id(key, self.address))
+            }
+            ServerId::Nothing | ServerId::Dynamic(_) => None,
+        }
+    }
+
     /// Where it listens, as it was given: the name of a host, or an address; and the port.
     pub fn location(&self) -> String {
         match &self.host {

@@ -54,7 +54,8 @@ impl Plan {
         let mode = match service.mode {
             ModeArg::Http => Mode::Http,
             ModeArg::Tcp => {
-                tcp::check(&service.persist, &persist, &identity, &balance).map(|()| Mode::Tcp)?
+                tcp::check(&service.persist, &persist, &identity, &balance, &service.persist_ignore)
+                    .map(|()| Mode::Tcp)?
             }
         };
         let health = health::health(&args.check, check::check(&args.check)?, mode)?;

@@ -4,8 +4,10 @@
 use std::net::SocketAddr;
 
 use super::options::Value;
-use super::{ServerConfig, address};
+use super::persistence::together;
+use super::{ServerConfig, ServerId, address};
 use crate::cli::Stop;
+use crate::persist::List;
 
 /// Ids in the kernel are 16 bits wide; the balancing algorithms walk the list.
 const MOST_SERVERS: usize = 1024;
@@ -41,7 +43,7 @@ pub(super) fn servers(texts: &[String]) -> Result<Vec<ServerConfig>, Stop> {
     Ok(servers)
 }
 
-/// A server that is given at run time, beside the `others` and by an instance that listens at `listen`.
+/// A server that is given at run time, beside the `others`, by an instance that listens at `listen` and has that `list`.
 ///
 /// # Errors
 /// What would be wrong with it as a flag.
@@ -49,9 +51,11 @@ pub(crate) fn one(
     text: &str,
     others: &[ServerConfig],
     listen: &[SocketAddr],
+    list: &List,
 ) -> Result<ServerConfig, String> {
     let value = Value { flag: "server", text };
-    let outcome = server(value).and_then(|server| {
+    let outcome = server(value).and_then(|mut server| {
+        together::fit(list, &mut server).map_err(|rest| value.wrong(rest))?;
         admit(value, &server, others)?;
         if others.len() >= MOST_SERVERS {
             return Err(value.wrong(format_args!("is one too many; {MOST_SERVERS} is the most")));
@@ -81,8 +85,8 @@ fn admit(value: Value<'_>, server: &ServerConfig, others: &[ServerConfig]) -> Re
     if others.iter().any(|other| other.name == server.name) {
         return Err(value.wrong("has the name of a server before it; give every server a name of its own"));
     }
-    if let Some(cookie) = &server.cookie
-        && let Some(other) = others.iter().find(|other| other.cookie.as_ref() == Some(cookie))
+    if let Some(cookie) = server.cookie()
+        && let Some(other) = others.iter().find(|other| other.cookie().as_ref() == Some(&cookie))
     {
         return Err(value.wrong(format_args!(
             "has the id {cookie:?}, which server {} has too; give every server an id of its own",
@@ -121,11 +125,10 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             _ => return Err(value.unsupported(option, SUPPORTED, &[])),
         }
     }
-    let id_is_given = id.is_some();
-    let cookie = match id {
-        None => Some(name.to_owned()),
-        Some("") => None,
-        Some(id) if id.len() <= LONGEST_ID && id.bytes().all(is_id_octet) => Some(id.to_owned()),
+    let id = match id {
+        None => ServerId::Name,
+        Some("") => ServerId::Nothing,
+        Some(id) if id.len() <= LONGEST_ID && id.bytes().all(is_id_octet) => ServerId::Given(id.to_owned()),
         Some(_) => {
             return Err(value.wrong(format_args!(
                 "has an id that a cookie cannot carry; write at most {LONGEST_ID} visible ASCII characters without \
@@ -143,8 +146,7 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
         name: name.to_owned(),
         address,
         host,
-        cookie,
-        id_is_given,
+        id,
         weight: weight.unwrap_or(1),
         backup: backup.unwrap_or(false),
         maxconn,

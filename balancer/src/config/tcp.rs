@@ -15,6 +15,7 @@ pub(super) fn check(
     list: &List,
     identity: &IdentityConfig,
     balance: &Balance,
+    ignored: &[String],
 ) -> Result<(), Stop> {
     let http = list.methods().iter().zip(texts).find(|(method, _)| !matches!(method, Method::Source(_)));
     if let Some((_, text)) = http {
@@ -25,6 +26,10 @@ pub(super) fn check(
         return Err(Stop::Usage(
             "--forwarded is about HTTP, which --mode tcp does not write; leave it out, or write --send-proxy v2".into(),
         ));
+    }
+    if let Some(text) = ignored.first() {
+        let value = Value { flag: "--persist-ignore", text };
+        return Err(value.wrong("is about HTTP, which --mode tcp does not read; leave it out"));
     }
     if matches!(balance, Balance::Uri | Balance::Header(_) | Balance::Query(_)) {
         let (text, flag) = (balance.to_string(), "--balance");

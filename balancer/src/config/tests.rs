@@ -54,7 +54,7 @@ fn a_minimal_service_has_the_documented_defaults() {
     let Plan { config, warnings, .. } = plan("");
     assert_eq!(config.name, "balancer");
     assert_eq!(config.listen, ["127.0.0.1:80".parse().expect("address")]);
-    assert_eq!(config.servers[0].cookie.as_deref(), Some("s1"));
+    assert_eq!(config.servers[0].cookie().as_deref(), Some("s1"));
     assert_eq!(config.admin, PathBuf::from("/run/balancer/balancer.sock"));
     assert_eq!((config.workers, config.retry.retries, config.retry.redispatch), (4, 3, true));
     assert_eq!((&config.timeouts, &config.limits), (&Timeouts::default(), &Limits::default()));
@@ -181,8 +181,8 @@ fn limits_of_servers_and_how_long_is_waited_for_them() {
 fn cookie_values_of_servers() {
     let config =
         plan("--server s2=10.0.0.2:80,id=two --server s3=10.0.0.3:80,id= --server S-4.x=[::1]:80").config;
-    let cookies: Vec<_> = config.servers.iter().map(|server| server.cookie.as_deref()).collect();
-    assert_eq!(cookies, [Some("s1"), Some("two"), None, Some("S-4.x")]);
+    let cookies: Vec<_> = config.servers.iter().map(ServerConfig::cookie).collect();
+    assert_eq!(cookies, ["s1", "two", "", "S-4.x"].map(|id| Some(id.to_owned()).filter(|id| !id.is_empty())));
 }
 
 #[test]
@@ -230,6 +230,12 @@ fn wrong_methods() {
         ("cookie=A,path=app", "has a path that is none"),
         ("cookie=A,samesite=some", "has a samesite that is none"),
         ("cookie=A,samesite=none", "samesite=none without secure"),
+        ("cookie=__Secure-A", "accept with secure only"),
+        ("cookie=__Host-A,secure,domain=x.org", "refuse with a domain"),
+        ("cookie=__Host-A,secure,path=/app", "refuse with a domain and with any path but /"),
+        ("cookie=A,attr=Max-Age=0", "write max-age=VALUE instead"),
+        ("cookie=A,attr=SameSite=Lax,samesite=strict", "samesite as an option and as attr="),
+        ("cookie=A,attr=Priority=High,attr=priority=Low", "the attribute priority twice"),
         ("cookie=A,attr=a;b", "has an attr that a cookie cannot carry"),
         ("cookie=A,dynamic-key=", "has an empty dynamic-key"),
         ("cookie=A,sign-key=/nonexistent", "has a sign-key that cannot be read"),
@@ -293,8 +299,28 @@ fn methods_and_servers_that_do_not_go_together() {
         assert!(found.contains(expected), "{flags}: {found}");
     }
     let config = plan("--persist cookie=A,dynamic-key=K --server s2=127.0.0.1:8080,id=two").config;
-    let ids: Vec<_> = config.servers.iter().map(|server| server.cookie.clone().expect("an id")).collect();
+    let ids: Vec<_> = config.servers.iter().map(|server| server.cookie().expect("an id")).collect();
     assert_eq!(ids, [crate::persist::dynamic::id("K", config.servers[0].address), "two".into()]);
+}
+
+#[test]
+fn servers_of_run_time_follow_the_rules_of_the_list() {
+    let one = |flags: &str, text: &str| servers::one(text, &[], &[], &plan(flags).config.persist);
+    let server = one("--persist cookie=A,dynamic-key=K", "s2=127.0.0.1:80").expect("allowed");
+    assert_eq!(server.cookie().as_deref(), Some("62f15d6c4f710633"), "the digest, as in the flags");
+    let mut named = one("--persist cookie=A,dynamic-key=K", "s2=app.lab:80").expect("allowed");
+    assert_eq!(named.cookie(), None, "nobody knows where it is");
+    named.address.set_ip([127, 0, 0, 1].into());
+    assert_eq!(named.cookie(), server.cookie());
+    for (flags, text, expected) in [
+        ("--persist route=JS", "s.3=127.0.0.1:80", "cannot tell the dot"),
+        ("--persist cookie=A,prefix", "s3=127.0.0.1:80,id=", "has no id"),
+    ] {
+        let refused = one(flags, text).expect_err("refused");
+        assert!(refused.contains(expected), "{refused}");
+    }
+    let named = "--persist cookie=A,dynamic-key=K --server a=a.lab:80 --server b=b.lab:80";
+    assert_eq!(plan(named).config.servers.len(), 3, "two names are not one address");
 }
 
 #[test]

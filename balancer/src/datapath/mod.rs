@@ -165,7 +165,7 @@ impl Known {
 /// Tables in memory, and with them what operators say: all of it ends with the process, unless it is passed on.
 fn in_memory(config: &Config, known: &Known, reason: &str) -> anyhow::Result<Opened> {
     let intents = known.intents.clone().unwrap_or_else(|| known.kept.clone());
-    let mut mustered = muster(&config.servers, &config.listen, intents);
+    let mut mustered = muster(&config.servers, &config.listen, &config.persist, intents);
     let key = known.hash_key.map_or_else(HashKey::random, Ok).context("the host gives no random bytes")?;
     let tables = Tables::in_memory(&config.persist, key);
     let what = match tables.is_empty() {

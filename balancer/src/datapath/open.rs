@@ -78,8 +78,12 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     // A service that is on record has been here since the last reboot: what a file says is older.
     let is_on_record = !recorded.is_empty() || !registry.retired(&config.name, &[]).is_empty();
     let at_hand = if is_on_record { &recorded } else { &known.kept };
-    let mut mustered =
-        muster(&config.servers, &config.listen, known.intents.as_ref().unwrap_or(at_hand).clone());
+    let mut mustered = muster(
+        &config.servers,
+        &config.listen,
+        &config.persist,
+        known.intents.as_ref().unwrap_or(at_hand).clone(),
+    );
     let mut notes = std::mem::take(&mut mustered.notes);
     let mut warnings: Vec<_> = broken
         .iter()

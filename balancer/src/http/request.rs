@@ -75,12 +75,10 @@ impl CookieEdit<'_> {
     fn write(&self, header: &[u8], out: &mut Vec<u8>) -> bool {
         let Some(servers) = self.unprefixed else { return cookie::write_without(header, self.name, out) };
         cookie::write_changed(header, self.name, out, |_, raw| {
-            // Quotes that stand around it all stay the application's.
+            // Quotes that stand around it all are the application's, as without us.
             let value = raw.strip_prefix(b"\"").unwrap_or(raw);
             match named::split_prefix(value, servers) {
-                Some((_, rest)) if value.len() < raw.len() => {
-                    Change::Value(rest.strip_suffix(b"\"").unwrap_or(rest))
-                }
+                Some((_, rest)) if value.len() < raw.len() => Change::Quoted(rest),
                 Some((_, rest)) => Change::Value(rest),
                 None => Change::Keep,
             }

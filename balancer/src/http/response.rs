@@ -193,6 +193,10 @@ impl Response<'_, '_> {
     /// It says itself that no shared cache may keep it.
     fn is_kept_from_caches(&self) -> bool {
         let controls = self.headers.iter().filter(|header| header.name.eq_ignore_ascii_case("cache-control"));
+        // One that Connection names ends here.
+        let controls = controls.filter(|header| {
+            !(self.survey.names_fields && fields::is_named_by_connection(header.name, self.headers))
+        });
         controls.flat_map(|header| header.value.split(|byte| *byte == b',')).any(|directive| {
             let name = directive.split(|byte| *byte == b'=').next().unwrap_or_default().trim_ascii();
             // `private="field"` keeps only that field from caches.

@@ -231,7 +231,7 @@ mod tests {
     use crate::intent::unasked;
 
     fn settings(text: &str) -> ServerConfig {
-        servers::one(text, &[], &[]).expect(text)
+        servers::one(text, &[], &[], &crate::persist::List::default()).expect(text)
     }
 
     /// Writes nothing down when it is told to fail.

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 
 use super::{Flag, Intent, Intents, unasked};
 use crate::config::{ServerConfig, servers};
+use crate::persist::List;
 use crate::server::Operator;
 
 /// The servers that the service starts with.
@@ -34,12 +35,12 @@ pub struct Member {
     pub weight: u32,
 }
 
-/// Applies the rules. `listen`: where clients connect.
-pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], mut recorded: Intents) -> Muster {
+/// Applies the rules. `listen`: where clients connect; `list`: what has to be able to name the servers.
+pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], list: &List, mut recorded: Intents) -> Muster {
     let mut muster = Muster::default();
     for settings in flags {
         let intent = recorded.remove(&settings.name).unwrap_or_default();
-        muster.enroll_flag(settings, intent, listen);
+        muster.enroll_flag(settings, intent, listen, list);
     }
     let mut added: Vec<_> = recorded
         .into_iter()
@@ -48,7 +49,7 @@ pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], mut recorded: Inten
     added.sort_by_key(|(added, ..)| added.at);
     for (added, name, intent) in added {
         let others: Vec<_> = muster.members.iter().map(|member| member.settings.clone()).collect();
-        match servers::one(&added.text, &others, listen) {
+        match servers::one(&added.text, &others, listen, list) {
             Ok(settings) if settings.name == name => muster.enroll(settings, intent),
             Ok(_) => muster
                 .notes
@@ -60,11 +61,17 @@ pub fn muster(flags: &[ServerConfig], listen: &[SocketAddr], mut recorded: Inten
 }
 
 impl Muster {
-    fn enroll_flag(&mut self, settings: &ServerConfig, mut intent: Intent, listen: &[SocketAddr]) {
+    fn enroll_flag(
+        &mut self,
+        settings: &ServerConfig,
+        mut intent: Intent,
+        listen: &[SocketAddr],
+        list: &List,
+    ) {
         let name = &settings.name;
         let others: Vec<_> = self.members.iter().map(|member| member.settings.clone()).collect();
         let instead = intent.added.as_ref().filter(|added| added.flag == Some(Flag::of(settings)));
-        let instead = instead.and_then(|added| servers::one(&added.text, &others, listen).ok());
+        let instead = instead.and_then(|added| servers::one(&added.text, &others, listen, list).ok());
         if let Some(added) = instead.filter(|added| added.name == *name) {
             self.notes.push(format!(
                 "server {name} is at {} still, as it was put there at run time; another address or weight in the flags \
@@ -117,7 +124,7 @@ mod tests {
     use crate::intent::{Added, Weight};
 
     fn flags(texts: &[&str]) -> Vec<ServerConfig> {
-        texts.iter().map(|text| servers::one(text, &[], &[]).expect(text)).collect()
+        texts.iter().map(|text| servers::one(text, &[], &[], &List::default()).expect(text)).collect()
     }
 
     fn wish(wish: Operator) -> Intent {
@@ -153,7 +160,7 @@ mod tests {
             Intents::from([("s1".to_owned(), Intent { added: Some(added), ..Intent::default() })])
         };
         let found = |now: &str, before: &str| {
-            let mustered = muster(&flags(&[now]), &[], put(before));
+            let mustered = muster(&flags(&[now]), &[], &List::default(), put(before));
             (mustered.members[0].settings.address.to_string(), mustered.members[0].weight)
         };
         assert_eq!(found(S1, S1), ("10.0.0.4:80".into(), 2));
@@ -243,7 +250,7 @@ mod tests {
             let recorded: Intents =
                 recorded.into_iter().map(|(name, intent)| (name.to_owned(), intent)).collect();
             let shown = format!("{texts:?} {recorded:?}");
-            let found = muster(&flags(texts), &listen, recorded);
+            let found = muster(&flags(texts), &listen, &List::default(), recorded);
             let member = |member: &Member| {
                 format!("{} {} {}", member.settings.name, member.wish.as_str(), member.weight)
             };

@@ -112,7 +112,7 @@ impl Names {
         settings.address = address;
         let cannot = |why: String| format!("is {} now, where it cannot be put: {why}", address.ip());
         let identity = self.ledger.enter(&settings).map_err(|error| cannot(format!("{error:#}")))?;
-        let moved = server.moved(address, identity);
+        let moved = server.moved(address, settings.cookie(), identity);
         let new = servers.replace(place, moved).map_err(|error| cannot(error.to_string()))?;
         let was = last.map_or_else(String::new, |last| format!(" (was {})", last.ip()));
         log::info(format_args!("server {}: {host} is {} now{was}", server.name, address.ip()));

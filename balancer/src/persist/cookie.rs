@@ -41,6 +41,8 @@ pub enum Change<'a> {
     Drop,
     /// It has this value.
     Value(&'a [u8]),
+    /// It has this value behind a quote; the closing one is in it.
+    Quoted(&'a [u8]),
 }
 
 /// The same, with what `change` makes of each value of `name`; it is also told the value as it stands there, quotes and
@@ -70,6 +72,9 @@ pub fn write_changed<'a>(
             Change::Value(value) => {
                 [crumb.name, b"=", value].into_iter().for_each(|part| out.extend_from_slice(part));
             }
+            Change::Quoted(value) => {
+                [crumb.name, b"=\"", value].into_iter().for_each(|part| out.extend_from_slice(part));
+            }
             Change::Keep | Change::Drop => out.extend_from_slice(crumb.raw),
         }
     }
@@ -91,6 +96,12 @@ pub fn set_pair(header: &[u8]) -> Option<(&[u8], &[u8])> {
     let pair = memchr(b';', header).map_or(header, |end| &header[..end]);
     let equals = memchr(b'=', pair)?;
     Some((pair[..equals].trim_ascii(), unquote(pair[equals + 1..].trim_ascii())))
+}
+
+/// The value that a Set-Cookie header sets, as it stands there, quotes and all.
+pub fn set_value(header: &[u8]) -> &[u8] {
+    let pair = memchr(b';', header).map_or(header, |end| &header[..end]);
+    memchr(b'=', pair).map_or(&[], |equals| pair[equals + 1..].trim_ascii())
 }
 
 /// The value of the last attribute of that name in a Set-Cookie header, which is the one that counts; empty where it has
@@ -133,7 +144,8 @@ fn raw_crumbs(header: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-fn unquote(value: &[u8]) -> &[u8] {
+/// The value without the pair of quotes around it.
+pub fn unquote(value: &[u8]) -> &[u8] {
     match value {
         [b'"', inner @ .., b'"'] => inner,
         _ => value,

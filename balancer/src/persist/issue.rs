@@ -87,6 +87,8 @@ pub fn set_cookie(
     match method.mode {
         CookieMode::Passive if server_sets => SetCookie::Leave,
         CookieMode::Prefix if by_server == ByServer::Deletion => SetCookie::Leave,
+        // A prefix would be in the application's way; an id in place of its value is only of use where it binds.
+        CookieMode::Rewrite if server_sets && facts.ignored => SetCookie::Leave,
         CookieMode::Rewrite | CookieMode::Prefix if server_sets && servers[serving].cookie.is_some() => {
             SetCookie::Rewrite
         }
@@ -154,6 +156,18 @@ pub fn response_letter(action: SetCookie) -> char {
     }
 }
 
+/// What a server has set under `name`, going by all of its `set_cookies`. `now`: unix seconds.
+pub fn by_server<'h>(name: &str, set_cookies: impl Iterator<Item = &'h [u8]>, now: u64) -> ByServer {
+    let mut found = ByServer::Nothing;
+    for header in set_cookies.filter(|header| cookie::set_cookie_name(header) == name.as_bytes()) {
+        if !session::deletes(header, now) {
+            return ByServer::Value;
+        }
+        found = ByServer::Deletion;
+    }
+    found
+}
+
 /// What is written into the head of a response.
 #[derive(Clone, Copy, Debug)]
 pub struct Issue<'a> {
@@ -170,25 +184,10 @@ pub struct Issue<'a> {
 }
 
 impl Issue<'_> {
-    /// What a server has set under the cookie's name, going by all of its `set_cookies`.
-    pub fn by_server<'h>(
-        method: &CookieMethod,
-        set_cookies: impl Iterator<Item = &'h [u8]>,
-        now: u64,
-    ) -> ByServer {
-        let mut found = ByServer::Nothing;
-        for header in set_cookies.filter(|header| cookie::set_cookie_name(header) == method.name.as_bytes()) {
-            if !session::deletes(header, now) {
-                return ByServer::Value;
-            }
-            found = ByServer::Deletion;
-        }
-        found
-    }
-
-    /// A cookie is inserted, and no cache may keep the answer for others.
+    /// A cookie is inserted or taken back, and no cache may keep the answer for others.
     pub fn is_private(&self) -> bool {
-        self.method.nocache && matches!(self.action, SetCookie::Insert | SetCookie::Update)
+        let is_ours = matches!(self.action, SetCookie::Insert | SetCookie::Update | SetCookie::Delete);
+        self.method.nocache && is_ours
     }
 
     /// Writes the line for a Set-Cookie header of the server that has the value `header`, called `name`. False: it is not
@@ -204,8 +203,8 @@ impl Issue<'_> {
                 true
             }
             (CookieMode::Prefix, Some(id)) if !session::deletes(header, self.now) => {
-                let value = cookie::set_pair(header).map_or(&[][..], |(_, value)| value);
-                self.write_changed(name, header, &[id.as_bytes(), b"~", value], out);
+                // As it stands there: a quoted value is read differently by some who read cookies.
+                self.write_changed(name, header, &[id.as_bytes(), b"~", cookie::set_value(header)], out);
                 true
             }
             (CookieMode::Rewrite | CookieMode::Prefix | CookieMode::Passive, _) => false,
@@ -366,6 +365,7 @@ mod tests {
             ("cookie=SRV", ignored(new_client()), Value, SetCookie::Leave),
             ("cookie=SRV,rewrite", new_client(), Nothing, SetCookie::Nothing),
             ("cookie=SRV,rewrite", bound(), Value, SetCookie::Rewrite),
+            ("cookie=SRV,rewrite", ignored(bound()), Value, SetCookie::Leave),
             ("cookie=SRV,prefix", new_client(), Nothing, SetCookie::Nothing),
             ("cookie=SRV,prefix", new_client(), Value, SetCookie::Rewrite),
             ("cookie=SRV,prefix", ignored(new_client()), Value, SetCookie::Rewrite),
@@ -459,7 +459,7 @@ mod tests {
             &new_client(),
             0,
             &servers(1),
-            Issue::by_server(&method, std::iter::once(header.as_bytes()), NOW),
+            by_server(&method.name, std::iter::once(header.as_bytes()), NOW),
         );
         let issue = Issue { method: &method, action, id: Some("s1"), first_seen: None, now: NOW };
         let mut out = Vec::new();

@@ -5,10 +5,11 @@ use super::dates::{self, Age, Dates};
 use super::decide::{Finding, Scene};
 use super::method::{CookieMethod, CookieMode, RouteMethod};
 use super::session;
+use super::sign::Signer;
 use crate::http::request::Request;
 use crate::server::Servers;
 
-/// Values that are looked at: a client has one. Several mean a mistake that the first few show.
+/// Servers that are remembered: a client's cookie names one. Several mean a mistake, which the first few show.
 const VALUES: usize = 4;
 
 /// Values whose code is verified (`sign-key=`): it costs a hash with every key, so a head that is full of such values must
@@ -91,9 +92,10 @@ impl Named {
         self.of(server).is_some_and(|naming| naming.refresh)
     }
 
-    /// When the cookie was first seen, as far as it can be believed.
-    pub fn first_seen(&self) -> Option<u64> {
-        self.servers[..usize::from(self.count)].first()?.dates.first
+    /// When the client was first seen: the cookie that names `serving` knows, else, after a move, the first one there is.
+    pub fn first_seen(&self, serving: Option<usize>) -> Option<u64> {
+        let first = || self.servers[..usize::from(self.count)].first();
+        serving.and_then(|serving| self.of(serving)).or_else(first)?.dates.first
     }
 
     /// Why the cookie counts for nothing, if that is its age.
@@ -127,7 +129,8 @@ impl Named {
 
     fn verify<'a>(&mut self, value: &'a [u8], method: &CookieMethod) -> Option<&'a [u8]> {
         let Some(signer) = &method.signer else { return Some(value) };
-        if self.verified == MOST_VERIFIED {
+        // What has no code at the end costs nothing.
+        if !Signer::is_signed(value) || self.verified == MOST_VERIFIED {
             return None;
         }
         self.verified += 1;
@@ -212,6 +215,21 @@ mod tests {
     }
 
     #[test]
+    fn a_life_began_when_the_cookie_of_the_server_says() {
+        let dated = |server: &str, first: u64| {
+            let (mut out, now) = (server.as_bytes().to_vec(), NOW);
+            dates::write(&mut out, now);
+            dates::write(&mut out, first);
+            format!("SRV={}", String::from_utf8(out).expect("ASCII"))
+        };
+        let cookie = format!("{}; {}", dated("s2", NOW - 60), dated("s1", NOW - 3600));
+        let named = found("cookie=SRV,maxidle=30m,maxlife=8h", &cookie).1;
+        let ago = |serving| NOW - named.first_seen(serving).expect("dated");
+        assert!((56..64).contains(&ago(Some(1))) && (3596..3604).contains(&ago(Some(0))));
+        assert!((56..64).contains(&ago(None)), "after a move it is the first there is");
+    }
+
+    #[test]
     fn repetition_pushes_nothing_out() {
         let cookie = format!("{}SRV=s2", "SRV=zz; ".repeat(1000));
         assert_eq!(found("cookie=SRV", &cookie).0, Finding::server(1));
@@ -232,6 +250,8 @@ mod tests {
         assert_eq!(behind(0), Finding::server(1));
         assert_eq!(behind(usize::from(MOST_VERIFIED) - 1), Finding::server(1));
         assert_eq!(behind(usize::from(MOST_VERIFIED)), Finding::Invalid);
+        let unsigned = format!("{}SRV={}", "SRV=; SRV=s1; ".repeat(50), String::from_utf8_lossy(&good));
+        assert_eq!(found(&options, &unsigned).0, Finding::server(1), "what is not signed counts for nothing");
     }
 
     #[test]

@@ -78,6 +78,11 @@ impl Signer {
         Self { keys: texts.iter().filter_map(keyed).collect(), texts }
     }
 
+    /// Whether the value has the form of one with a code, which costs nothing to see.
+    pub fn is_signed(value: &[u8]) -> bool {
+        value.len() > CHARACTERS && value[value.len() - CHARACTERS - 1] == b'.'
+    }
+
     /// The value that was signed; `None`: the code is missing or wrong. Takes the same time wherever it is wrong.
     pub fn verify<'a>(&self, signed: &'a [u8]) -> Option<&'a [u8]> {
         let (rest, code) = signed.split_at_checked(signed.len().checked_sub(CHARACTERS)?)?;

@@ -109,6 +109,11 @@ impl Learned {
         scene.is_usable(home).then_some(left)
     }
 
+    /// The entry says that its client was moved away from the server of that id.
+    pub(super) fn remembers(&self, left: u16, now: u32) -> bool {
+        self.entry().filter(|entry| entry.is_live(now)).and_then(Affinity::instead_of) == Some(left)
+    }
+
     /// Reserves the key for `server`. False: another request has taken it meanwhile, and its entry is now the one that
     /// counts. `admit`: whether the client may have one more new key.
     pub(super) fn reserve(

@@ -31,7 +31,7 @@ use crate::persist::learn;
 use crate::persist::named::{Named, split_prefix};
 use crate::persist::session::{self, Issued};
 use crate::persist::trace::{Trace, Verdict};
-use crate::persist::{CookieMode, Method};
+use crate::persist::{CookieMode, Method, cookie};
 use crate::table::{Table, source_key};
 
 /// A status that teaches, for what has none: a connection that is not HTTP, and one that has become something else.
@@ -253,7 +253,7 @@ impl Visit {
         let id = self.chosen.and_then(|server| books.service.servers[server].cookie.as_deref());
         let is_timed = method.is_dated() || method.mode != CookieMode::Insert;
         let now = if is_timed && action != SetCookie::Nothing { clock::unix_seconds() } else { 0 };
-        Some(Issue { method, action, id, first_seen: self.named().and_then(Named::first_seen), now })
+        Some(Issue { method, action, id, first_seen: self.first_seen(), now })
     }
 
     /// The two letters; `issued`: what [`Self::answered`] returned, if a server did answer.
@@ -415,7 +415,7 @@ impl Visit {
         let mut writes = Vec::new();
         let status =
             response.map_or(GOOD, |response| if response.status == 101 { GOOD } else { response.status });
-        let (moved_from, named_besides) = self.fixed(serving, by_server);
+        let (moved_from, named_besides) = self.fixed(serving, by_server, response);
         for (place, (claim, method)) in self.claims.iter().zip(service.config.persist.methods()).enumerate() {
             let (Claim::Learned(learned), Some(table)) = (claim, self.books.tables.get(place)) else {
                 continue;
@@ -435,7 +435,11 @@ impl Visit {
                     let of_request = Lesson { creates: lesson.creates && is_the_same, ..lesson };
                     writes.extend(self.write(learned, table, &of_request).map(|write| (place, write)));
                     if !is_the_same {
-                        let fresh = Lesson { moved_from: None, named_besides: None, ..lesson };
+                        // The client still says what only the application can change: the new id remembers the move,
+                        // too, whether it was just now or with the old one.
+                        let remembered =
+                            lesson.named_besides.filter(|left| learned.remembers(*left, self.now));
+                        let fresh = Lesson { moved_from: lesson.moved_from.or(remembered), ..lesson };
                         writes.extend(self.write_new(table, &id, &fresh).map(|write| (place, write)));
                     }
                 }
@@ -495,13 +499,24 @@ impl Visit {
 
     /// By methods that only the application can change the client belongs to another server than `serving`: the ids of
     /// the one that it was moved away from, and of the one that it names all the same.
-    fn fixed(&self, serving: usize, by_server: ByServer) -> (Option<u16>, Option<u16>) {
+    fn fixed(
+        &self,
+        serving: usize,
+        by_server: ByServer,
+        response: Option<&Response<'_, '_>>,
+    ) -> (Option<u16>, Option<u16>) {
         let methods = self.books.service.config.persist.methods();
         let mut found = (None, None);
-        for (method, step) in methods.iter().zip(self.decision.trace.steps()) {
-            let is_set_anew = matches!(method, Method::Cookie(_)) && by_server == ByServer::Value;
-            let Some(named) = step.server.filter(|named| *named != serving && !is_set_anew) else { continue };
-            if !method.is_fixed() {
+        for (method, step) in methods.iter().zip(self.decision.trace.steps()).filter(|(m, _)| m.is_fixed()) {
+            let Some(named) = step.server.filter(|named| *named != serving) else { continue };
+            let is_set_anew = match method {
+                Method::Route(route) => response.is_some_and(|response| {
+                    let now = clock::unix_seconds();
+                    issue::by_server(&route.name, response.set_cookies(), now) == ByServer::Value
+                }),
+                _ => by_server == ByServer::Value,
+            };
+            if is_set_anew {
                 continue;
             }
             let id = Some(self.books.service.servers[named].identity.id);
@@ -520,7 +535,7 @@ impl Visit {
         };
         // Whether a date is past is only asked where the answer to that matters.
         let now = if method.mode == CookieMode::Insert { 0 } else { clock::unix_seconds() };
-        Issue::by_server(method, response.set_cookies(), now)
+        issue::by_server(&method.name, response.set_cookies(), now)
     }
 
     fn issued<'a>(&self, method: &Method, response: Option<&'a Response<'_, '_>>) -> Issued<'a> {
@@ -541,6 +556,10 @@ impl Visit {
         }
     }
 
+    fn first_seen(&self) -> Option<u64> {
+        self.named()?.first_seen(self.chosen)
+    }
+
     fn cookie_facts(&self) -> Option<CookieFacts> {
         let service = &self.books.service;
         let methods = service.config.persist.methods();
@@ -556,7 +575,7 @@ impl Visit {
             present: named.present,
             refresh: self.chosen.is_some_and(|serving| named.is_to_be_refreshed(serving)),
             stale: named.stale(),
-            first_seen: named.first_seen(),
+            first_seen: self.first_seen(),
             is_post: self.is_post,
             ignored: self.ignored,
         })
@@ -585,7 +604,9 @@ fn claim(books: &Books, place: usize, method: &Method, request: &Request<'_, '_>
             let prefixed =
                 prefixed.filter(|cookie| cookie.mode == CookieMode::Prefix && cookie.name == session.name);
             session::ids(request, session, |id: Cow<'_, [u8]>| match prefixed {
-                Some(_) => note(split_prefix(&id, &service.servers).map_or(&*id, |(_, rest)| rest)),
+                Some(_) => {
+                    note(split_prefix(&id, &service.servers).map_or(&*id, |(_, rest)| cookie::unquote(rest)));
+                }
                 None => note(&id),
             });
         }

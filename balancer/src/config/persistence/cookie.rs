@@ -58,7 +58,7 @@ pub(super) fn cookie<'a>(
             None => read.bare(value, option)?,
         }
     }
-    read.check(value)?;
+    read.check(value, &name)?;
     let mode =
         MODES.iter().find(|(word, _)| Some(*word) == read.mode).map_or(CookieMode::Insert, |mode| mode.1);
     Ok(CookieMethod {
@@ -148,10 +148,7 @@ impl Options {
                 })?;
                 value.set_once(&mut self.signer, key, signer)
             }
-            "attr" if is_attribute(text) && !text.is_empty() => {
-                self.others.push(text.to_owned());
-                Ok(())
-            }
+            "attr" if is_attribute(text) && !text.is_empty() => self.other(value, text),
             "attr" => Err(value.wrong(
                 "has an attr that a cookie cannot carry; write visible ASCII without semicolon and comma",
             )),
@@ -159,17 +156,58 @@ impl Options {
         }
     }
 
+    /// `attr=`: an attribute that has no option of its own, or one of those that HAProxy's configurations write like that.
+    fn other(&mut self, value: Value<'_>, text: &str) -> Result<(), Stop> {
+        let name_of = |text: &str| text.split('=').next().unwrap_or_default().trim().to_ascii_lowercase();
+        let name = name_of(text);
+        if let Some(option) = ["path", "domain", "max-age"].into_iter().find(|option| *option == name) {
+            return Err(value.wrong(format_args!("has attr={text}; write {option}=VALUE instead")));
+        }
+        if self.others.iter().any(|known| name_of(known) == name) {
+            return Err(value.wrong(format_args!("has the attribute {name} twice; give it once")));
+        }
+        self.others.push(text.to_owned());
+        Ok(())
+    }
+
+    fn has_attribute(&self, wanted: &str) -> bool {
+        let is_it = |other: &String| {
+            other.split('=').next().is_some_and(|name| name.trim().eq_ignore_ascii_case(wanted))
+        };
+        self.others.iter().any(is_it)
+    }
+
     /// What makes no sense together.
-    fn check(&self, value: Value<'_>) -> Result<(), Stop> {
+    fn check(&self, value: Value<'_>, name: &str) -> Result<(), Stop> {
         let mode = self.mode.unwrap_or("insert");
+        let own = [
+            ("httponly", self.http_only.is_some()),
+            ("secure", self.secure.is_some()),
+            ("samesite", self.same_site.is_some()),
+        ];
+        if let Some((twice, _)) =
+            own.into_iter().find(|(name, is_given)| *is_given && self.has_attribute(name))
+        {
+            return Err(value.wrong(format_args!("has {twice} as an option and as attr=; give it once")));
+        }
         if mode == "insert" {
-            return match (self.same_site, self.secure) {
-                // Browsers refuse such a cookie, so nobody would be kept anywhere.
-                (Some("None"), None) => {
-                    Err(value.wrong("has samesite=none without secure, which browsers refuse; add secure"))
-                }
-                _ => Ok(()),
-            };
+            let is_secure = self.secure.is_some() || self.has_attribute("secure");
+            // Browsers refuse such cookies, so nobody would be kept anywhere (RFC 6265bis §5.7).
+            if self.same_site == Some("None") && !is_secure {
+                return Err(
+                    value.wrong("has samesite=none without secure, which browsers refuse; add secure")
+                );
+            }
+            let is_host = name.starts_with("__Host-");
+            if (is_host || name.starts_with("__Secure-")) && !is_secure {
+                return Err(value.wrong("has a name that browsers accept with secure only; add secure"));
+            }
+            if is_host && (!self.domains.is_empty() || self.path.as_deref().is_some_and(|path| path != "/")) {
+                return Err(value.wrong(
+                    "has a name that browsers refuse with a domain and with any path but /; leave them out",
+                ));
+            }
+            return Ok(());
         }
         let only_inserted = [
             ("indirect", self.indirect.is_some()),

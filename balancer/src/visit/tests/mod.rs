@@ -34,6 +34,16 @@ const LISTS: [&str; 7] = [
     "--persist cookie=SRV --persist header=X-User --on-down fail",
 ];
 
+/// Lists with a method that only the application can change, which it does when a client without it logs in; a session
+/// remembers moves.
+const FIXED: [&str; 5] = [
+    "--persist cookie=SRV,rewrite --persist session=JS",
+    "--persist cookie=SRV,passive --persist session=JS",
+    "--persist session=JS --persist cookie=SRV,passive",
+    "--persist route=RT --persist session=JS",
+    "--persist route=RT --persist session=JS --leave-backup",
+];
+
 /// What happens.
 #[derive(Clone, Debug)]
 enum Event {
@@ -179,8 +189,11 @@ impl World {
             Answer::LogsOut => self.clients[client].id = None,
             Answer::Ok | Answer::Error => {}
         }
-        for named in self.named(client).into_iter().flatten() {
-            assert_eq!(named, serving, "every method that says anything says who has answered");
+        let methods = self.service.config.persist.methods();
+        for (method, named) in methods.iter().zip(self.named(client)).filter(|(method, _)| !method.is_fixed())
+        {
+            let says = named.unwrap_or(serving);
+            assert_eq!(says, serving, "{} says who has answered, or nothing", method.label());
         }
     }
 
@@ -202,7 +215,10 @@ impl World {
     fn head(&self, client: usize) -> String {
         let Client { user, cookie, id, .. } = &self.clients[client];
         let mut cookies = Vec::new();
-        cookies.extend(cookie.as_ref().map(|value| format!("SRV={value}")));
+        cookies.extend(cookie.as_ref().map(|value| match self.fixed() {
+            Some(Method::Route(_)) => format!("RT=x.{value}"),
+            _ => format!("SRV={value}"),
+        }));
         cookies.extend(id.as_ref().map(|value| format!("JS={value}")));
         let cookies = match cookies.is_empty() {
             true => String::new(),
@@ -225,7 +241,11 @@ impl World {
                 choice @ (Choice::Any | Choice::Hold(Hold::Wait(..))) => panic!("{choice:?}"),
             }
         };
-        let (status, line) = match answer {
+        let by_application = (answer == Answer::LogsIn && self.clients[client].cookie.is_none())
+            .then(|| self.fixed())
+            .flatten()
+            .map(|_| self.service.servers[serving].cookie.clone().expect("an id"));
+        let (status, mut line) = match answer {
             Answer::Ok => ("200 OK", String::new()),
             Answer::Error => ("500 Oops", String::new()),
             Answer::LogsIn => {
@@ -234,6 +254,11 @@ impl World {
             }
             Answer::LogsOut => ("200 OK", "Set-Cookie: JS=; Max-Age=0\r\n".to_owned()),
         };
+        match (self.fixed(), &by_application) {
+            (Some(Method::Route(_)), Some(id)) => line.push_str(&format!("Set-Cookie: RT=x.{id}\r\n")),
+            (_, Some(id)) => line.push_str(&format!("Set-Cookie: SRV={id}\r\n")),
+            _ => {}
+        }
         let head = format!("HTTP/1.1 {status}\r\n{line}Content-Length: 0\r\n\r\n");
         let mut slots = Slots::default();
         let response = response::parse(head.as_bytes(), &mut slots, &Limits::default(), false);
@@ -244,7 +269,12 @@ impl World {
         }
         let written = String::from_utf8(written).expect("ASCII");
         let value = written.strip_prefix("Set-Cookie: SRV=").and_then(|rest| rest.split(';').next());
-        (Some(serving), value.map(str::to_owned))
+        (Some(serving), by_application.or(value.map(str::to_owned)))
+    }
+
+    /// The method that only the application can change.
+    fn fixed(&self) -> Option<&Method> {
+        self.service.config.persist.methods().iter().find(|method| method.is_fixed())
     }
 
     /// Whom the client is named by each method of the list; a cookie that is too old names nobody.
@@ -252,6 +282,9 @@ impl World {
         let servers = &self.service.servers;
         let methods = self.service.config.persist.methods().iter().enumerate();
         let of_method = |(place, method): (usize, &Method)| {
+            if method.is_fixed() {
+                return servers.by_cookie(self.clients[client].cookie.as_ref()?.as_bytes());
+            }
             let Method::Cookie(method) = method else {
                 let entry = self.tables.get(place)?.get(&self.key(client, place)?)?;
                 return servers.by_id(entry.server());
@@ -301,6 +334,17 @@ fn event() -> impl Strategy<Value = Event> {
 }
 
 proptest! {
+    #[test]
+    fn a_move_is_remembered_where_only_the_application_could_say_so(
+        list in 0..FIXED.len(),
+        events in prop::collection::vec(event(), 1..80),
+    ) {
+        let mut world = World::new(FIXED[list]);
+        for event in &events {
+            world.happen(event);
+        }
+    }
+
     #[test]
     fn methods_agree_and_nobody_is_moved_without_need(
         list in 0..LISTS.len(),
