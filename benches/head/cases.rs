@@ -128,7 +128,7 @@ impl Worker {
             .expect("a good response")
             .expect("a whole head");
         let Some(method) = self.list.cookie() else { unreachable!("the list has one") };
-        let by_server = Issue::by_server(method, response.set_cookies(), 0);
+        let by_server = issue::by_server(&method.name, response.set_cookies(), 0);
         let action = issue::set_cookie(method, facts, 0, &self.servers, by_server);
         let cookie = Some(Issue { method, action, id: Some("s1"), first_seen: None, now: 0 });
         let rewrite =

@@ -31,7 +31,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use serde::Serialize;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
 use crate::datapath::view::View;
 use crate::intent::ledger::Ledger;
@@ -60,6 +60,8 @@ pub struct Desk {
     pub decisions: RefCell<VecDeque<Decided>>,
     /// Whose turn it is to walk over the tables.
     pub table_turn: Mutex<()>,
+    /// How many large answers there may be at one time, until they have been taken.
+    pub bulk: Arc<Semaphore>,
     /// The fast path, if there is one.
     pub view: Option<Rc<dyn View>>,
     /// The counters of each worker.
@@ -76,11 +78,25 @@ pub struct Desk {
     pub estate: RefCell<Option<Rc<Estate>>>,
 }
 
+/// Large answers that are being taken at one time: each may have a hundred megabytes.
+pub const MOST_BULKY: usize = 4;
+
+/// What a line of commands is answered with.
+pub struct Answer {
+    /// All answers, each ended by an empty line.
+    pub text: String,
+    _bulk: Option<OwnedSemaphorePermit>,
+}
+
 impl Desk {
     /// Answers a line of commands.
-    pub async fn answer(&self, line: &str) -> String {
+    pub async fn answer(&self, line: &str) -> Answer {
         let mut answers = String::new();
+        let mut bulk = None;
         for command in commands(line) {
+            if bulk.is_none() && tables::is_bulky(command) {
+                bulk = Arc::clone(&self.bulk).acquire_owned().await.ok();
+            }
             let answer = match Command::parse(command) {
                 Some(command) => {
                     self.perform(&command).await.unwrap_or_else(|refusal| format!("error: {refusal}\n"))
@@ -95,7 +111,8 @@ impl Desk {
             answers.push_str(&answer);
             answers.push('\n');
         }
-        if answers.is_empty() { format!("{HELP}\n") } else { answers }
+        let text = if answers.is_empty() { format!("{HELP}\n") } else { answers };
+        Answer { text, _bulk: bulk }
     }
 
     async fn perform(&self, command: &Command<'_>) -> Result<String, String> {

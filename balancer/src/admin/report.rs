@@ -34,6 +34,8 @@ pub struct Info {
     pub listen: Vec<String>,
     /// Where learned tables are: `kernel`, `memory`, or `none` when no method learns.
     pub tables: &'static str,
+    /// New keys that were not learned, as their source had brought too many in that minute.
+    pub new_keys_refused: u64,
     /// The counters of the proxy, of all workers.
     #[serde(flatten)]
     pub proxy: Snapshot,
@@ -56,6 +58,7 @@ impl Info {
             max_connections: Seats::new(config).limit,
             listen: desk.listen.iter().map(ToString::to_string).collect(),
             tables: desk.books.tables.kind().unwrap_or("none"),
+            new_keys_refused: desk.books.tables.refused_keys(),
             proxy: desk.stats.iter().map(|stats| Stats::snapshot(stats)).sum(),
             warnings: desk.warnings.clone(),
             datapath: desk.view.as_ref().map(|view| view.info()),
@@ -74,6 +77,7 @@ impl Info {
             ("max_connections", self.max_connections.to_string()),
             ("listen", self.listen.join(" ")),
             ("tables", self.tables.to_owned()),
+            ("new_keys_refused", self.new_keys_refused.to_string()),
         ];
         // By their names in the JSON, so that there is one list of counters.
         let counters = serde_json::to_value(self.proxy).unwrap_or_default();

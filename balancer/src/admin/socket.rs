@@ -211,6 +211,7 @@ impl Drop for Seat {
 }
 
 async fn converse(mut stream: UnixStream, desk: Rc<Desk>, _seat: Seat) {
+    let mut whole;
     let answer = match timeout(PATIENCE, read_line(&mut stream)).await {
         // Not one of the operator's commands: what follows is not lines.
         Ok(Ok(Some(line))) if successor::is_asking(&line) => {
@@ -222,7 +223,11 @@ async fn converse(mut stream: UnixStream, desk: Rc<Desk>, _seat: Seat) {
                 None => return,
             }
         }
-        Ok(Ok(Some(line))) => desk.answer(&line).await,
+        Ok(Ok(Some(line))) => {
+            // Kept until it has been taken: it may be a large one.
+            whole = desk.answer(&line).await;
+            std::mem::take(&mut whole.text)
+        }
         Ok(Ok(None)) => format!("error: the line is longer than {LONGEST_LINE} bytes\n\n"),
         Ok(Err(_)) | Err(_) => return,
     };

@@ -62,6 +62,7 @@ fn desk() -> Desk {
         books: Rc::new(Books::new(Arc::clone(&service), tables)),
         decisions: RefCell::default(),
         table_turn: tokio::sync::Mutex::default(),
+        bulk: Arc::new(Semaphore::new(MOST_BULKY)),
         service,
         ledger,
         view: None,
@@ -76,7 +77,7 @@ fn desk() -> Desk {
 
 fn answer(desk: &Desk, line: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
-    tokio::task::LocalSet::new().block_on(&runtime, desk.answer(line))
+    tokio::task::LocalSet::new().block_on(&runtime, desk.answer(line)).text
 }
 
 fn json(desk: &Desk, line: &str) -> Value {
@@ -494,11 +495,14 @@ fn a_large_table_keeps_nobody_waiting() {
     let desk = Rc::new(desk);
     tokio::task::LocalSet::new().block_on(&runtime, async {
         let asked = Rc::clone(&desk);
-        let large = tokio::task::spawn_local(async move { asked.answer("show table source").await });
+        let large = tokio::task::spawn_local(async move { asked.answer("show table source").await.text });
         while begins.try_recv().is_err() {
             tokio::task::yield_now().await;
         }
-        assert!(desk.answer("show info").await.starts_with("name: balancer"), "meanwhile others are served");
+        assert!(
+            desk.answer("show info").await.text.starts_with("name: balancer"),
+            "meanwhile others are served"
+        );
         assert!(!large.is_finished());
         let mut next = Box::pin(desk.answer("show table source"));
         let waits = tokio::time::timeout(std::time::Duration::from_millis(50), &mut next).await;
@@ -509,7 +513,45 @@ fn a_large_table_keeps_nobody_waiting() {
             }
         });
         assert!(large.await.expect("not stopped").starts_with("# table: source"));
-        assert!(next.await.starts_with("# table: source"));
+        assert!(next.await.text.starts_with("# table: source"));
         ends.join().expect("each walk has ended: the entries', and the summary's");
     });
+}
+
+#[test]
+fn large_answers_wait_until_others_were_taken() {
+    let desk = desk();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
+    tokio::task::LocalSet::new().block_on(&runtime, async {
+        let mut taken = Vec::new();
+        for _ in 0..MOST_BULKY {
+            taken.push(desk.answer("show table source").await);
+        }
+        assert!(desk.answer("show table source key 10.9.9.1").await.text.contains("10.9.9.1"), "a small one");
+        let mut next = Box::pin(desk.answer("show info; show table source"));
+        let waits = tokio::time::timeout(std::time::Duration::from_millis(50), &mut next).await;
+        assert!(waits.is_err());
+        taken.pop();
+        assert!(next.await.text.contains("# table: source"));
+    });
+}
+
+#[test]
+fn a_cookie_with_a_name_of_its_own_is_given_as_clients_send_it() {
+    let mut desk = desk();
+    let config = config("--persist session=ASP,prefix-name,size=16");
+    let tables = Tables::in_memory(&config.persist, HashKey::from_bytes([3; 16]));
+    let servers = Servers::new(vec![named(1), named(2)]);
+    let balance = Balance::new(config.balance.clone(), &servers);
+    desk.service = Arc::new(Service { config, servers, balance });
+    desk.books = Rc::new(Books::new(Arc::clone(&desk.service), tables.handle()));
+    assert_eq!(answer(&desk, "set table session=ASP key ASPAB=xyz data.server_key s2"), "\n");
+    let table = tables.get(0).expect("there");
+    let entry = table.get(&table.key(b"AB=xyz").expect("a key")).expect("an entry");
+    assert_eq!(entry.server(), 2);
+    let refused = answer(&desk, "set table session=ASP key xyz data.server_key s2");
+    assert!(
+        refused.starts_with("Invalid key; write the cookie as clients send it, ASPREST=VALUE"),
+        "{refused}"
+    );
 }

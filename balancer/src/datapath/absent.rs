@@ -55,6 +55,14 @@ impl Datapath {
     ///
     /// # Errors
     /// None.
+    pub fn tables_are_complete(&self) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
+    ///
+    /// # Errors
+    /// None.
     pub fn settle(&self) -> anyhow::Result<()> {
         match *self {}
     }

@@ -77,6 +77,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     let (recorded, broken) = intents.read(&config.name);
     // A service that is on record has been here since the last reboot: what a file says is older.
     let is_on_record = !recorded.is_empty() || !registry.retired(&config.name, &[]).is_empty();
+    let is_on_record = is_on_record && !tables::was_broken_off(&folder);
     let at_hand = if is_on_record { &recorded } else { &known.kept };
     let mut mustered = muster(
         &config.servers,
@@ -100,12 +101,17 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
             registry.enter(&config.name, &settings.name, settings.address, settings.host.as_deref())?;
         members.push(Enrolled { member, identity, health });
     }
-    let opening =
-        tables::Opening { folder: &folder, has_predecessor, key: known.hash_key, rollback: &mut rollback };
-    let tables::Opened { tables, source, notes: more } = opening.open(&config.persist)?;
+    let opening = tables::Opening {
+        folder: &folder,
+        has_predecessor,
+        key: known.hash_key,
+        rollback: &mut rollback,
+        fresh: tables::Fresh::default(),
+    };
+    let tables::Opened { tables, source, fresh, notes: more } = opening.open(&config.persist)?;
     notes.extend(more);
     // Also those that this run does not have: the next one may.
-    let learned = tables::all(&folder);
+    let learned = tables::all(&folder, &fresh);
     let turn = File::open(pins.root()).with_context(|| format!("cannot open {}", pins.root().display()))?;
     let roster = members.iter().map(|Enrolled { member, identity, .. }| Entry {
         id: identity.id,
@@ -121,6 +127,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         rollback,
         xdp: None,
         learned,
+        fresh,
         turn,
         is_silent: false,
     };

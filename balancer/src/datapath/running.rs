@@ -23,7 +23,7 @@ use super::pins::{Pins, Rollback};
 use super::records::retire;
 use super::registry::Registry;
 use super::roster::Roster;
-use super::tables::Pinned;
+use super::tables::{Fresh, Pinned};
 use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
 use super::{detach, flows, foresee, program, publish};
 use crate::cidr::AddressSet;
@@ -58,6 +58,8 @@ pub(super) struct Inner {
     pub(super) xdp: Option<Attached>,
     /// The learned tables there are, whether or not this run uses them.
     pub(super) learned: Vec<Pinned>,
+    /// Those that are being filled.
+    pub(super) fresh: Fresh,
     /// The folder of all services, to take one's turn by; opened early, as the privilege for it may be given up.
     pub(super) turn: File,
     /// A successor has the role, or is just taking it: nothing is published.
@@ -109,6 +111,15 @@ impl Datapath {
         *service = publish::service(&self.name, &self.config, &self.deny, maps, true);
         maps.services.set(*slot, *service, 0)?;
         Ok(notes)
+    }
+
+    /// The learned tables have all that they start with. To be called before anybody is served, with the privileges of
+    /// the start.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn tables_are_complete(&self) -> anyhow::Result<()> {
+        self.lock().fresh.keep()
     }
 
     /// The start has succeeded, and no predecessor is left: what it has made stays, new addresses of servers are on

@@ -17,6 +17,9 @@ use crate::table::{HashKey, Tables};
 /// The pin of the key that ids are hashed with.
 const HASH_KEY: &str = "hash_key";
 
+/// What the name of a table that is not complete yet begins with.
+const FILLING: &str = "~filling~";
+
 /// What the name of a store of keys on probation ends in.
 const PROBATION: &str = "~probation";
 
@@ -31,7 +34,24 @@ pub(super) struct Opened {
     pub(super) tables: Tables,
     /// The table of sources, if it is of the kind that the program reads.
     pub(super) source: Option<KernelTable>,
+    /// New ones, which have their names once they are complete.
+    pub(super) fresh: Fresh,
     pub(super) notes: Vec<String>,
+}
+
+/// Tables that are being filled. Should the process end meanwhile, the next one does not take what is there for all there
+/// was: where pins are now, and where they belong.
+#[derive(Debug, Default)]
+pub(super) struct Fresh(Vec<(PathBuf, PathBuf)>);
+
+impl Fresh {
+    /// They are complete.
+    pub(super) fn keep(&mut self) -> anyhow::Result<()> {
+        for (now, then) in self.0.drain(..) {
+            fs::rename(&now, &then).with_context(|| format!("cannot put {} in place", then.display()))?;
+        }
+        Ok(())
+    }
 }
 
 /// Opens the tables of `list`, those that are pinned in `folder` and new ones.
@@ -42,6 +62,8 @@ pub(super) struct Opening<'a> {
     /// What ids are to be hashed with, unless there are hashes already.
     pub(super) key: Option<HashKey>,
     pub(super) rollback: &'a mut Rollback,
+    /// Empty.
+    pub(super) fresh: Fresh,
 }
 
 impl Opening<'_> {
@@ -66,7 +88,15 @@ impl Opening<'_> {
             };
             Ok::<_, anyhow::Error>(Stores { main: Box::new(main), probation, is_new, size: has.size })
         })?;
-        Ok(Opened { tables, source, notes })
+        if let Some(table) = tables.source().filter(|table| !table.is_new && !self.has_predecessor) {
+            let folded = table.fold_addresses();
+            if folded > 0 {
+                notes.push(format!(
+                    "table source: {folded} entries were made ones of larger blocks, as the flags say now"
+                ));
+            }
+        }
+        Ok(Opened { tables, source, fresh: self.fresh, notes })
     }
 
     /// The table, whether it is new, and its shape.
@@ -78,8 +108,16 @@ impl Opening<'_> {
             return Ok((table, false, has));
         }
         self.rollback.note(path.clone());
-        let (table, is_new) = KernelTable::open(&path, shape)?;
-        Ok((table, is_new, shape))
+        if path.exists() {
+            let (table, _) = KernelTable::open(&path, shape)?;
+            return Ok((table, false, shape));
+        }
+        let filling = self.folder.join(format!("{FILLING}{file}"));
+        let _ = fs::remove_file(&filling);
+        self.rollback.note(filling.clone());
+        let (table, _) = KernelTable::open(&filling, shape)?;
+        self.fresh.0.push((filling, path));
+        Ok((table, true, shape))
     }
 
     /// What ids are hashed with: pinned beside the tables, as either is nothing without the other.
@@ -113,13 +151,21 @@ impl Opening<'_> {
     }
 }
 
-/// All tables in the folder of a service, whether this run uses them or not.
-pub(super) fn all(folder: &Path) -> Vec<Pinned> {
+/// A start was broken off in this folder before it had read all that was kept.
+pub(super) fn was_broken_off(folder: &Path) -> bool {
+    let entries = fs::read_dir(folder).into_iter().flatten().flatten();
+    entries.into_iter().any(|entry| entry.file_name().to_string_lossy().starts_with(FILLING))
+}
+
+/// All tables in the folder of a service, whether this run uses them or not, and those that are being made.
+pub(super) fn all(folder: &Path, fresh: &Fresh) -> Vec<Pinned> {
     let open = |(name, path): (String, PathBuf)| Pinned {
         is_of_sources: name.starts_with(KINDS[0]),
         table: KernelTable::open_as_it_is(&path).map(|(table, _)| table),
     };
-    pinned(folder).into_iter().map(open).collect()
+    let fresh = fresh.0.iter().filter_map(|(now, then)| Some((then.file_name()?, now)));
+    let fresh = fresh.map(|(name, path)| (name.to_string_lossy().into_owned(), path.clone()));
+    pinned(folder).into_iter().chain(fresh).map(open).collect()
 }
 
 /// A table that is pinned.

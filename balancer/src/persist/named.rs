@@ -49,7 +49,10 @@ impl Named {
                 // What has no server's id in front is the application's business.
                 if let Some((server, _)) = split_prefix(value, servers) {
                     named.present = true;
-                    named.note(Naming { server, ..Naming::default() });
+                    match server {
+                        Some(server) => named.note(Naming { server, ..Naming::default() }),
+                        None => named.is_invalid = true,
+                    }
                 }
             } else {
                 named.present = true;
@@ -151,11 +154,13 @@ impl Named {
     }
 }
 
-/// The server whose id stands before the first `~`, and what the application has set behind it. `None`: the value is the
-/// application's as it is.
-pub fn split_prefix<'a>(value: &'a [u8], servers: &Servers) -> Option<(usize, &'a [u8])> {
+/// The server whose id stands before the first `~`, if it has not gone meanwhile, and what the application has set behind
+/// it. `None`: the value is the application's as it is.
+pub fn split_prefix<'a>(value: &'a [u8], servers: &Servers) -> Option<(Option<usize>, &'a [u8])> {
     let end = memchr::memchr(b'~', value)?;
-    Some((servers.by_cookie(&value[..end])?, &value[end + 1..]))
+    let (id, rest) = (&value[..end], &value[end + 1..]);
+    let server = servers.by_cookie(id);
+    (server.is_some() || servers.has_named(id)).then_some((server, rest))
 }
 
 #[cfg(test)]

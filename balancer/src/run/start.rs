@@ -69,6 +69,9 @@ impl Daemon {
             let is_known = |label: &str| predecessor.as_ref().is_some_and(|known| known.has_table(label));
             notes.push(kept.restore(&tables, &service.servers, is_known));
         }
+        if let Some(datapath) = &datapath {
+            datapath.tables_are_complete()?;
+        }
         let (heir, heirs) = mpsc::unbounded_channel();
         let offered = offer(&instance, &socket, datapath.as_deref(), &service.config, &bound)?;
         let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), datapath.clone(), offered, heir);
@@ -114,6 +117,7 @@ impl Daemon {
             books: Rc::new(Books::new(Arc::clone(&service), tables)),
             decisions: RefCell::default(),
             table_turn: tokio::sync::Mutex::default(),
+            bulk: Arc::new(tokio::sync::Semaphore::new(admin::MOST_BULKY)),
             view,
             stats: workers.stats.clone(),
             listen: bound.addresses,

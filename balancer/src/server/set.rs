@@ -4,7 +4,7 @@
 //! number of one that was deleted meanwhile finds a server that is retired, and nobody else's. So the request path reads
 //! without a lock what the control thread changes.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
@@ -47,6 +47,8 @@ struct Roster {
     order: Vec<usize>,
     by_name: HashMap<String, usize>,
     by_cookie: HashMap<Vec<u8>, usize>,
+    /// Cookie values of servers that have gone.
+    former_cookies: HashSet<Vec<u8>>,
     /// Asked several times a request: a number need not be hashed.
     by_id: BTreeMap<u16, usize>,
 }
@@ -171,6 +173,11 @@ impl Servers {
     /// The server that this cookie value names.
     pub fn by_cookie(&self, value: &[u8]) -> Option<usize> {
         self.roster.load().by_cookie.get(value).copied()
+    }
+
+    /// The cookie value has named a server that has gone since the process was started.
+    pub fn has_named(&self, value: &[u8]) -> bool {
+        self.roster.load().former_cookies.contains(value)
     }
 
     /// The server of that registry id, whatever its generation: names are what counts on the slow path.
@@ -303,6 +310,7 @@ impl Servers {
     }
 
     fn enroll(&self, order: Vec<usize>) {
+        let before = self.roster.load_full();
         let mut roster = Roster::default();
         for &place in &order {
             let server = &self.places[place];
@@ -312,6 +320,9 @@ impl Servers {
                 roster.by_cookie.insert(cookie.clone().into_bytes(), place);
             }
         }
+        let known = before.former_cookies.iter().chain(before.by_cookie.keys());
+        roster.former_cookies =
+            known.filter(|cookie| !roster.by_cookie.contains_key(*cookie)).cloned().collect();
         self.roster.store(Roster { order, ..roster }.into());
         self.enrolled.notify_waiters();
     }
@@ -346,6 +357,7 @@ mod tests {
         set.retire(1);
         assert_eq!(names(&set), ["s1", "s3"]);
         assert_eq!((set.by_name("s2"), set.by_cookie(b"s2"), set.by_id(2)), (None, None, None));
+        assert!(set.has_named(b"s2") && !set.has_named(b"s1") && !set.has_named(b"s9"));
         assert_eq!((set[1].state(), set[1].is_retired(), &*set[1].name), (State::Maint, true, "s2"));
         assert!(set.changes() > before);
         set.set_operator(1, Operator::Ready);

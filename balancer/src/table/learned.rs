@@ -12,6 +12,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use arc_swap::ArcSwapOption;
 use balancer_ebpf::affinity::Affinity;
 
+use super::moves::Moves;
 use super::{HashKey, Key, Store, Walk, mask, source_key};
 use crate::persist::{SourceMethod, TableOptions};
 
@@ -66,6 +67,7 @@ pub struct Table {
     /// Whether it was made at this start, so that what an earlier process has learned may be missing.
     pub is_new: bool,
     locks: Arc<[Mutex<()>; LOCKS]>,
+    moves: Arc<Moves>,
     listener: Arc<ArcSwapOption<Listener>>,
 }
 
@@ -86,6 +88,7 @@ impl Table {
             size: u32::MAX,
             is_new: true,
             locks: Arc::new([const { Mutex::new(()) }; LOCKS]),
+            moves: Arc::default(),
             listener: Arc::default(),
         }
     }
@@ -117,6 +120,7 @@ impl Table {
             size: self.size,
             is_new: self.is_new,
             locks: Arc::clone(&self.locks),
+            moves: Arc::clone(&self.moves),
             listener: Arc::clone(&self.listener),
         }
     }
@@ -138,9 +142,40 @@ impl Table {
         }
     }
 
+    /// Makes blocks of addresses out of those that an earlier process has learned one by one, or in smaller blocks: of
+    /// several in a block the one that was used last counts. Returns how many keys have changed.
+    pub fn fold_addresses(&self) -> usize {
+        let Keys::Addresses { mask4, mask6 } = self.keys else { return 0 };
+        let mut strangers = Vec::new();
+        self.for_each(|key, found| {
+            if mask(key, mask4, mask6) != key {
+                strangers.push((key, found.entry));
+            }
+        });
+        for (key, entry) in &strangers {
+            let block = mask(*key, mask4, mask6);
+            let is_newer = self.get(&block).is_none_or(|known| known.expiry() < entry.expiry());
+            // A table that refuses forgets.
+            if is_newer && self.main.put(&block, *entry).is_err() {
+                break;
+            }
+            self.main.remove(key);
+        }
+        strangers.len()
+    }
+
     /// Its keys are addresses.
     pub fn is_of_sources(&self) -> bool {
         matches!(self.keys, Keys::Addresses { .. })
+    }
+
+    /// What counts for a request: the entry, or the reservation of another request of the client, which is being moved.
+    pub fn look(&self, key: &Key, now: u32) -> Option<Found> {
+        let found = self.find(key);
+        match self.moves.get(key, now) {
+            Some(entry) => Some(Found { entry, probation: found.is_some_and(|found| found.probation) }),
+            None => found,
+        }
     }
 
     /// The entry and where it is, live or not.
@@ -166,6 +201,7 @@ impl Table {
         if let Some(probation) = &self.probation {
             probation.remove(key);
         }
+        self.moves.remove(key, None);
         Ok(())
     }
 
@@ -176,6 +212,7 @@ impl Table {
     /// When the table refuses, which costs the client its memory and not its answer. A key on probation stays there.
     pub fn learn(&self, key: &Key, entry: Affinity, seen: Option<Found>) -> io::Result<()> {
         let written = self.write(key, entry, seen);
+        self.moves.remove(key, None);
         if let Some(listener) = &*self.listener.load()
             && let Some(found) = self.find(key)
         {
@@ -222,11 +259,13 @@ impl Table {
 
     /// Forgets the key.
     pub fn forget(&self, key: &Key) {
+        self.moves.remove(key, None);
         self.stores().for_each(|store| store.remove(key));
     }
 
     /// Forgets everything.
     pub fn clear(&self) {
+        self.moves.clear();
         self.stores().for_each(Store::clear);
     }
 
@@ -284,24 +323,29 @@ impl Table {
         now: u32,
     ) -> Result<(), Affinity> {
         let _turn = self.turn(key);
-        let found = self.find(key);
-        match found.map(|found| found.entry) {
-            Some(winner) if Some(winner) != seen && winner.is_live(now) => Err(winner),
-            _ => {
-                let entry = server.tentative();
+        let entry = server.tentative();
+        match self.look(key, now) {
+            Some(winner) if Some(winner.entry) != seen && winner.entry.is_live(now) => {
+                return Err(winner.entry);
+            }
+            // Of somebody who is known: that stays until a server has answered.
+            Some(known) if known.entry.is_live(now) && self.find(key).is_some_and(|f| is_proven(f, now)) => {
+                self.moves.put(key, entry);
+            }
+            found => {
                 let probation = found.is_none_or(|found| found.probation);
                 // A table that refuses costs parallel first requests their common server, not their answer.
                 let _ = self.restore(key, Found { entry, probation });
-                Ok(())
             }
         }
+        Ok(())
     }
 
     /// Takes a reservation back: the request failed before any server answered. What it had found before, `seen`, is as
     /// true as it was: a server that could not serve then is the client's again when it can.
     pub fn release(&self, key: &Key, reserved: Affinity, seen: Option<Found>) {
         let _turn = self.turn(key);
-        if self.get(key) != Some(reserved.tentative()) {
+        if self.moves.remove(key, Some(reserved.tentative())) || self.get(key) != Some(reserved.tentative()) {
             return;
         }
         match seen.filter(|seen| !seen.entry.is_tentative()) {
@@ -319,6 +363,11 @@ impl Table {
         let lock = &self.locks[usize::from(key[15] ^ key[7]) % LOCKS];
         lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// A server has answered the key.
+fn is_proven(found: Found, now: u32) -> bool {
+    found.entry.is_live(now) && !found.entry.is_tentative()
 }
 
 /// How far a walk over a table has come.
@@ -407,7 +456,60 @@ mod tests {
             let others = Found { entry: Affinity::new(3, 1, 110).tentative(), ..before };
             table.reserve(&key, Some(before.entry), mine, 100).expect("as above");
             table.release(&key, mine, Some(others));
-            assert_eq!(table.find(&key), None, "whoever reserved it before may be gone");
+            assert_eq!(table.find(&key), Some(before));
+        }
+    }
+
+    #[test]
+    fn addresses_become_blocks_when_the_mask_is_shorter() {
+        let method = |mask4| SourceMethod {
+            mask4,
+            mask6: 64,
+            table: TableOptions { timeout: 60, size: 16, nopurge: false },
+        };
+        let table = Table::of_sources(Box::new(Memory::new(16)), &method(32));
+        let at = |table: &Table, address: &str| {
+            let key = table.source_key(address.parse().expect("address"));
+            table.get(&key).map(Affinity::server)
+        };
+        for (address, server, expiry) in [("10.0.1.7", 1, 500), ("10.0.1.8", 2, 900), ("10.0.2.7", 3, 500)] {
+            let key = table.source_key(address.parse().expect("address"));
+            table.put(&key, Affinity::new(server, 1, expiry)).expect("put");
+        }
+        assert_eq!(table.fold_addresses(), 0);
+        let wide = Table::of_sources(table.main.handle(), &method(24));
+        assert_eq!(wide.fold_addresses(), 3);
+        assert_eq!((at(&wide, "10.0.1.99"), at(&wide, "10.0.2.1")), (Some(2), Some(3)));
+        let mut left = 0;
+        wide.for_each(|_, _| left += 1);
+        assert_eq!(left, 2);
+    }
+
+    #[test]
+    fn what_is_known_of_somebody_stays_until_a_server_has_answered() {
+        for table in [addresses(), ids(Memory::new(8), 2)] {
+            let (key, mine) = ([7; 16], Affinity::new(1, 1, 110));
+            let before = Found { entry: Affinity::new(2, 1, 5000), probation: false };
+            table.restore(&key, before).expect("put");
+            table.reserve(&key, Some(before.entry), mine, 100).expect("it was seen to be useless");
+            assert_eq!(table.find(&key), Some(before), "should this process end now, nothing is lost");
+            let other = table.handle();
+            assert_eq!(other.look(&key, 100).map(|found| found.entry), Some(mine.tentative()));
+            let second = Affinity::new(3, 1, 110);
+            assert_eq!(other.reserve(&key, Some(before.entry), second, 101), Err(mine.tentative()));
+            assert_eq!(
+                table.look(&key, 110),
+                Some(before),
+                "reservations expire, and what was there does not"
+            );
+            table.release(&key, mine, Some(before));
+            assert_eq!(table.look(&key, 100), Some(before));
+            table.reserve(&key, Some(before.entry), mine, 100).expect("free again");
+            table.learn(&key, Affinity::new(1, 1, 6000), Some(before)).expect("learned");
+            assert_eq!(table.look(&key, 101).map(|found| found.entry.server()), Some(1));
+            table.reserve(&key, Some(Affinity::new(1, 1, 6000)), second, 102).expect("it is down again");
+            table.put(&key, before.entry).expect("the operator's word");
+            assert_eq!(table.look(&key, 103), Some(before));
         }
     }
 

@@ -9,6 +9,7 @@
 //! | [`learned`] | one of them: main store and probation, reservations |
 //! | [`store`] | what both kinds of stores can do |
 //! | [`memory`] | entries in the process; those in the kernel are [`crate::datapath`]'s |
+//! | `moves` | reservations of keys that have an entry |
 //! | [`hash`] | ids → keys |
 //! | [`newcomers`] | how many new keys a client may bring (pure) |
 //! | [`collector`] | takes out what has expired, a little at a time |
@@ -17,6 +18,7 @@ pub mod collector;
 pub mod hash;
 pub mod learned;
 pub mod memory;
+mod moves;
 pub mod newcomers;
 pub mod set;
 pub mod store;

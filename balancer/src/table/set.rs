@@ -1,8 +1,11 @@
 //! The learned tables of a service.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use super::learned::{Table, probation_size};
 use super::memory::Memory;
-use super::{HashKey, Store};
+use super::{HashKey, Newcomers, Store};
 use crate::persist::{List, Method, TableOptions};
 
 /// Handles to all of them. A table belongs to a method of the list, and is called as in its flag.
@@ -11,6 +14,7 @@ pub struct Tables {
     /// By place in the list.
     list: Vec<Option<Named>>,
     key: HashKey,
+    refused_keys: Arc<AtomicU64>,
 }
 
 #[derive(Debug)]
@@ -42,7 +46,7 @@ impl Tables {
         key: HashKey,
         mut open: impl FnMut(&str, &TableOptions, bool) -> Result<Stores, E>,
     ) -> Result<Self, E> {
-        let mut tables = Self { list: Vec::new(), key };
+        let mut tables = Self { list: Vec::new(), key, refused_keys: Arc::default() };
         for (place, label, options) in list.tables() {
             let method = &list.methods()[place];
             let Stores { main, probation, is_new, size } = open(&label, options, has_probation(method))?;
@@ -110,11 +114,31 @@ impl Tables {
         self.key
     }
 
+    /// New keys a minute that one source may bring to the smallest of them.
+    pub fn most_newcomers(&self) -> u16 {
+        let sizes = self.iter().filter(|(_, table)| !table.is_of_sources()).map(|(_, table)| table.size);
+        Newcomers::limit_of(sizes.min().unwrap_or_default())
+    }
+
+    /// A new key was one too many for its source.
+    pub fn count_refused_key(&self) {
+        self.refused_keys.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How many were, through all handles.
+    pub fn refused_keys(&self) -> u64 {
+        self.refused_keys.load(Ordering::Relaxed)
+    }
+
     /// Other handles to the same tables.
     #[must_use]
     pub fn handle(&self) -> Self {
         let handle = |named: &Named| Named { label: named.label.clone(), table: named.table.handle() };
-        Self { list: self.list.iter().map(|named| named.as_ref().map(handle)).collect(), key: self.key }
+        Self {
+            list: self.list.iter().map(|named| named.as_ref().map(handle)).collect(),
+            key: self.key,
+            refused_keys: Arc::clone(&self.refused_keys),
+        }
     }
 }
 

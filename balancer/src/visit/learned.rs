@@ -24,6 +24,8 @@ pub(super) struct Learned {
     reserved: Option<Affinity>,
     /// Whether the source of the request may have one more new key; asked once.
     admitted: Option<bool>,
+    /// It was counted for that, and has not brought one so far.
+    is_charged: bool,
 }
 
 /// What is to be done about a key once a server has answered.
@@ -125,8 +127,14 @@ impl Learned {
     ) -> bool {
         let Some(key) = self.key() else { return true };
         let live = self.entry().filter(|entry| entry.is_live(now));
-        if live.is_none() && !table.is_of_sources() && !*self.admitted.get_or_insert_with(admit) {
-            return true;
+        if live.is_none() && !table.is_of_sources() {
+            if self.admitted.is_none() {
+                let is_admitted = admit();
+                (self.admitted, self.is_charged) = (Some(is_admitted), is_admitted);
+            }
+            if self.admitted == Some(false) {
+                return true;
+            }
         }
         let expiry = now.saturating_add(RESERVATION_SECONDS);
         let reservation = if table.is_of_sources() {
@@ -168,33 +176,62 @@ impl Learned {
         scene: &Scene<'_>,
     ) -> Option<Write> {
         let key = self.key()?;
-        let entry = table.get(&key);
-        let live = entry.filter(|entry| entry.is_live(now));
-        let named = live.and_then(|entry| scene.servers.by_id(entry.server()));
-        let is_elsewhere = named.is_some_and(|named| {
-            scene.servers[named].identity.id != lesson.serving.id && scene.is_usable(named)
-        });
-        let elsewhere_usable = lesson.elsewhere_usable || entry != self.expected() && is_elsewhere;
+        let entry = table.look(&key, now).map(|found| found.entry);
+        if self.is_late(table, entry, lesson.serving.id, now, scene) {
+            return None;
+        }
+        let elsewhere_usable = lesson.elsewhere_usable
+            || entry != self.expected() && names_another(entry, lesson.serving.id, now, scene);
         write(table, key, entry, self.found, &Lesson { elsewhere_usable, ..*lesson }, now)
     }
 
-    /// No server has answered, or nothing is to be learned from its answer: the key is free again, or as it was.
-    pub(super) fn release(&mut self, table: &Table) {
+    /// The answer of `serving` comes late: since the decision another request of this client has been answered elsewhere, or
+    /// the operator has spoken. That counts, then.
+    pub(super) fn comes_late(&self, table: &Table, serving: u16, now: u32, scene: &Scene<'_>) -> bool {
+        let entry = self.key().and_then(|key| table.look(&key, now)).map(|found| found.entry);
+        entry.is_some() && self.is_late(table, entry, serving, now, scene)
+    }
+
+    fn is_late(
+        &self,
+        table: &Table,
+        entry: Option<Affinity>,
+        serving: u16,
+        now: u32,
+        scene: &Scene<'_>,
+    ) -> bool {
+        let expected = self.expected().filter(|expected| expected.is_live(now));
+        if entry == expected || !self.is_read {
+            return false;
+        }
+        let is_usable = scene.servers.by_id(serving).is_some_and(|serving| scene.is_usable(serving));
+        match entry.filter(|entry| entry.is_live(now)) {
+            // Of an address that may be evidence of a second user, unless the server that answers is being left.
+            Some(_) => (!table.is_of_sources() || !is_usable) && names_another(entry, serving, now, scene),
+            // What was there has been taken out; a reservation may have had to make room.
+            None => expected.is_some() && self.reserved.is_none(),
+        }
+    }
+
+    /// No server has answered, or nothing is to be learned from its answer: the key is free again, or as it was. Whether
+    /// the source was counted for a new key that it has not brought.
+    pub(super) fn release(&mut self, table: &Table) -> bool {
         if let (Some(reserved), Some(key)) = (self.reserved.take(), self.key()) {
             table.release(&key, reserved, self.found);
         }
+        std::mem::take(&mut self.is_charged)
     }
 
     /// Whatever happens now, there is nothing to take back any more.
     pub(super) fn keep(&mut self) {
-        self.reserved = None;
+        (self.reserved, self.is_charged) = (None, false);
     }
 
     /// Which of several keys counts, and its entry.
     fn read(&mut self, table: &Table, scene: &Scene<'_>, now: u32) {
         let mut best = None;
         for (at, key) in (0..).zip(&self.keys[..usize::from(self.count)]) {
-            let Some(found) = table.find(key) else { continue };
+            let Some(found) = table.look(key, now) else { continue };
             let named = scene.servers.by_id(found.entry.server()).filter(|_| found.entry.is_live(now));
             let is_usable = named.is_some_and(|named| scene.is_usable(named));
             if is_usable || best.is_none() {
@@ -218,6 +255,13 @@ impl Learned {
     fn expected(&self) -> Option<Affinity> {
         self.reserved.map(Affinity::tentative).or(self.found.map(|found| found.entry))
     }
+}
+
+/// The entry is alive and names a usable server that is not `serving`.
+fn names_another(entry: Option<Affinity>, serving: u16, now: u32, scene: &Scene<'_>) -> bool {
+    let named =
+        entry.filter(|entry| entry.is_live(now)).and_then(|entry| scene.servers.by_id(entry.server()));
+    named.is_some_and(|named| scene.servers[named].identity.id != serving && scene.is_usable(named))
 }
 
 /// What is to be written for `key`, whose entry is `entry`; `None`: that says it already.

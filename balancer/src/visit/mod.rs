@@ -228,12 +228,29 @@ impl Visit {
         self.hear_the_rest();
         let Some(serving) = self.chosen else { return SetCookie::Nothing };
         let by_server = self.by_server(response);
+        let mut action = self.cookie_after(serving, by_server);
+        // The client is elsewhere already, and a cookie of ours would lead it back.
+        let is_ours = action == SetCookie::Insert && by_server == ByServer::Nothing;
+        if is_ours && !self.ignored && self.comes_late(serving) {
+            action = SetCookie::Nothing;
+        }
         if !self.ignored {
             for (place, write) in self.writes(serving, by_server, response) {
                 self.perform(place, &write);
             }
         }
-        self.cookie_after(serving, by_server)
+        action
+    }
+
+    /// Since the decision another request of the client has been answered elsewhere, or the operator has spoken.
+    fn comes_late(&self, serving: usize) -> bool {
+        let servers = &self.books.service.servers;
+        let scene = Scene { servers, refused: &self.refused, policy: self.policy() };
+        let id = servers[serving].identity.id;
+        self.claims.iter().enumerate().any(|(place, claim)| match (claim, self.books.tables.get(place)) {
+            (Claim::Learned(learned), Some(table)) => learned.comes_late(table, id, self.now, &scene),
+            _ => false,
+        })
     }
 
     /// What is done about the cookie once `serving` has answered.
@@ -638,8 +655,10 @@ impl Drop for Visit {
     /// Only does something when no server has answered, or nothing was to be learned from its answer.
     fn drop(&mut self) {
         for (place, claim) in self.claims.iter_mut().enumerate() {
-            if let (Claim::Learned(learned), Some(table)) = (claim, self.books.tables.get(place)) {
-                learned.release(table);
+            if let (Claim::Learned(learned), Some(table)) = (claim, self.books.tables.get(place))
+                && learned.release(table)
+            {
+                self.books.take_back(self.client, self.now);
             }
         }
     }

@@ -8,13 +8,17 @@
 mod command;
 mod rows;
 
+use std::io;
+
 use balancer_ebpf::affinity::Affinity;
 
 use super::{Desk, json_line, text};
 use crate::clock;
 use crate::log;
+use crate::persist::Method;
+use crate::persist::method::SessionMethod;
 use crate::server::{Identity, Servers};
-use crate::service::Shared;
+use crate::service::{Service, Shared};
 use crate::table::{Found, Key, Table, Tables};
 use command::{Ask, Comparison, Condition, Form, Server, Verb, Which};
 pub use rows::{TableRow, TableSummary};
@@ -44,6 +48,11 @@ pub(super) async fn answer(desk: &Desk, text: &str) -> Option<String> {
     })
 }
 
+/// The answer may be as large as a table.
+pub(super) fn is_bulky(text: &str) -> bool {
+    matches!(Ask::parse(text), Some(Ok(Ask { verb: Verb::Show, table: Some(_), which: Which::All(_), .. })))
+}
+
 /// What commands are about.
 struct Archive {
     service: Shared,
@@ -55,11 +64,17 @@ impl Archive {
         let Some(name) = &ask.table else { return Ok(summaries(&self.tables, ask.form)) };
         let found = self.tables.iter().find(|(label, _)| label.eq_ignore_ascii_case(name));
         let (name, table) = found.ok_or_else(|| no_such_table(&self.tables))?;
-        let servers = &self.service.servers;
+        let Service { config, servers, .. } = &*self.service;
+        let methods = config.persist.methods().iter();
+        let prefixed = methods.filter(|method| method.label() == name).find_map(|method| match method {
+            Method::Session(session) if session.is_prefix => Some(session),
+            _ => None,
+        });
+        let subject = Subject { name, table, servers, prefixed };
         match &ask.verb {
-            Verb::Show => show(servers, name, table, ask),
-            Verb::Set(server) => set(servers, name, table, ask, server),
-            Verb::Clear => clear(servers, name, table, ask),
+            Verb::Show => subject.show(ask),
+            Verb::Set(server) => subject.set(ask, server),
+            Verb::Clear => subject.clear(ask),
         }
     }
 }
@@ -82,95 +97,142 @@ fn no_such_table(tables: &Tables) -> String {
     }
 }
 
-fn show(servers: &Servers, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
-    let now = clock::boot_seconds();
-    let entries = entries(table, servers, &ask.which, now)?;
-    if entries.is_empty() && !matches!(ask.which, Which::All(_)) {
-        return match ask.form {
-            Form::HaProxy => Ok(String::new()),
-            Form::Text | Form::Json => Err(format!("there is no such key in {name}")),
-        };
+/// A table, and what is needed to understand it.
+struct Subject<'a> {
+    name: &'a str,
+    table: &'a Table,
+    servers: &'a Servers,
+    /// Its method, if only the beginning of a cookie's name is given there.
+    prefixed: Option<&'a SessionMethod>,
+}
+
+impl Subject<'_> {
+    fn show(&self, ask: &Ask) -> Result<String, String> {
+        let Self { name, table, servers, .. } = *self;
+        let now = clock::boot_seconds();
+        let entries = self.entries(&ask.which, now)?;
+        if entries.is_empty() && !matches!(ask.which, Which::All(_)) {
+            return match ask.form {
+                Form::HaProxy => Ok(String::new()),
+                Form::Text | Form::Json => Err(format!("there is no such key in {name}")),
+            };
+        }
+        let row = |entry| TableRow::of(table, servers, entry, now);
+        Ok(match ask.form {
+            Form::Json => json_line(&entries.iter().map(row).collect::<Vec<_>>()),
+            Form::Text => text::table(&entries.iter().map(row).collect::<Vec<_>>()),
+            Form::HaProxy => {
+                let mut text = TableSummary::of(name, table).line(table);
+                entries.iter().for_each(|entry| rows::push_line(&mut text, table, servers, entry));
+                text
+            }
+        })
     }
-    let row = |entry| TableRow::of(table, servers, entry, now);
-    Ok(match ask.form {
-        Form::Json => json_line(&entries.iter().map(row).collect::<Vec<_>>()),
-        Form::Text => text::table(&entries.iter().map(row).collect::<Vec<_>>()),
-        Form::HaProxy => {
-            let mut text = TableSummary::of(name, table).line(table);
-            entries.iter().for_each(|entry| rows::push_line(&mut text, table, servers, entry));
-            text
+
+    /// The operator's word: the next request goes there, whatever was known.
+    fn set(&self, ask: &Ask, server: &Server) -> Result<String, String> {
+        let Self { name, table, servers, .. } = *self;
+        let place = match server {
+            Server::Name(name) => servers.by_name(name),
+            Server::Id(id) => servers.by_id(*id),
+        };
+        let place = place.ok_or_else(|| {
+            format!(
+                "No such server; there are: {}",
+                log::first_few(servers.iter().map(|server| &*server.name))
+            )
+        })?;
+        let (Identity { id, generation }, now) = (servers[place].identity, clock::boot_seconds());
+        let key = self.key(&ask.which)?;
+        let expiry = now.saturating_add(table.timeout);
+        let entry = if table.is_of_sources() {
+            let entry = Affinity::new(id, generation, expiry);
+            // Where several users are behind an address, that does not change by sending them elsewhere.
+            table.get(&key).map_or(entry, |known| entry.inherit_ambiguity(known, now, table.timeout))
+        } else {
+            Affinity::learned(id, expiry)
+        };
+        table
+            .put(&key, entry)
+            .map_err(|error| format!("Unable to allocate a new entry: {}", refusal(&error)))?;
+        let server = &servers[place].name;
+        log::info(format_args!("an entry of table {name} is set to {server} by the operator"));
+        Ok(said(ask.form, format_args!("{name}: the entry names {server} now")))
+    }
+
+    fn clear(&self, ask: &Ask) -> Result<String, String> {
+        let Self { name, table, .. } = *self;
+        match &ask.which {
+            Which::All(conditions) if conditions.is_empty() => {
+                table.clear();
+                log::info(format_args!("table {name} is cleared by the operator"));
+                Ok(said(ask.form, format_args!("{name}: all entries are forgotten")))
+            }
+            which => {
+                let entries = self.entries(which, clock::boot_seconds())?;
+                entries.iter().for_each(|(key, _)| table.forget(key));
+                log::info(format_args!(
+                    "{} entries of table {name} are cleared by the operator",
+                    entries.len()
+                ));
+                Ok(said(ask.form, format_args!("{name}: {} entries are forgotten", entries.len())))
+            }
         }
-    })
+    }
+
+    /// The live entries that are meant, by key.
+    fn entries(&self, which: &Which, now: u32) -> Result<Vec<(Key, Found)>, String> {
+        let Self { table, servers, .. } = *self;
+        let Which::All(conditions) = which else {
+            let key = self.key(which)?;
+            let found = table.find(&key).filter(|found| found.entry.is_live(now));
+            return Ok(found.map(|found| (key, found)).into_iter().collect());
+        };
+        let meets = |found: &Found, condition: &Condition| is_met(condition, found.entry.server(), servers);
+        let mut entries = Vec::new();
+        table.for_each(|key, found| {
+            let is_meant =
+                found.entry.is_live(now) && conditions.iter().all(|condition| meets(&found, condition));
+            if is_meant && entries.len() < MOST_ENTRIES {
+                entries.push((key, found));
+            }
+        });
+        entries.sort_unstable_by_key(|(key, _)| *key);
+        // Seen twice while it was moving.
+        entries.dedup_by_key(|(key, _)| *key);
+        Ok(entries)
+    }
+
+    fn key(&self, which: &Which) -> Result<Key, String> {
+        let table = self.table;
+        match which {
+            Which::Pointer(key) => Ok(*key),
+            Which::All(_) => Err("Key value expected".into()),
+            Which::Key(text) if table.is_of_sources() => {
+                let address = text
+                    .parse()
+                    .map_err(|_| "Invalid key; the keys of this table are addresses".to_owned())?;
+                Ok(table.source_key(address))
+            }
+            Which::Key(text) => {
+                let id = self.prefixed.map_or(Ok(text.as_str()), |method| id_of_cookie(text, method))?;
+                table.key(id.as_bytes()).ok_or_else(|| "An empty key is never stored".into())
+            }
+        }
+    }
 }
 
-/// The operator's word: the next request goes there, whatever was known.
-fn set(servers: &Servers, name: &str, table: &Table, ask: &Ask, server: &Server) -> Result<String, String> {
-    let place = match server {
-        Server::Name(name) => servers.by_name(name),
-        Server::Id(id) => servers.by_id(*id),
-    };
-    let place = place.ok_or_else(|| {
-        format!("No such server; there are: {}", log::first_few(servers.iter().map(|server| &*server.name)))
-    })?;
-    let (Identity { id, generation }, now) = (servers[place].identity, clock::boot_seconds());
-    let key = key(table, &ask.which)?;
-    let expiry = now.saturating_add(table.timeout);
-    let entry = if table.is_of_sources() {
-        let entry = Affinity::new(id, generation, expiry);
-        // Where several users are behind an address, that does not change by sending them elsewhere.
-        table.get(&key).map_or(entry, |known| entry.inherit_ambiguity(known, now, table.timeout))
-    } else {
-        Affinity::learned(id, expiry)
-    };
-    table
-        .put(&key, entry)
-        .map_err(|error| format!("Unable to allocate a new entry: {}", log::reason(&error)))?;
-    let server = &servers[place].name;
-    log::info(format_args!("an entry of table {name} is set to {server} by the operator"));
-    Ok(said(ask.form, format_args!("{name}: the entry names {server} now")))
-}
-
-fn clear(servers: &Servers, name: &str, table: &Table, ask: &Ask) -> Result<String, String> {
-    match &ask.which {
-        Which::All(conditions) if conditions.is_empty() => {
-            table.clear();
-            log::info(format_args!("table {name} is cleared by the operator"));
-            Ok(said(ask.form, format_args!("{name}: all entries are forgotten")))
-        }
-        which => {
-            let entries = entries(table, servers, which, clock::boot_seconds())?;
-            entries.iter().for_each(|(key, _)| table.forget(key));
-            log::info(format_args!("{} entries of table {name} are cleared by the operator", entries.len()));
-            Ok(said(ask.form, format_args!("{name}: {} entries are forgotten", entries.len())))
-        }
+/// The kernel's word for a full map is about something else.
+fn refusal(error: &io::Error) -> String {
+    match error.raw_os_error() {
+        Some(libc::E2BIG | libc::ENOSPC) => "the table is full".to_owned(),
+        _ => log::reason(error),
     }
 }
 
 /// HAProxy says nothing when all is well.
 fn said(form: Form, message: std::fmt::Arguments<'_>) -> String {
     if form == Form::HaProxy { String::new() } else { format!("{message}\n") }
-}
-
-/// The live entries that are meant, by key.
-fn entries(table: &Table, servers: &Servers, which: &Which, now: u32) -> Result<Vec<(Key, Found)>, String> {
-    let Which::All(conditions) = which else {
-        let key = key(table, which)?;
-        let found = table.find(&key).filter(|found| found.entry.is_live(now));
-        return Ok(found.map(|found| (key, found)).into_iter().collect());
-    };
-    let meets = |found: &Found, condition: &Condition| is_met(condition, found.entry.server(), servers);
-    let mut entries = Vec::new();
-    table.for_each(|key, found| {
-        let is_meant =
-            found.entry.is_live(now) && conditions.iter().all(|condition| meets(&found, condition));
-        if is_meant && entries.len() < MOST_ENTRIES {
-            entries.push((key, found));
-        }
-    });
-    entries.sort_unstable_by_key(|(key, _)| *key);
-    // Seen twice while it was moving.
-    entries.dedup_by_key(|(key, _)| *key);
-    Ok(entries)
 }
 
 fn is_met(condition: &Condition, id: u16, servers: &Servers) -> bool {
@@ -188,15 +250,10 @@ fn is_met(condition: &Condition, id: u16, servers: &Servers) -> bool {
     }
 }
 
-fn key(table: &Table, which: &Which) -> Result<Key, String> {
-    match which {
-        Which::Pointer(key) => Ok(*key),
-        Which::All(_) => Err("Key value expected".into()),
-        Which::Key(text) if table.is_of_sources() => {
-            let address =
-                text.parse().map_err(|_| "Invalid key; the keys of this table are addresses".to_owned())?;
-            Ok(table.source_key(address))
-        }
-        Which::Key(text) => table.key(text.as_bytes()).ok_or_else(|| "An empty key is never stored".into()),
+/// What the table knows a cookie by of which only the beginning of the name is given: the rest of it, `=`, and the value.
+fn id_of_cookie<'a>(text: &'a str, method: &SessionMethod) -> Result<&'a str, String> {
+    match text.strip_prefix(&method.name) {
+        Some(rest) if rest.contains('=') => Ok(rest.strip_prefix('=').unwrap_or(rest)),
+        _ => Err(format!("Invalid key; write the cookie as clients send it, {}REST=VALUE", method.name)),
     }
 }

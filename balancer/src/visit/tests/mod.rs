@@ -310,6 +310,59 @@ impl World {
     }
 }
 
+/// A request is on its way while something happens to its client; what the table says after its answer, and whether a
+/// cookie is issued.
+fn late(flags: &str, meanwhile: impl FnOnce(&mut World, usize)) -> (Option<usize>, Option<usize>, SetCookie) {
+    let mut world = World::new(flags);
+    world.request(0, Answer::LogsIn);
+    // Not by the cookie: another browser window that has not got it yet.
+    world.clients[0].cookie = None;
+    let head = world.head(0);
+    let mut slots = Slots::default();
+    let request = request::parse(head.as_bytes(), &mut slots, &Limits::default()).expect("well-formed");
+    let books = Rc::clone(&world.books);
+    let mut visit = Visit::new(&books, &request.expect("whole"), world.clients[0].address);
+    let Choice::Bound(home) = visit.choose() else { panic!("it is known") };
+    meanwhile(&mut world, home);
+    let now_at = world.clients[0].home;
+    let mut slots = Slots::default();
+    let head = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n";
+    let response = response::parse(head, &mut slots, &Limits::default(), false).expect("well-formed");
+    let action = visit.answered(response.as_ref());
+    let place = world.service.config.persist.methods().iter().position(|m| matches!(m, Method::Session(_)));
+    (world.named(0)[place.expect("there is one")], now_at, action)
+}
+
+#[test]
+fn an_answer_that_comes_late_undoes_nothing() {
+    let move_away = |world: &mut World, home: usize| {
+        world.service.servers.set_operator(home, Operator::Maint);
+        world.clients[0].home = None;
+        world.request(0, Answer::Ok);
+        assert_ne!(world.clients[0].home, Some(home));
+        world.clients[0].cookie = None;
+    };
+    for flags in ["--persist session=JS", "--persist session=JS --persist cookie=SRV", LISTS[0]] {
+        let (says, is_at, action) = late(flags, move_away);
+        assert_eq!((says, action), (is_at, SetCookie::Nothing), "{flags}: moved");
+        let (says, is_at, _) = late(flags, |world, home| {
+            let place =
+                world.service.config.persist.methods().iter().position(|m| matches!(m, Method::Session(_)));
+            world.point(0, place.expect("there is one"), 1 - home);
+            world.clients[0].home = Some(1 - home);
+        });
+        assert_eq!(says, is_at, "{flags}: the operator's word");
+        let (says, _, _) = late(flags, |world, _| world.tables.iter().for_each(|(_, table)| table.clear()));
+        assert_eq!(says, None, "{flags}: the operator has cleared it");
+        let (says, _, action) = late(flags, |_, _| {});
+        let wants_cookie = flags.contains("cookie=");
+        assert!(
+            says.is_some() && (action == SetCookie::Insert) == wants_cookie,
+            "{flags}: nothing has happened"
+        );
+    }
+}
+
 fn event() -> impl Strategy<Value = Event> {
     let (server, client) = (0..SERVERS, 0..CLIENTS);
     let answer = prop_oneof![
