@@ -32,9 +32,9 @@ mod xdp {
             // What the inner cargo says comes back as warnings; its progress is none.
             std::env::set_var("CARGO_TERM_QUIET", "true");
             if toolchain == DEBIAN {
-                // aya-ebpf and our program need one unstable feature, assembly for this target; naming the crates allows
+                // aya-ebpf and our two crates need one unstable feature, assembly for this target; naming the crates allows
                 // it there and nowhere else.
-                std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,balancer_xdp");
+                std::env::set_var("RUSTC_BOOTSTRAP", "aya_ebpf,balancer_ebpf,balancer_xdp");
             }
         }
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("balancer-ebpf");

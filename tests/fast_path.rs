@@ -2,6 +2,7 @@
 #![allow(unreachable_pub, missing_docs, reason = "a test is nobody's library")]
 
 mod dns;
+mod families;
 mod site;
 
 use std::path::Path;
@@ -52,6 +53,9 @@ fn main() {
         trial("tcp_mode_is_fast_for_known_clients", tcp_mode),
         trial("servers_that_come_and_go_at_run_time_are_on_both_paths", servers_come_and_go),
         trial("a_server_whose_name_moves_takes_its_users_along", a_name_that_moves),
+        trial("a_known_client_of_ipv6_goes_past_the_proxy", families::known_and_unknown),
+        trial("a_download_over_ipv6_survives_kill_9_whole", families::download_survives_kill),
+        trial("ipv4_and_ipv6_are_served_side_by_side_and_do_not_mix", families::side_by_side),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

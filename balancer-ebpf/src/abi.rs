@@ -1,14 +1,18 @@
 //! Keys and values of the maps: defined once, for both sides.
 //!
-//! Network fields are byte arrays in network order; there is no implicit padding; sizes are asserted below. The
-//! version of all this is [`SCHEMA`], which is part of the path that maps are pinned under.
+//! Network fields are byte arrays in network order, and an [`Address`] is words of such bytes; there is no implicit
+//! padding; sizes are asserted below. The version of all this is [`SCHEMA`], which is part of the path that maps are
+//! pinned under.
+
+use core::fmt;
+use core::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::phase::Side;
 #[cfg(doc)]
 use crate::state::State;
 
 /// Version of the map layouts. Maps of another schema are never reused.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// Slots for services in one network namespace; slot 0 is nobody.
 pub const MAX_SERVICES: u32 = 64;
@@ -37,14 +41,144 @@ pub const ROUTE_NS: u64 = 100_000_000;
 /// How long a server whose SYN-ACK came with an unfinished checksum stays off the fast path.
 pub const NOT_FAST_NS: u64 = 300 * 1_000_000_000;
 
+/// An address in its IPv6 form (RFC 4291 §2.5.5.2 for IPv4), so that one set of maps and one way through the program
+/// serve both families. The bytes are those of the network; words are copied and compared faster than bytes.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Address(pub [u32; 4]);
+
+/// The third word of an IPv4 address.
+const MAPPED: u32 = u32::from_ne_bytes([0, 0, 0xff, 0xff]);
+
+impl Address {
+    /// No address.
+    pub const NONE: Self = Self([0; 4]);
+
+    /// An IPv4 address.
+    #[inline(always)]
+    pub const fn v4(octets: [u8; 4]) -> Self {
+        Self::of_word(u32::from_ne_bytes(octets))
+    }
+
+    /// An IPv4 address that was read as one word.
+    #[inline(always)]
+    pub const fn of_word(word: u32) -> Self {
+        Self([0, 0, MAPPED, word])
+    }
+
+    /// An IPv6 address. One of IPv4 in its IPv6 form is that IPv4 address.
+    pub const fn v6(octets: [u8; 16]) -> Self {
+        let [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p] = octets;
+        Self([
+            u32::from_ne_bytes([a, b, c, d]),
+            u32::from_ne_bytes([e, f, g, h]),
+            u32::from_ne_bytes([i, j, k, l]),
+            u32::from_ne_bytes([m, n, o, p]),
+        ])
+    }
+
+    /// Its bytes.
+    pub const fn octets(&self) -> [u8; 16] {
+        let [[a, b, c, d], [e, f, g, h], [i, j, k, l], [m, n, o, p]] = [
+            self.0[0].to_ne_bytes(),
+            self.0[1].to_ne_bytes(),
+            self.0[2].to_ne_bytes(),
+            self.0[3].to_ne_bytes(),
+        ];
+        [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+    }
+
+    /// An IPv4 address.
+    #[inline(always)]
+    pub const fn is_v4(&self) -> bool {
+        self.0[0] | self.0[1] == 0 && self.0[2] == MAPPED
+    }
+
+    /// An IPv6 address that means something on one link only (RFC 4291 §2.5.6).
+    #[inline(always)]
+    pub const fn is_link_local(&self) -> bool {
+        u32::from_be(self.0[0]) & 0xffc0_0000 == 0xfe80_0000
+    }
+
+    /// No address.
+    #[inline(always)]
+    pub const fn is_none(&self) -> bool {
+        self.0[0] | self.0[1] | self.0[2] | self.0[3] == 0
+    }
+
+    /// The block that the address is in: so many of its leading bits count, by its family.
+    #[inline(always)]
+    pub const fn masked(&self, mask4: u8, mask6: u8) -> Self {
+        let bits = if self.is_v4() { 96 + mask4 as u32 } else { mask6 as u32 };
+        let [a, b, c, d] = self.0;
+        Self([a & ones(bits), b & ones_from(bits, 32), c & ones_from(bits, 64), d & ones_from(bits, 96)])
+    }
+
+    /// Becomes another one. Word by word: the compiler makes a call of an assignment of this size, which copies bytes.
+    #[inline(always)]
+    pub const fn set(&mut self, other: &Self) {
+        self.0[0] = other.0[0];
+        self.0[1] = other.0[1];
+        self.0[2] = other.0[2];
+        self.0[3] = other.0[3];
+    }
+
+    /// As everybody else knows it.
+    pub fn ip(&self) -> IpAddr {
+        Ipv6Addr::from(self.octets()).to_canonical()
+    }
+}
+
+/// The mask of a word of which so many bits count.
+#[inline(always)]
+const fn ones(bits: u32) -> u32 {
+    match bits {
+        0 => 0,
+        32.. => u32::MAX,
+        _ => (u32::MAX << (32 - bits)).to_be(),
+    }
+}
+
+#[inline(always)]
+const fn ones_from(bits: u32, first: u32) -> u32 {
+    ones(bits.saturating_sub(first))
+}
+
+impl From<IpAddr> for Address {
+    fn from(ip: IpAddr) -> Self {
+        match ip {
+            IpAddr::V4(ip) => ip.into(),
+            IpAddr::V6(ip) => ip.into(),
+        }
+    }
+}
+
+impl From<Ipv4Addr> for Address {
+    fn from(ip: Ipv4Addr) -> Self {
+        Self::v4(ip.octets())
+    }
+}
+
+impl From<Ipv6Addr> for Address {
+    fn from(ip: Ipv6Addr) -> Self {
+        Self::v6(ip.octets())
+    }
+}
+
+impl fmt::Debug for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.ip(), f)
+    }
+}
+
 /// Addresses and ports of a packet, or what they become.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct FlowKey {
     /// Source address.
-    pub source: [u8; 4],
+    pub source: Address,
     /// Destination address.
-    pub destination: [u8; 4],
+    pub destination: Address,
     /// Source port.
     pub source_port: [u8; 2],
     /// Destination port.
@@ -52,6 +186,24 @@ pub struct FlowKey {
 }
 
 impl FlowKey {
+    /// Becomes another one; see [`Address::set`].
+    #[inline(always)]
+    pub const fn set(&mut self, other: &Self) {
+        self.source.set(&other.source);
+        self.destination.set(&other.destination);
+        self.source_port = other.source_port;
+        self.destination_port = other.destination_port;
+    }
+
+    /// Becomes what another one is when it is seen from the other end.
+    #[inline(always)]
+    pub const fn set_reversed(&mut self, other: &Self) {
+        self.source.set(&other.destination);
+        self.destination.set(&other.source);
+        self.source_port = other.destination_port;
+        self.destination_port = other.source_port;
+    }
+
     /// The same connection seen from the other end.
     #[inline(always)]
     pub const fn reversed(&self) -> Self {
@@ -70,6 +222,8 @@ pub const FROM_CLIENT: u8 = 0;
 pub const FROM_SERVER: u8 = 1;
 
 /// One direction of a fast connection. The other direction's key is `becomes.reversed()`.
+///
+/// What every packet needs comes first: it lies in as few cache lines as it can.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flow {
@@ -85,27 +239,9 @@ pub struct Flow {
     pub tcp_delta: u16,
     /// The server's id.
     pub server: u16,
-    /// The service's slot.
-    pub service: u16,
-    /// The interface that the client's SYN came in by.
-    pub client_ifindex: u32,
-    /// The way back when there is no neighbour entry: Ethernet destination, then source, as the SYN had them reversed.
-    pub client_macs: [u8; 12],
-    /// Initial sequence number of the client, network order.
-    pub isn: [u8; 4],
-    /// The interface towards the server when the flow was opened.
-    pub server_ifindex: u32,
-    /// The generation of the server's address.
-    pub generation: u8,
-    /// Zero.
-    pub padding: u8,
     /// The largest packet that the route below takes.
     pub route_mtu: u16,
-    /// In the client's direction: what the client has to acknowledge to complete the handshake, network order.
-    pub handshake_ack: [u8; 4],
-    /// Creation, nanoseconds of the coarse monotonic clock.
-    pub created: u64,
-    /// Last packet that counts as use, the same clock.
+    /// Last packet that counts as use, nanoseconds of the coarse monotonic clock.
     pub last_seen: u64,
     /// Packets in this direction.
     pub packets: u64,
@@ -119,6 +255,24 @@ pub struct Flow {
     pub route_macs: [u8; 12],
     /// In the client's direction: the [`State`] of the flow. Changed by atomic instructions alone.
     pub state: u64,
+    /// Creation, the same clock as `last_seen`.
+    pub created: u64,
+    /// The interface that the client's SYN came in by.
+    pub client_ifindex: u32,
+    /// The way back when there is no neighbour entry: Ethernet destination, then source, as the SYN had them reversed.
+    pub client_macs: [u8; 12],
+    /// Initial sequence number of the client, network order.
+    pub isn: [u8; 4],
+    /// In the client's direction: what the client has to acknowledge to complete the handshake, network order.
+    pub handshake_ack: [u8; 4],
+    /// The interface towards the server when the flow was opened.
+    pub server_ifindex: u32,
+    /// The service's slot.
+    pub service: u16,
+    /// The generation of the server's address.
+    pub generation: u8,
+    /// Zero.
+    pub padding: u8,
 }
 
 /// An address that a service listens on.
@@ -126,7 +280,7 @@ pub struct Flow {
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Hash)]
 pub struct ListenKey {
     /// The address.
-    pub address: [u8; 4],
+    pub address: Address,
     /// The port.
     pub port: [u8; 2],
     /// Zero.
@@ -160,12 +314,18 @@ pub struct Service {
     pub first_port: u16,
     /// Last port for SNAT.
     pub last_port: u16,
-    /// How many of `snat_ips` are set; 0: each server's own.
-    pub snat_count: u32,
+    /// How many of `snat_ips`, the first ones, are IPv4; 0: each server's own.
+    pub snat_v4: u16,
+    /// How many of those after them are IPv6; 0: each server's own.
+    pub snat_v6: u16,
     /// `--snat-ip`.
-    pub snat_ips: [[u8; 4]; MAX_SNAT_IPS],
+    pub snat_ips: [Address; MAX_SNAT_IPS],
     /// Not 0: some sources are denied, and the table of those is asked about every SYN.
-    pub denies: u32,
+    pub denies: u16,
+    /// Leading bits of an IPv4 address that count in the table of sources.
+    pub mask4: u8,
+    /// The same of an IPv6 address.
+    pub mask6: u8,
 }
 
 impl Service {
@@ -179,25 +339,41 @@ impl Service {
         half_open_cap: 0,
         first_port: 0,
         last_port: 0,
-        snat_count: 0,
-        snat_ips: [[0; 4]; MAX_SNAT_IPS],
+        snat_v4: 0,
+        snat_v6: 0,
+        snat_ips: [Address::NONE; MAX_SNAT_IPS],
         denies: 0,
+        mask4: 32,
+        mask6: 64,
     };
 }
 
-/// The data of a key in the table of denied sources, which is matched from its first bit: the service's slot, then the
-/// address.
-pub type DeniedKey = [u8; 8];
+/// The data of a key in the table of denied sources, which is matched from its first bit: the family and the service's
+/// slot, then the address. The family, for a block of IPv6 that holds the IPv6 form of all IPv4 addresses means none of
+/// those.
+pub type DeniedKey = [u8; 20];
 
-/// The bits of a [`DeniedKey`] before the address.
-pub const DENIED_SLOT_BITS: u32 = 32;
+/// The bits of a [`DeniedKey`] before those of the address: `first` is a block's first address.
+#[inline(always)]
+pub const fn denied_bits(first: &Address) -> u32 {
+    if first.is_v4() { 32 + 96 } else { 32 }
+}
 
 /// See [`DeniedKey`].
 #[inline(always)]
-pub const fn denied_key(slot: u32, address: [u8; 4]) -> DeniedKey {
-    let [a, b, c, d] = slot.to_be_bytes();
-    let [e, f, g, h] = address;
-    [a, b, c, d, e, f, g, h]
+pub const fn denied_key(slot: u32, address: &Address) -> DeniedKey {
+    let family = if address.is_v4() { 4 } else { 6 };
+    let [_, a, b, c] = slot.to_be_bytes();
+    let [d, e, f, g] = address.0[0].to_ne_bytes();
+    let [h, i, j, k] = address.0[1].to_ne_bytes();
+    let [l, m, n, o] = address.0[2].to_ne_bytes();
+    let [p, q, r, s] = address.0[3].to_ne_bytes();
+    [family, a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p, q, r, s]
+}
+
+/// The slot that a [`DeniedKey`] is of.
+pub const fn denied_slot(key: &DeniedKey) -> u32 {
+    u32::from_be_bytes([0, key[1], key[2], key[3]])
 }
 
 /// The id is not in use, or its address is being changed.
@@ -220,10 +396,10 @@ pub const SERVER_MAINT: u8 = 4;
 pub struct Server {
     /// See [`ServerMeta`].
     pub meta: u64,
-    /// IPv4, or all zeros for a server that only the proxy can reach.
-    pub address: [u8; 4],
-    /// The address of ours that the kernel uses towards this server.
-    pub snat: [u8; 4],
+    /// [`Address::NONE`] for a server that only the proxy can reach.
+    pub address: Address,
+    /// The address of ours that the kernel uses towards this server; [`Address::NONE`] without a route.
+    pub snat: Address,
 }
 
 /// The fields of [`Server::meta`].
@@ -309,6 +485,26 @@ pub struct Chore {
     pub keys: [FlowKey; CHORE_KEYS],
 }
 
+/// Where the program puts a connection together, one per CPU: too much for its stack.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Draft {
+    /// One direction, then the other.
+    pub flow: Flow,
+    /// The server that it is to go to.
+    pub server: Server,
+    /// Who opens it.
+    pub client: Address,
+    /// What the packets of the client become.
+    pub becomes: FlowKey,
+    /// What those of an earlier connection of the same tuple became.
+    pub old: FlowKey,
+    /// What the packets of the server come with.
+    pub answers: FlowKey,
+    /// Zero.
+    pub padding: [u8; 4],
+}
+
 /// What concerns all services.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -331,20 +527,66 @@ pub struct SynRate {
     pub count: u32,
 }
 
-const _: () = assert!(size_of::<FlowKey>() == 12);
+const _: () = assert!(size_of::<FlowKey>() == 36);
 const _: () =
-    assert!(size_of::<Flow>() == 120 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 112);
-const _: () = assert!(size_of::<ListenKey>() == 8);
-const _: () = assert!(size_of::<Service>() == 104);
-const _: () = assert!(size_of::<Server>() == 16);
+    assert!(size_of::<Flow>() == 144 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 96);
+const _: () = assert!(size_of::<ListenKey>() == 20);
+const _: () = assert!(size_of::<Service>() == 200);
+const _: () = assert!(size_of::<Server>() == 40);
 const _: () = assert!(size_of::<Load>() == 64);
-const _: () = assert!(size_of::<Chore>() == 16 + 12 * CHORE_KEYS);
+const _: () = assert!(size_of::<Chore>() == 16 + size_of::<FlowKey>() * CHORE_KEYS);
+const _: () = assert!(size_of::<Draft>() == 144 + 40 + 16 + 3 * 36 + 4);
 const _: () = assert!(size_of::<Settings>() == 24);
 const _: () = assert!(size_of::<SynRate>() == 8);
 
 #[cfg(test)]
 mod tests {
-    use super::Load;
+    use super::*;
+
+    #[test]
+    fn one_form_serves_both_families() {
+        for text in ["10.1.2.3", "0.0.0.0", "2001:db8::7", "::1", "fe80::1"] {
+            let ip: IpAddr = text.parse().expect("address");
+            let address = Address::from(ip);
+            assert_eq!((address.ip(), address.is_v4()), (ip, ip.is_ipv4()));
+            assert_eq!(Address::v6(address.octets()), address);
+            assert_eq!(address.is_link_local(), text.starts_with("fe80"));
+            assert!(!address.is_none());
+        }
+        assert!(Address::NONE.is_none() && !Address::NONE.is_v4());
+        let mapped: Ipv6Addr = "::ffff:10.1.2.3".parse().expect("address");
+        assert_eq!(Address::from(mapped), Address::v4([10, 1, 2, 3]));
+    }
+
+    #[test]
+    fn so_many_leading_bits_count() {
+        let address = |text: &str| Address::from(text.parse::<IpAddr>().expect("address"));
+        for (text, mask4, mask6, block) in [
+            ("10.1.2.3", 32, 64, "10.1.2.3"),
+            ("10.1.2.3", 20, 64, "10.1.0.0"),
+            ("10.1.2.3", 0, 64, "0.0.0.0"),
+            ("2001:db8:1:2:3:4:5:6", 32, 64, "2001:db8:1:2::"),
+            ("2001:db8:1:2:3:4:5:6", 32, 128, "2001:db8:1:2:3:4:5:6"),
+            ("2001:db8:1:2:3:4:5:6", 32, 41, "2001:db8::"),
+            ("2001:db8:1:2:3:4:5:6", 32, 0, "::"),
+        ] {
+            assert_eq!(address(text).masked(mask4, mask6), address(block), "{text}/{mask4}/{mask6}");
+        }
+    }
+
+    #[test]
+    fn a_block_of_one_family_holds_none_of_the_other() {
+        let matches = |block: Address, prefix: u32, address: Address| {
+            let bits = (denied_bits(&block) + prefix) as usize;
+            let bit = |key: DeniedKey, at: usize| key[at / 8] >> (7 - at % 8) & 1;
+            (0..bits).all(|at| bit(denied_key(5, &block), at) == bit(denied_key(5, &address), at))
+        };
+        let (v4, v6) = (Address::v4([10, 1, 2, 3]), Address::from(Ipv6Addr::LOCALHOST));
+        assert!(matches(Address::v4([0; 4]), 0, v4) && !matches(Address::v4([0; 4]), 0, v6));
+        assert!(matches(Address::NONE, 0, v6) && !matches(Address::NONE, 0, v4));
+        assert!(matches(Address::v4([10, 0, 0, 0]), 8, v4) && !matches(Address::v4([10, 0, 0, 0]), 16, v4));
+        assert_eq!(denied_slot(&denied_key(63, &v4)), 63);
+    }
 
     #[test]
     fn a_server_takes_as_many_as_its_limit_says_and_all_if_it_has_none() {

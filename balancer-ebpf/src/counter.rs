@@ -56,8 +56,12 @@ outcomes! {
     NotIp => Pass, "pass_not_ip";
     /// A VLAN tag.
     Vlan => Pass, "pass_vlan";
-    /// IPv6: not fast yet.
-    Ipv6 => Pass, "pass_ipv6";
+    /// An extension header of IPv6 other than a fragment's.
+    Ipv6Extension => Pass, "pass_ipv6_extension";
+    /// An IPv4 address in its IPv6 form, in a packet of IPv6: nobody's on the wire (RFC 4942 §2.2).
+    MappedAddress => Pass, "pass_mapped_address";
+    /// A source that means something on its own link only (`fe80::/10`).
+    LinkLocal => Pass, "pass_link_local";
     /// A header or the packet ends before its length field says.
     Truncated => Pass, "pass_truncated";
     /// A header whose fields contradict each other.
@@ -96,6 +100,8 @@ outcomes! {
     ServerMaint => Pass, "pass_server_maint";
     /// The server's address has changed since the entry was learned.
     Generation => Pass, "pass_generation";
+    /// The client speaks IPv4 and the server IPv6, or the other way round: the proxy goes between.
+    FamilyDiffers => Pass, "pass_family_differs";
     /// The server sends unfinished checksums: see `unfinished_syn_ack`.
     ServerNotFast => Pass, "pass_server_not_fast";
     /// The server has as many fast connections as it may have: the proxy decides, or lets the client wait.

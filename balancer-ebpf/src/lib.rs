@@ -15,6 +15,7 @@
 //! | [`window`] | counting over two windows: the caps on half-open flows and on SYNs |
 //! | [`siphash`] | the keyed hash behind sampling and port choice |
 #![cfg_attr(not(test), no_std)]
+#![cfg_attr(target_arch = "bpf", feature(asm_experimental_arch))]
 
 pub mod abi;
 pub mod affinity;
@@ -29,11 +30,12 @@ pub mod window;
 #[cfg(feature = "user")]
 mod user {
     #![allow(unsafe_code, reason = "the trait is unsafe to implement")]
-    use crate::abi::{Flow, FlowKey, ListenKey, Server, Service, Settings, SynRate};
+    use crate::abi::{Address, Flow, FlowKey, ListenKey, Server, Service, Settings, SynRate};
     use crate::window::Window;
 
     // SAFETY: all are `repr(C)`, made of integers and arrays of integers, without implicit padding: their sizes are
     // asserted where they are defined.
+    unsafe impl aya::Pod for Address {}
     unsafe impl aya::Pod for Flow {}
     unsafe impl aya::Pod for FlowKey {}
     unsafe impl aya::Pod for ListenKey {}

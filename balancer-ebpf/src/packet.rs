@@ -1,15 +1,16 @@
-//! From a frame to the headers of a TCP packet over IPv4, or the reason why it is not one.
+//! From a frame to the headers of a TCP packet over IPv4 or IPv6, or the reason why it is not one; and their rewrite.
 #![allow(
     unsafe_code,
     reason = "packet access is by pointer in BPF; every pointer is checked against the frame's end"
 )]
 
-use crate::abi::FlowKey;
+use crate::abi::{Address, Flow, FlowKey};
 use crate::checksum;
 use crate::counter::Outcome;
 
 const ETHERNET: usize = size_of::<Ethernet>();
 const IPV4: usize = size_of::<Ipv4>();
+const IPV6: usize = size_of::<Ipv6>();
 
 const TYPE_IPV4: u16 = 0x0800;
 const TYPE_IPV6: u16 = 0x86dd;
@@ -19,6 +20,19 @@ const PROTOCOL_TCP: u8 = 6;
 /// More fragments, or an offset.
 const FRAGMENTED: u16 = 0x3fff;
 const FRAGMENT_OFFSET: u16 = 0x1fff;
+
+/// Extension headers of IPv6, as the registry of protocol numbers names them. Behind one of them is what nobody looks at
+/// here.
+mod extension {
+    pub(super) const HOP_BY_HOP: u8 = 0;
+    pub(super) const ROUTING: u8 = 43;
+    pub(super) const FRAGMENT: u8 = 44;
+    pub(super) const AUTHENTICATION: u8 = 51;
+    pub(super) const DESTINATION: u8 = 60;
+    pub(super) const MOBILITY: u8 = 135;
+    pub(super) const HIP: u8 = 139;
+    pub(super) const SHIM6: u8 = 140;
+}
 
 /// Ethernet II.
 #[repr(C)]
@@ -50,6 +64,21 @@ pub struct Ipv4 {
     pub source: [u8; 4],
     /// Receiver.
     pub destination: [u8; 4],
+}
+
+/// IPv6 without extension headers (RFC 8200 §3).
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Ipv6 {
+    version_class_and_label: [u8; 4],
+    payload_length: [u8; 2],
+    next_header: u8,
+    /// Hops left.
+    pub hop_limit: u8,
+    /// Sender.
+    pub source: [u8; 16],
+    /// Receiver.
+    pub destination: [u8; 16],
 }
 
 /// TCP without options (RFC 9293 §3.1).
@@ -105,30 +134,41 @@ impl Frame {
     }
 }
 
+/// An IP header, by its version.
+#[derive(Clone, Copy)]
+pub enum Ip {
+    /// IPv4.
+    V4(*mut Ipv4),
+    /// IPv6.
+    V6(*mut Ipv6),
+}
+
 /// Words of the longest TCP header.
 const MAX_TCP_WORDS: usize = 30;
 
 /// Why a TCP packet can only be looked up in the flow table, and not be forwarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Oddity {
-    /// The header carries options.
+    /// The IPv4 header carries options.
     Options,
     /// The first fragment of several.
     FirstFragment,
 }
 
-/// The headers of a TCP packet.
+/// What a TCP packet says of itself.
+///
+/// No pointers into it, on purpose: the verifier would follow each of the two families on a way of its own through all of
+/// the program. Who needs the headers finds them again, as [`Headers`].
 #[derive(Clone, Copy)]
 pub struct Packet {
-    frame: Frame,
-    /// Where the Ethernet header is.
-    pub ethernet: *mut Ethernet,
-    /// Where the IP header is.
-    pub ip: *mut Ipv4,
-    /// Where the TCP header is.
-    pub tcp: *mut Tcp,
+    /// Addresses and ports.
+    pub key: FlowKey,
     /// Bytes of IP.
     pub total_length: u16,
+    /// Hops left.
+    pub hops: u8,
+    /// TCP flags.
+    pub flags: u8,
     /// Not to be forwarded, for this reason.
     pub oddity: Option<Oddity>,
 }
@@ -141,13 +181,17 @@ impl Packet {
     #[inline(always)]
     pub fn parse(frame: Frame) -> Result<Self, Outcome> {
         let ethernet = frame.at::<Ethernet>(0).ok_or(Outcome::ShortFrame)?;
-        // SAFETY: `at` has checked that the header lies in the frame. The same holds for the two below.
+        // SAFETY: `at` has checked that the header lies in the frame. The same holds for those below.
         match u16::from_be_bytes(unsafe { (*ethernet).ether_type }) {
-            TYPE_IPV4 => {}
-            TYPE_IPV6 => return Err(Outcome::Ipv6),
-            TYPE_VLAN | TYPE_QINQ => return Err(Outcome::Vlan),
-            _ => return Err(Outcome::NotIp),
+            TYPE_IPV4 => Self::parse_v4(frame),
+            TYPE_IPV6 => Self::parse_v6(frame),
+            TYPE_VLAN | TYPE_QINQ => Err(Outcome::Vlan),
+            _ => Err(Outcome::NotIp),
         }
+    }
+
+    #[inline(always)]
+    fn parse_v4(frame: Frame) -> Result<Self, Outcome> {
         let ip = frame.at::<Ipv4>(ETHERNET).ok_or(Outcome::Truncated)?;
         // SAFETY: as above.
         let header = unsafe { *ip };
@@ -174,57 +218,247 @@ impl Packet {
             (frame.at::<Tcp>(ETHERNET + ip_length), Some(Oddity::Options))
         };
         let tcp = tcp.ok_or(Outcome::Truncated)?;
+        check_tcp(tcp, ip_length, total_length, oddity)?;
         // SAFETY: as above.
-        let tcp_length = usize::from(unsafe { (*tcp).data_offset } >> 4) * 4;
-        if tcp_length < size_of::<Tcp>() {
-            return Err(Outcome::Malformed);
-        }
-        if oddity.is_none() && ip_length + tcp_length > usize::from(total_length) {
-            return Err(Outcome::Truncated);
-        }
-        Ok(Self { frame, ethernet, ip, tcp, total_length, oddity })
+        let addresses = unsafe {
+            let source = Address::of_word(read_word(&raw const (*ip).source, 0));
+            (source, Address::of_word(read_word(&raw const (*ip).destination, 0)))
+        };
+        Ok(Self::of(addresses, tcp, total_length, header.ttl, oddity))
     }
 
-    /// Addresses and ports.
     #[inline(always)]
-    pub fn key(&self) -> FlowKey {
-        // SAFETY: `parse` has checked both headers.
+    fn parse_v6(frame: Frame) -> Result<Self, Outcome> {
+        let ip = frame.at::<Ipv6>(ETHERNET).ok_or(Outcome::Truncated)?;
+        // SAFETY: as above.
+        let header = unsafe { &*ip };
+        if header.version_class_and_label[0] >> 4 != 6 {
+            return Err(Outcome::Malformed);
+        }
+        let total_length = IPV6 + usize::from(u16::from_be_bytes(header.payload_length));
+        if ETHERNET + total_length > frame.len() || total_length > usize::from(u16::MAX) {
+            return Err(Outcome::Truncated);
+        }
+        match header.next_header {
+            PROTOCOL_TCP => {}
+            extension::FRAGMENT => return Err(Outcome::Fragment),
+            extension::HOP_BY_HOP
+            | extension::ROUTING
+            | extension::AUTHENTICATION
+            | extension::DESTINATION
+            | extension::MOBILITY
+            | extension::HIP
+            | extension::SHIM6 => return Err(Outcome::Ipv6Extension),
+            _ => return Err(Outcome::NotTcp),
+        }
+        let tcp = frame.at::<Tcp>(ETHERNET + IPV6).ok_or(Outcome::Truncated)?;
+        let total_length = total_length as u16;
+        check_tcp(tcp, IPV6, total_length, None)?;
+        // SAFETY: as above.
+        let (source, destination) =
+            unsafe { (read_address(&raw const (*ip).source), read_address(&raw const (*ip).destination)) };
+        // From here on they would be taken for IPv4.
+        if source.is_v4() || destination.is_v4() {
+            return Err(Outcome::MappedAddress);
+        }
+        Ok(Self::of((source, destination), tcp, total_length, header.hop_limit, None))
+    }
+
+    #[inline(always)]
+    fn of(
+        (source, destination): (Address, Address),
+        tcp: *mut Tcp,
+        total_length: u16,
+        hops: u8,
+        oddity: Option<Oddity>,
+    ) -> Self {
+        // SAFETY: `at` has checked that the header lies in the frame.
+        let (source_port, destination_port, flags) =
+            unsafe { ((*tcp).source, (*tcp).destination, (*tcp).flags) };
+        let key = FlowKey { source, destination, source_port, destination_port };
+        Self { key, total_length, hops, flags, oddity }
+    }
+}
+
+#[inline(always)]
+fn check_tcp(
+    tcp: *mut Tcp,
+    ip_length: usize,
+    total_length: u16,
+    oddity: Option<Oddity>,
+) -> Result<(), Outcome> {
+    // SAFETY: as above.
+    let tcp_length = usize::from(unsafe { (*tcp).data_offset } >> 4) * 4;
+    if tcp_length < size_of::<Tcp>() {
+        return Err(Outcome::Malformed);
+    }
+    if oddity.is_none() && ip_length + tcp_length > usize::from(total_length) {
+        return Err(Outcome::Truncated);
+    }
+    Ok(())
+}
+
+/// The headers of a TCP packet. Not to be kept: see [`Packet`].
+#[derive(Clone, Copy)]
+pub struct Headers {
+    frame: Frame,
+    /// Where the Ethernet header is.
+    pub ethernet: *mut Ethernet,
+    /// Where the IP header is.
+    pub ip: Ip,
+    /// Where the TCP header is.
+    pub tcp: *mut Tcp,
+}
+
+impl Headers {
+    /// Those of a frame that [`Packet::parse`] has understood, and found nothing odd about.
+    #[inline(always)]
+    pub fn of(frame: Frame) -> Option<Self> {
+        // The shorter of both.
+        let start = frame.at::<[u8; ETHERNET + IPV4 + size_of::<Tcp>()]>(0)? as usize;
+        let ethernet = start as *mut Ethernet;
+        // SAFETY: just checked.
+        let is_v4 = unsafe { (*ethernet).ether_type } == TYPE_IPV4.to_be_bytes();
+        let (ip, tcp) = if is_v4 {
+            (Ip::V4((start + ETHERNET) as *mut Ipv4), (start + ETHERNET + IPV4) as *mut Tcp)
+        } else {
+            (Ip::V6((start + ETHERNET) as *mut Ipv6), frame.at::<Tcp>(ETHERNET + IPV6)?)
+        };
+        Some(Self { frame, ethernet, ip, tcp })
+    }
+
+    /// What the choice of a route may go by: IPv4's type of service, or traffic class and flow label of IPv6 as they stand
+    /// in the packet.
+    #[inline(always)]
+    pub fn class(&self) -> u32 {
+        // SAFETY: `of` has checked the header.
         unsafe {
-            FlowKey {
-                source: (*self.ip).source,
-                destination: (*self.ip).destination,
-                source_port: (*self.tcp).source,
-                destination_port: (*self.tcp).destination,
+            match self.ip {
+                Ip::V4(ip) => u32::from((*ip).tos),
+                Ip::V6(ip) => {
+                    read_word(&raw const (*ip).version_class_and_label, 0) & u32::to_be(0x0fff_ffff)
+                }
             }
         }
     }
 
-    /// TCP flags.
+    /// Makes addresses, ports and checksums those of the flow, and takes a hop off. Packet and flow are of one family.
     #[inline(always)]
-    pub fn flags(&self) -> u8 {
-        // SAFETY: `parse` has checked the header.
-        unsafe { (*self.tcp).flags }
+    pub fn rewrite(&self, flow: &Flow) {
+        let becomes = &flow.becomes;
+        // SAFETY: `of` has checked both headers.
+        unsafe {
+            match self.ip {
+                Ip::V4(ip) => {
+                    (*ip).checksum = checksum::apply_with_ttl((*ip).checksum, flow.ip_delta);
+                    (*ip).ttl = (*ip).ttl.wrapping_sub(1);
+                    write_word(&raw mut (*ip).source, 0, becomes.source.0[3]);
+                    write_word(&raw mut (*ip).destination, 0, becomes.destination.0[3]);
+                }
+                Ip::V6(ip) => {
+                    (*ip).hop_limit = (*ip).hop_limit.wrapping_sub(1);
+                    write_address(&raw mut (*ip).source, &becomes.source);
+                    write_address(&raw mut (*ip).destination, &becomes.destination);
+                }
+            }
+            let tcp = &mut *self.tcp;
+            tcp.checksum = checksum::apply(tcp.checksum, flow.tcp_delta);
+            tcp.source = becomes.source_port;
+            tcp.destination = becomes.destination_port;
+        }
     }
 
     /// Whether the TCP checksum of a SYN or SYN-ACK was left for a network card to finish. For packets without IP
     /// options. One that carries data is not summed: it counts as unfinished if it looks so.
     #[inline(always)]
-    pub fn is_unfinished(&self, key: &FlowKey) -> bool {
-        let length = self.total_length.wrapping_sub(IPV4 as u16);
-        let pseudo_header = checksum::pseudo_header(key, length);
-        // SAFETY: `parse` has checked the header.
+    pub fn is_unfinished(&self, packet: &Packet) -> bool {
+        let ip_length = match self.ip {
+            Ip::V4(_) => IPV4,
+            Ip::V6(_) => IPV6,
+        };
+        let length = packet.total_length.wrapping_sub(ip_length as u16);
+        let pseudo_header = checksum::pseudo_header(&packet.key, length);
+        // SAFETY: `of` has checked the header.
         if unsafe { (*self.tcp).checksum } != pseudo_header.to_be_bytes() {
             return false;
         }
         let mut sum = u32::from(pseudo_header);
         let mut word = 0;
         while word < MAX_TCP_WORDS && word * 2 < usize::from(length) {
-            let Some(bytes) = self.frame.at::<[u8; 2]>(ETHERNET + IPV4 + word * 2) else { return true };
+            let Some(bytes) = self.frame.at::<[u8; 2]>(ETHERNET + ip_length + word * 2) else { return true };
             // SAFETY: `at` has checked that the word lies in the frame.
             sum += u32::from(u16::from_be_bytes(unsafe { *bytes }));
             word += 1;
         }
         checksum::fold(sum) != 0xffff
+    }
+}
+
+/// Word `N` of what is at `at`. Nothing in a frame is aligned, and for this target the compiler reads what is not byte by
+/// byte; but the instruction reads whole words wherever the kernel knows that the machine does.
+///
+/// # Safety
+/// `at` is readable.
+#[inline(always)]
+unsafe fn read_word<const BYTES: usize>(at: *const [u8; BYTES], word: usize) -> u32 {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = at.cast::<u8>().add(word * 4);
+        #[cfg(target_arch = "bpf")]
+        {
+            let value: u64;
+            core::arch::asm!(
+                "{value} = *(u32 *)({at} + 0)",
+                value = out(reg) value,
+                at = in(reg) at,
+                options(pure, readonly, nostack),
+            );
+            value as u32
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        at.cast::<u32>().read_unaligned()
+    }
+}
+
+/// The same the other way.
+///
+/// # Safety
+/// `at` is writable.
+#[inline(always)]
+unsafe fn write_word<const BYTES: usize>(at: *mut [u8; BYTES], word: usize, value: u32) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        let at = at.cast::<u8>().add(word * 4);
+        #[cfg(target_arch = "bpf")]
+        core::arch::asm!(
+            "*(u32 *)({at} + 0) = {value}",
+            value = in(reg) u64::from(value),
+            at = in(reg) at,
+            options(nostack),
+        );
+        #[cfg(not(target_arch = "bpf"))]
+        at.cast::<u32>().write_unaligned(value);
+    }
+}
+
+/// # Safety
+/// As for [`read_word`].
+#[inline(always)]
+unsafe fn read_address(at: *const [u8; 16]) -> Address {
+    // SAFETY: the caller's promise.
+    unsafe { Address([read_word(at, 0), read_word(at, 1), read_word(at, 2), read_word(at, 3)]) }
+}
+
+/// # Safety
+/// As for [`write_word`].
+#[inline(always)]
+unsafe fn write_address(at: *mut [u8; 16], address: &Address) {
+    // SAFETY: the caller's promise.
+    unsafe {
+        write_word(at, 0, address.0[0]);
+        write_word(at, 1, address.0[1]);
+        write_word(at, 2, address.0[2]);
+        write_word(at, 3, address.0[3]);
     }
 }
 
@@ -242,11 +476,15 @@ mod tests {
         frame
     }
 
-    fn parse(frame: &mut [u8]) -> Result<(FlowKey, u8, Option<Oddity>), Outcome> {
+    fn whole(frame: &mut [u8]) -> Frame {
         let range = frame.as_mut_ptr_range();
-        // SAFETY: the slice outlives the use of the headers, which ends with this function.
-        let frame = unsafe { Frame::new(range.start as usize, range.end as usize) };
-        Packet::parse(frame).map(|packet| (packet.key(), packet.flags(), packet.oddity))
+        // SAFETY: every test lets go of the headers before the frame.
+        unsafe { Frame::new(range.start as usize, range.end as usize) }
+    }
+
+    fn parse(frame: &mut [u8]) -> Result<(FlowKey, u8, Option<Oddity>), Outcome> {
+        let packet = Packet::parse(whole(frame))?;
+        Ok((packet.key, packet.flags, packet.oddity))
     }
 
     fn changed(change: impl FnOnce(&mut Vec<u8>)) -> Result<(FlowKey, u8, Option<Oddity>), Outcome> {
@@ -258,17 +496,17 @@ mod tests {
     #[test]
     fn reads_a_syn() {
         let (key, flags, oddity) = parse(&mut syn()).expect("a SYN");
-        assert_eq!((key.source, key.destination), ([10, 0, 0, 1], [10, 0, 0, 2]));
+        assert_eq!((key.source, key.destination), (Address::v4([10, 0, 0, 1]), Address::v4([10, 0, 0, 2])));
         assert_eq!((key.source_port, key.destination_port), ([0x9c, 0x40], [0, 80]));
         assert_eq!((flags, oddity), (2, None));
     }
 
     #[test]
-    fn passes_what_is_not_tcp_over_ipv4() {
+    fn passes_what_is_not_tcp_over_ip() {
         for (ether_type, outcome) in [
             ([0x08, 0x06], Outcome::NotIp),
             ([0x88, 0xcc], Outcome::NotIp),
-            ([0x86, 0xdd], Outcome::Ipv6),
+            ([0x86, 0xdd], Outcome::Malformed),
             ([0x81, 0x00], Outcome::Vlan),
             ([0x88, 0xa8], Outcome::Vlan),
         ] {
@@ -294,10 +532,8 @@ mod tests {
     }
 
     fn is_unfinished(frame: &mut [u8]) -> bool {
-        let range = frame.as_mut_ptr_range();
-        // SAFETY: as in `parse`.
-        let packet = Packet::parse(unsafe { Frame::new(range.start as usize, range.end as usize) });
-        packet.is_ok_and(|packet| packet.is_unfinished(&packet.key()))
+        let packet = Packet::parse(whole(frame)).unwrap_or_else(|outcome| panic!("{outcome:?}"));
+        Headers::of(whole(frame)).expect("headers").is_unfinished(&packet)
     }
 
     #[test]
@@ -335,12 +571,112 @@ mod tests {
         assert_eq!((key.destination_port, oddity), ([0, 80], Some(Oddity::Options)));
     }
 
+    /// The same SYN between 2001:db8::1 and 2001:db8::2.
+    fn syn6() -> Vec<u8> {
+        let mut frame = vec![2, 0, 0, 0, 0, 2, 2, 0, 0, 0, 0, 1, 0x86, 0xdd];
+        frame.extend([0x6b, 0x81, 2, 3, 0, 20, 6, 64]);
+        for last in [1, 2] {
+            frame.extend([0x20, 1, 0xd, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, last]);
+        }
+        frame.extend_from_slice(&syn()[34..]);
+        frame
+    }
+
+    fn changed6(change: impl FnOnce(&mut Vec<u8>)) -> Result<(FlowKey, u8, Option<Oddity>), Outcome> {
+        let mut frame = syn6();
+        change(&mut frame);
+        parse(&mut frame)
+    }
+
+    #[test]
+    fn reads_a_syn_of_ipv6() {
+        let (key, flags, oddity) = parse(&mut syn6()).expect("a SYN");
+        let address = |text: &str| Address::from(text.parse::<std::net::Ipv6Addr>().expect("address"));
+        assert_eq!((key.source, key.destination), (address("2001:db8::1"), address("2001:db8::2")));
+        assert_eq!((key.source_port, key.destination_port), ([0x9c, 0x40], [0, 80]));
+        assert_eq!((flags, oddity), (2, None));
+        let mut frame = syn6();
+        let packet = Packet::parse(whole(&mut frame)).unwrap_or_else(|outcome| panic!("{outcome:?}"));
+        assert_eq!((packet.hops, packet.total_length), (64, 60));
+        let headers = Headers::of(whole(&mut frame)).expect("headers");
+        assert_eq!(headers.class(), u32::from_ne_bytes([0x0b, 0x81, 2, 3]));
+    }
+
+    #[test]
+    fn passes_what_stands_between_ipv6_and_tcp() {
+        for (header, outcome) in [
+            (0, Outcome::Ipv6Extension),
+            (43, Outcome::Ipv6Extension),
+            (60, Outcome::Ipv6Extension),
+            (44, Outcome::Fragment),
+            (17, Outcome::NotTcp),
+            (58, Outcome::NotTcp),
+        ] {
+            assert_eq!(changed6(|f| f[20] = header), Err(outcome), "{header}");
+        }
+    }
+
+    #[test]
+    fn passes_ipv6_that_lies() {
+        assert_eq!(changed6(|f| f[14] = 0x4b), Err(Outcome::Malformed), "version 4");
+        assert_eq!(changed6(|f| f.truncate(53)), Err(Outcome::Truncated));
+        assert_eq!(changed6(|f| f.truncate(70)), Err(Outcome::Truncated));
+        assert_eq!(changed6(|f| f[19] = 21), Err(Outcome::Truncated), "a length beyond the frame");
+        assert_eq!(changed6(|f| f[19] = 19), Err(Outcome::Truncated), "a length below the header's");
+        assert_eq!(changed6(|f| f[18..20].fill(0)), Err(Outcome::Truncated), "a jumbogram, or nothing");
+        assert_eq!(changed6(|f| f[66] = 0x40), Err(Outcome::Malformed), "data offset 4");
+        assert_eq!(changed6(|f| f[66] = 0x60), Err(Outcome::Truncated), "data offset beyond the packet");
+        for at in [22, 38] {
+            let mapped = |f: &mut Vec<u8>| {
+                f[at..at + 12].copy_from_slice(&[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff]);
+            };
+            assert_eq!(changed6(mapped), Err(Outcome::MappedAddress));
+        }
+        assert!(changed6(|f| f.extend([0; 6])).is_ok(), "padding");
+    }
+
     proptest! {
         #[test]
-        fn never_reads_outside_the_frame(mut frame in proptest::collection::vec(any::<u8>(), 0..80), ip in any::<bool>()) {
+        fn rewrite_and_reverse_is_the_identity(is_v4 in any::<bool>(), octets in any::<[[u8; 15]; 2]>(), ports in any::<[[u8; 2]; 2]>()) {
+            let mut frame = if is_v4 { syn() } else { syn6() };
+            // Any checksums but those whose zero has two forms.
+            let tcp = if is_v4 { 34 } else { 54 };
+            if is_v4 {
+                frame[24..26].copy_from_slice(&[0x12, 0x34]);
+            }
+            frame[tcp + 16..tcp + 18].copy_from_slice(&[0x56, 0x78]);
+            let before = frame.clone();
+            let address = |octets: [u8; 15]| if is_v4 {
+                Address::v4([10, octets[0], octets[1], octets[2]])
+            } else {
+                Address::v6([&[0x20], &octets[..]].concat().try_into().expect("16"))
+            };
+            let key = parse(&mut frame).expect("a SYN").0;
+            let becomes = FlowKey {
+                source: address(octets[0]), destination: address(octets[1]), source_port: ports[0], destination_port: ports[1],
+            };
+            for (from, to) in [(&key, &becomes), (&becomes, &key)] {
+                let (ip_delta, tcp_delta) = checksum::deltas(from, to);
+                let headers = Headers::of(whole(&mut frame)).expect("headers");
+                headers.rewrite(&Flow { becomes: *to, ip_delta, tcp_delta, ..Flow::default() });
+                prop_assert_eq!(parse(&mut frame).map(|packet| packet.0), Ok(*to));
+            }
+            // Two hops less.
+            let (hops, sum) = (if is_v4 { 22 } else { 21 }, if is_v4 { 24..26 } else { 0..0 });
+            let mut expected = before;
+            expected[hops] -= 2;
+            let word = |at: std::ops::Range<usize>, bytes: &[u8]| bytes[at].iter().fold(0_u16, |sum, byte| sum << 8 | u16::from(*byte));
+            prop_assert_eq!(word(sum.clone(), &frame), word(sum.clone(), &expected) + if is_v4 { 0x0200 } else { 0 });
+            frame[sum.clone()].fill(0);
+            expected[sum].fill(0);
+            prop_assert_eq!(frame, expected);
+        }
+
+        #[test]
+        fn never_reads_outside_the_frame(mut frame in proptest::collection::vec(any::<u8>(), 0..100), ip in any::<bool>(), v6 in any::<bool>()) {
             if ip && frame.len() > 24 {
-                frame[12..14].copy_from_slice(&[8, 0]);
-                frame[23] = 6;
+                frame[12..14].copy_from_slice(if v6 { &[0x86, 0xdd] } else { &[8, 0] });
+                frame[if v6 { 20 } else { 23 }] = 6;
             }
             let _ = parse(&mut frame);
         }

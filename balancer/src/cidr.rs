@@ -3,7 +3,7 @@
 //! An IPv4 address is the same address in its IPv6 form (`::ffff:192.0.2.1`); no other IPv6 block contains one, so
 //! `::/0` is all of IPv6 and nothing else.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// `ADDR/PREFIX`, or one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -130,24 +130,28 @@ impl AddressSet {
         }
     }
 
-    /// The fewest blocks that make up its IPv4 addresses: first address and prefix, sorted.
-    pub fn v4_blocks(&self) -> impl Iterator<Item = ([u8; 4], u8)> {
-        self.v4.iter().flat_map(|&(first, last)| {
-            let mut rest = Some(first);
-            std::iter::from_fn(move || {
-                let start = rest?;
-                let left = last - start;
-                // As large as its alignment and what is left allow.
-                let aligned = start.trailing_zeros();
-                let fits = left.checked_add(1).map_or(32, u32::ilog2);
-                let bits = aligned.min(fits);
-                let size_less_one = u32::MAX.checked_shr(32 - bits).unwrap_or(0);
-                let end = start + size_less_one;
-                rest = if end == last { None } else { Some(end + 1) };
-                Some((start.to_be_bytes(), 32 - bits as u8))
-            })
-        })
+    /// The fewest blocks that make up its addresses: first address and prefix, sorted by family.
+    pub fn blocks(&self) -> impl Iterator<Item = (IpAddr, u8)> {
+        let v4 = self.v4.iter().flat_map(|&(first, last)| blocks(first.into(), last.into(), 32));
+        let v4 = v4.map(|(first, prefix)| (Ipv4Addr::from_bits(first as u32).into(), prefix));
+        let v6 = self.v6.iter().flat_map(|&(first, last)| blocks(first, last, 128));
+        v4.chain(v6.map(|(first, prefix)| (Ipv6Addr::from_bits(first).into(), prefix)))
     }
+}
+
+/// The fewest blocks between two addresses of so many bits.
+fn blocks(first: u128, last: u128, width: u32) -> impl Iterator<Item = (u128, u8)> {
+    let mut rest = Some(first);
+    std::iter::from_fn(move || {
+        let start = rest?;
+        // As large as its alignment and what is left allow.
+        let aligned = start.trailing_zeros().min(width);
+        let fits = (last - start).checked_add(1).map_or(width, u128::ilog2);
+        let bits = aligned.min(fits);
+        let end = start | !u128::MAX.checked_shl(bits).unwrap_or(0);
+        rest = if end == last { None } else { Some(end + 1) };
+        Some((start, (width - bits) as u8))
+    })
 }
 
 fn contains<T: Copy + Ord>(ranges: &[Range<T>], address: T) -> bool {
@@ -202,11 +206,22 @@ mod tests {
     fn neighbours_become_one_range_and_the_fewest_blocks() {
         let halves = set(&["10.0.0.128/25", "10.0.0.0/25", "10.0.0.7", "10.0.1.0"]);
         assert_eq!(halves.v4.len(), 1);
-        let blocks: Vec<_> = halves.v4_blocks().collect();
-        assert_eq!(blocks, [([10, 0, 0, 0], 24), ([10, 0, 1, 0], 32)]);
-        assert_eq!(set(&["0.0.0.0/1", "128.0.0.0/1"]).v4_blocks().collect::<Vec<_>>(), [([0; 4], 0)]);
-        assert_eq!(set(&["255.255.255.255"]).v4_blocks().collect::<Vec<_>>(), [([255; 4], 32)]);
-        assert!(set(&[]).is_empty() && set(&[]).v4_blocks().next().is_none());
+        let table = [
+            ("10.0.0.128/25 10.0.0.0/25 10.0.0.7 10.0.1.0", "10.0.0.0/24 10.0.1.0/32"),
+            ("0.0.0.0/1 128.0.0.0/1", "0.0.0.0/0"),
+            ("255.255.255.255", "255.255.255.255/32"),
+            ("2001:db8::/33 10.0.0.0/8 2001:db8:8000::/33", "10.0.0.0/8 2001:db8::/32"),
+            ("::/1 8000::/1", "::/0"),
+            ("ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff", "ffff:ffff:ffff:ffff:ffff:ffff:ffff:ffff/128"),
+            ("", ""),
+        ];
+        for (given, expected) in table {
+            let given: Vec<_> = given.split_whitespace().collect();
+            let blocks: Vec<_> =
+                set(&given).blocks().map(|(first, prefix)| format!("{first}/{prefix}")).collect();
+            assert_eq!(blocks.join(" "), expected, "{given:?}");
+        }
+        assert!(set(&[]).is_empty());
     }
 
     fn block() -> impl Strategy<Value = (u32, u8)> {
@@ -227,8 +242,8 @@ mod tests {
             let cidrs = blocks.iter().map(|&(first, prefix)| Cidr { address: Ipv4Addr::from_bits(first).into(), prefix });
             let set: AddressSet = cidrs.collect();
             prop_assert_eq!(set.contains(Ipv4Addr::from_bits(address).into()), naive(&blocks));
-            let again: Vec<_> = set.v4_blocks().map(|(first, prefix)| (u32::from_be_bytes(first), prefix)).collect();
-            prop_assert_eq!(naive(&again), naive(&blocks));
+            let again: AddressSet = set.blocks().map(|(address, prefix)| Cidr { address, prefix }).collect();
+            prop_assert_eq!(again, set);
         }
 
         #[test]
@@ -238,6 +253,8 @@ mod tests {
                 .filter(|(first, _)| std::net::Ipv6Addr::from_bits(*first).to_ipv4_mapped().is_none())
                 .collect();
             let set: AddressSet = blocks.iter().map(|&(first, prefix)| Cidr { address: IpAddr::V6(first.into()), prefix }).collect();
+            let again: AddressSet = set.blocks().map(|(address, prefix)| Cidr { address, prefix }).collect();
+            prop_assert_eq!(&again, &set);
             let edge = blocks.get(pick % blocks.len().max(1)).map_or(address, |(first, prefix)| first | !mask(*prefix, 128));
             for address in [address, edge, edge.wrapping_add(1)] {
                 let ip = IpAddr::V6(address.into());

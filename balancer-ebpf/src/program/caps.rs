@@ -1,7 +1,7 @@
 //! Bounds on what a flood of SYNs can take: beyond any of them the packet is the proxy's, which has SYN cookies.
 
 use aya_ebpf::bindings::BPF_ANY;
-use balancer_ebpf::abi::{HALF_OPEN_PER_SOURCE, Service, Settings};
+use balancer_ebpf::abi::{Address, HALF_OPEN_PER_SOURCE, Service, Settings};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::window::{self, Window};
 
@@ -34,12 +34,14 @@ pub(crate) fn check_half_open(
     settings: &Settings,
     service: &Service,
     slot: u32,
-    source: [u8; 4],
+    source: &Address,
     now: u64,
 ) -> Result<(), Outcome> {
     let number = window::number(now);
     // SAFETY: counters; an element reused by the LRU for another source miscounts by one.
-    if unsafe { HALF_OPEN.get(source) }.is_some_and(|w| w.count(number) >= u64::from(HALF_OPEN_PER_SOURCE)) {
+    if unsafe { HALF_OPEN.get(host_of(source)) }
+        .is_some_and(|w| w.count(number) >= u64::from(HALF_OPEN_PER_SOURCE))
+    {
         return Err(Outcome::HalfOpenSource);
     }
     let full =
@@ -50,9 +52,16 @@ pub(crate) fn check_half_open(
     Ok(())
 }
 
+/// What counts as one source: an IPv6 host has all addresses of its /64 (RFC 7934).
+#[inline(always)]
+fn host_of(source: &Address) -> Address {
+    source.masked(32, 64)
+}
+
 /// Counts a flow that was opened.
 #[inline(always)]
-pub(crate) fn opened(slot: u32, source: [u8; 4], now: u64) {
+pub(crate) fn opened(slot: u32, source: &Address, now: u64) {
+    let source = host_of(source);
     let number = window::number(now);
     // SAFETY: as above.
     match HALF_OPEN.get_ptr_mut(source) {
@@ -72,10 +81,10 @@ pub(crate) fn opened(slot: u32, source: [u8; 4], now: u64) {
 
 /// Takes a flow whose handshake is complete off the counts.
 #[inline(always)]
-pub(crate) fn handshake_done(slot: u16, source: [u8; 4], created: u64) {
+pub(crate) fn handshake_done(slot: u16, source: &Address, created: u64) {
     let added = window::number(created);
     // SAFETY: as above.
-    if let Some(window) = HALF_OPEN.get_ptr_mut(source) {
+    if let Some(window) = HALF_OPEN.get_ptr_mut(host_of(source)) {
         unsafe { (*window).remove(added) };
     }
     for slot in [ALL_SERVICES, u32::from(slot)] {

@@ -1,14 +1,15 @@
 //! Flows in the table: two entries each, one per direction, kept in step.
 
+use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
 use balancer_ebpf::counter::Outcome;
-use balancer_ebpf::packet::Packet;
+use balancer_ebpf::packet::Headers;
 use balancer_ebpf::phase::{self, DEAD, Side, flag};
 use balancer_ebpf::state::{Said, State, UNANSWERED_NS};
 
 use crate::atomic::{compare_exchange, fetch_or, read};
 use crate::maps::FLOWS;
-use crate::{caps, loads};
+use crate::{caps, ingress, loads};
 
 /// How often a step is tried that others come before. Each time one of them has succeeded, and a flow has few packets
 /// under way that change it.
@@ -18,9 +19,9 @@ const COPY_ATTEMPTS: u32 = 3;
 
 /// A flow that is alive, found by one of its directions.
 #[derive(Clone, Copy)]
-pub(crate) struct LiveFlow {
+pub(crate) struct LiveFlow<'a> {
     /// The key of the packet's direction.
-    pub(crate) key: FlowKey,
+    pub(crate) key: &'a FlowKey,
     /// Its entry: valid for the length of this run, since entries are removed a second after their end at the
     /// earliest.
     pub(crate) entry: *mut Flow,
@@ -28,8 +29,8 @@ pub(crate) struct LiveFlow {
 
 /// The flow of `key`, if it is alive at `now`.
 #[inline(always)]
-pub(crate) fn find_live(key: &FlowKey, now: u64) -> Option<LiveFlow> {
-    let flow = LiveFlow { key: *key, entry: FLOWS.get_ptr_mut(key)? };
+pub(crate) fn find_live(key: &FlowKey, now: u64) -> Option<LiveFlow<'_>> {
+    let flow = LiveFlow { key, entry: FLOWS.get_ptr_mut(key)? };
     // SAFETY: see `LiveFlow::entry`.
     let own = unsafe { &*flow.entry };
     if own.side.phase == DEAD {
@@ -46,9 +47,10 @@ pub(crate) fn find_live(key: &FlowKey, now: u64) -> Option<LiveFlow> {
 
 /// Whether this SYN begins a new connection on the tuple of a flow that is over.
 #[inline(always)]
-pub(crate) fn is_replaced_by(flow: &LiveFlow, packet: &Packet, now: u64) -> bool {
-    // SAFETY: see `LiveFlow::entry`; `parse` has checked the TCP header.
-    let (own, sequence) = unsafe { (&*flow.entry, (*packet.tcp).sequence) };
+pub(crate) fn is_replaced_by(ctx: &XdpContext, flow: &LiveFlow<'_>, now: u64) -> bool {
+    let Some(headers) = Headers::of(ingress::frame(ctx)) else { return false };
+    // SAFETY: see `LiveFlow::entry`; `of` has checked the TCP header.
+    let (own, sequence) = unsafe { (&*flow.entry, (*headers.tcp).sequence) };
     if own.isn == sequence {
         return false;
     }
@@ -60,8 +62,7 @@ pub(crate) fn is_replaced_by(flow: &LiveFlow, packet: &Packet, now: u64) -> bool
 
 /// Accounts for a packet and moves the flow along.
 #[inline(always)]
-pub(crate) fn advance(flow: &LiveFlow, packet: &Packet, from_client: bool, now: u64) {
-    let flags = packet.flags();
+pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_client: bool, now: u64) {
     // SAFETY: see `LiveFlow::entry`.
     let phase = unsafe { (*flow.entry).side.phase };
     if phase::is_routine(phase, flags) {
@@ -77,15 +78,16 @@ pub(crate) fn advance(flow: &LiveFlow, packet: &Packet, from_client: bool, now: 
         Pair { own, client: twin, server: own }
     };
     if flags & flag::SYN != 0 && !from_client {
-        // SAFETY: as above; `parse` has checked the header.
+        let Some(headers) = Headers::of(ingress::frame(ctx)) else { return };
+        // SAFETY: as above; `of` has checked the header.
         unsafe {
-            let sequence = u32::from_be_bytes((*packet.tcp).sequence);
+            let sequence = u32::from_be_bytes((*headers.tcp).sequence);
             (*pair.client).handshake_ack = sequence.wrapping_add(1).to_be_bytes();
         }
     }
     let mut attempt = 0;
     while attempt < STEP_ATTEMPTS {
-        if step(&pair, packet, now) {
+        if step(ctx, &pair, now) {
             break;
         }
         attempt += 1;
@@ -109,7 +111,7 @@ struct Pair {
 /// Moves a flow's state by a packet; who succeeds accounts for it. False: another packet has moved it meanwhile. What was
 /// killed stays dead.
 #[inline(always)]
-fn step(pair: &Pair, packet: &Packet, now: u64) -> bool {
+fn step(ctx: &XdpContext, pair: &Pair, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`; all who change this word do so by atomic instructions.
     let word = unsafe { &raw mut (*pair.client).state };
     // SAFETY: as above.
@@ -117,7 +119,8 @@ fn step(pair: &Pair, packet: &Packet, now: u64) -> bool {
     if before.is_dead() {
         return true;
     }
-    let (after, completed) = before.after(said(pair, packet, now));
+    let Some(headers) = Headers::of(ingress::frame(ctx)) else { return true };
+    let (after, completed) = before.after(said(pair, &headers, now));
     // SAFETY: as above.
     if unsafe { compare_exchange(word, before.0, after.0) } != before.0 {
         return false;
@@ -127,7 +130,7 @@ fn step(pair: &Pair, packet: &Packet, now: u64) -> bool {
     if completed {
         (client.last_seen, server.last_seen) = (now, now);
         // The server's direction leads to the client.
-        caps::handshake_done(client.service, server.becomes.destination, client.created);
+        caps::handshake_done(client.service, &server.becomes.destination, client.created);
     }
     loads::changed(client.server, before, after);
     copy_state(client, server);
@@ -137,12 +140,12 @@ fn step(pair: &Pair, packet: &Packet, now: u64) -> bool {
 /// What the packet says. Read from memory each time it is needed: the verifier follows every combination of facts that are
 /// kept, through all attempts.
 #[inline(always)]
-fn said(pair: &Pair, packet: &Packet, now: u64) -> Said {
-    // SAFETY: see `LiveFlow::entry`; `parse` has checked the header.
+fn said(pair: &Pair, headers: &Headers, now: u64) -> Said {
+    // SAFETY: see `LiveFlow::entry`; `of` has checked the header.
     unsafe {
         let (client, server) = (&*pair.client, &*pair.server);
-        let flags = (&raw const (*packet.tcp).flags).read_volatile();
-        let acknowledged = u32::from_be_bytes((*packet.tcp).acknowledgment);
+        let flags = (&raw const (*headers.tcp).flags).read_volatile();
+        let acknowledged = u32::from_be_bytes((*headers.tcp).acknowledgment);
         Said {
             from_client: (&raw const (*pair.own).direction).read_volatile() == FROM_CLIENT,
             flags,
@@ -185,15 +188,15 @@ fn write_changes(side: &mut Side, new: Side) {
     }
 }
 
-/// Ends what the table has of a SYN's tuple, and says what its packets became: that port is its client's own to use
+/// Ends what the table has of a SYN's tuple; returns that entry, for what its packets became is the client's own to use
 /// again.
 ///
 /// # Errors
 /// The entry is about to be removed and must not be touched: the SYN is the stack's.
 #[inline(always)]
-pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<FlowKey>, Outcome> {
+pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<*mut Flow>, Outcome> {
     let Some(entry) = FLOWS.get_ptr_mut(key) else { return Ok(None) };
-    let flow = LiveFlow { key: *key, entry };
+    let flow = LiveFlow { key, entry };
     // SAFETY: see `LiveFlow::entry`.
     let own = unsafe { &*entry };
     let mut last_seen = own.last_seen;
@@ -206,12 +209,12 @@ pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<FlowK
         return Err(Outcome::FlowEnding);
     }
     end(entry, twin, now);
-    Ok(Some(own.becomes))
+    Ok(Some(entry))
 }
 
 /// Ends a flow in both directions: from now on its tuple is the stack's. User space removes the entries.
 #[inline(always)]
-pub(crate) fn kill(flow: &LiveFlow, now: u64) {
+pub(crate) fn kill(flow: &LiveFlow<'_>, now: u64) {
     end(flow.entry, twin(flow), now);
 }
 
@@ -251,7 +254,7 @@ fn end_copy(entry: *mut Flow, now: u64) {
 
 /// The other direction's entry, if it is still this flow's.
 #[inline(always)]
-pub(crate) fn twin(flow: &LiveFlow) -> Option<*mut Flow> {
+pub(crate) fn twin(flow: &LiveFlow<'_>) -> Option<*mut Flow> {
     // SAFETY: see `LiveFlow::entry`.
     let entry = FLOWS.get_ptr_mut(unsafe { (*flow.entry).becomes.reversed() })?;
     // SAFETY: as above.

@@ -6,10 +6,10 @@
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, ROUTE_NS};
-use balancer_ebpf::checksum;
 use balancer_ebpf::counter::Outcome;
-use balancer_ebpf::packet::Packet;
+use balancer_ebpf::packet::{Headers, Packet};
 
+use crate::ingress;
 use crate::kernel::{self, NoRoute, Route};
 use crate::maps::INTERFACES;
 
@@ -21,18 +21,19 @@ pub(crate) fn forward(
     flow: *mut Flow,
     now: u64,
 ) -> Result<Outcome, Outcome> {
-    // SAFETY: an entry of the flow map, valid for the length of this run; `parse` has checked the header.
-    let (flow, ip) = unsafe { (&mut *flow, &*packet.ip) };
-    if ip.ttl <= 1 {
+    // SAFETY: an entry of the flow map, valid for the length of this run.
+    let flow = unsafe { &mut *flow };
+    if packet.hops <= 1 {
         return Err(Outcome::DropTtl);
     }
     if now < flow.route_until && packet.total_length <= flow.route_mtu {
         let route = Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu };
-        send(packet, flow, &route)?;
+        send(ctx, packet, flow, &route)?;
         return Ok(sent(flow));
     }
     let ifindex = ctx.ingress_ifindex() as u32;
-    let route = match kernel::route(ctx, ifindex, &flow.becomes, ip.tos, packet.total_length) {
+    let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::DropNoRoute)?;
+    let route = match kernel::route(ctx, ifindex, &flow.becomes, headers.class(), packet.total_length) {
         Ok(route) => {
             flow.route_ifindex = route.ifindex;
             flow.route_macs = route.macs;
@@ -45,7 +46,7 @@ pub(crate) fn forward(
         Err(NoRoute::TooBig) => return Err(Outcome::DropMtu),
         Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => return Err(Outcome::DropNoRoute),
     };
-    send(packet, flow, &route)?;
+    send(ctx, packet, flow, &route)?;
     Ok(sent(flow))
 }
 
@@ -56,27 +57,18 @@ fn sent(flow: &Flow) -> Outcome {
 
 /// Rewrites the packet and redirects it; counts it in its flow.
 #[inline(always)]
-pub(crate) fn send(packet: &Packet, flow: &mut Flow, route: &Route) -> Result<(), Outcome> {
+pub(crate) fn send(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, route: &Route) -> Result<(), Outcome> {
     if INTERFACES.redirect(route.ifindex, u64::from(XDP_DROP)) != Ok(XDP_REDIRECT) {
         return Err(Outcome::DropEgress);
     }
     flow.packets += 1;
     flow.bytes += u64::from(packet.total_length);
-    // SAFETY: `parse` has checked the three headers.
-    unsafe {
-        let ethernet = &mut *packet.ethernet;
-        ethernet.destination.copy_from_slice(&route.macs[..6]);
-        ethernet.source.copy_from_slice(&route.macs[6..]);
-        let ip = &mut *packet.ip;
-        ip.checksum = checksum::apply_with_ttl(ip.checksum, flow.ip_delta);
-        ip.ttl -= 1;
-        ip.source = flow.becomes.source;
-        ip.destination = flow.becomes.destination;
-        let tcp = &mut *packet.tcp;
-        tcp.checksum = checksum::apply(tcp.checksum, flow.tcp_delta);
-        tcp.source = flow.becomes.source_port;
-        tcp.destination = flow.becomes.destination_port;
-    }
+    let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::DropNoRoute)?;
+    // SAFETY: `of` has checked the header.
+    let ethernet = unsafe { &mut *headers.ethernet };
+    ethernet.destination.copy_from_slice(&route.macs[..6]);
+    ethernet.source.copy_from_slice(&route.macs[6..]);
+    headers.rewrite(flow);
     Ok(())
 }
 

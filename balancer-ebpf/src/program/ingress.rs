@@ -1,9 +1,9 @@
 //! The life of a packet.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::abi::{FROM_CLIENT, FlowKey};
+use balancer_ebpf::abi::FROM_CLIENT;
 use balancer_ebpf::counter::Outcome;
-use balancer_ebpf::packet::{Frame, Oddity, Packet};
+use balancer_ebpf::packet::{Frame, Headers, Oddity, Packet};
 use balancer_ebpf::phase::flag;
 
 use crate::flows::{self, LiveFlow};
@@ -21,25 +21,22 @@ pub(crate) fn handle(ctx: &XdpContext) -> Outcome {
 
 #[inline(always)]
 fn decide(ctx: &XdpContext) -> Result<Outcome, Outcome> {
-    // SAFETY: the kernel gives the program exactly this range.
-    let packet = Packet::parse(unsafe { Frame::new(ctx.data(), ctx.data_end()) })?;
-    let key = packet.key();
+    let packet = Packet::parse(frame(ctx))?;
     let now = kernel::coarse_ns();
-    let live = flows::find_live(&key, now);
+    let live = flows::find_live(&packet.key, now);
     if let Some(oddity) = packet.oddity {
         return Err(odd(oddity, live.is_some()));
     }
-    let flags = packet.flags();
-    let is_syn = flags & HANDSHAKE_FLAGS == flag::SYN;
+    let is_syn = packet.flags & HANDSHAKE_FLAGS == flag::SYN;
     if let Some(flow) = live {
-        if !is_syn || !flows::is_replaced_by(&flow, &packet, now) {
-            return continue_flow(ctx, &packet, &key, flow, now);
+        if !is_syn || !flows::is_replaced_by(ctx, &flow, now) {
+            return continue_flow(ctx, &packet, flow, now);
         }
     }
     if !is_syn {
         return Err(Outcome::NoFlow);
     }
-    open::open(ctx, &packet, &key, now)
+    open::open(ctx, &packet, now)
 }
 
 /// A packet of a live flow: forwarded, or dropped; never passed, for the stack would answer with a reset.
@@ -47,21 +44,37 @@ fn decide(ctx: &XdpContext) -> Result<Outcome, Outcome> {
 pub(crate) fn continue_flow(
     ctx: &XdpContext,
     packet: &Packet,
-    key: &FlowKey,
-    flow: LiveFlow,
+    flow: LiveFlow<'_>,
     now: u64,
 ) -> Result<Outcome, Outcome> {
-    let flags = packet.flags();
     // SAFETY: a pointer into the flow map, valid for the length of this run.
     let (direction, server) = unsafe { ((*flow.entry).direction, (*flow.entry).server) };
-    let is_syn_ack = flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
-    if direction != FROM_CLIENT && is_syn_ack && packet.is_unfinished(key) {
+    let is_syn_ack = packet.flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
+    if direction != FROM_CLIENT && is_syn_ack && is_unfinished(ctx, packet) {
         kernel::mark_not_fast(server);
         flows::kill(&flow, now);
         return Err(Outcome::UnfinishedSynAck);
     }
-    flows::advance(&flow, packet, direction == FROM_CLIENT, now);
+    flows::advance(ctx, &flow, packet.flags, direction == FROM_CLIENT, now);
     forward::forward(ctx, packet, flow.entry, now)
+}
+
+/// Whether a SYN or SYN-ACK carries a checksum that was left for a network card to finish.
+#[inline(always)]
+pub(crate) fn is_unfinished(ctx: &XdpContext, packet: &Packet) -> bool {
+    Headers::of(frame(ctx)).is_none_or(|headers| headers.is_unfinished(packet))
+}
+
+/// The packet's memory, asked for anew: a pointer that was checked before would be another one to the verifier than one
+/// that was not, and what follows would be two ways for it.
+#[inline(always)]
+pub(crate) fn frame(ctx: &XdpContext) -> Frame {
+    // SAFETY: the context is there for as long as the program runs, and the kernel gives the program exactly this range.
+    unsafe {
+        let data = (&raw const (*ctx.ctx).data).read_volatile();
+        let end = (&raw const (*ctx.ctx).data_end).read_volatile();
+        Frame::new(data as usize, end as usize)
+    }
 }
 
 #[inline(always)]

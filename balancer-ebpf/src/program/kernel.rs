@@ -1,10 +1,13 @@
 //! What the kernel is asked: clocks, sockets, routes.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_sock_tuple,
     bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Ipv6Tuple,
 };
 use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
@@ -15,6 +18,7 @@ use balancer_ebpf::abi::{FlowKey, NOT_FAST_NS};
 use crate::maps::NOT_FAST;
 
 const AF_INET: u8 = 2;
+const AF_INET6: u8 = 10;
 const IPPROTO_TCP: u8 = 6;
 const TCP_LISTEN: u32 = 10;
 
@@ -41,29 +45,26 @@ pub(crate) fn mark_not_fast(server: u16) {
     }
 }
 
-/// Whether the stack has a socket for exactly this tuple: a connection of the proxy, one that it is accepting, or the
+/// Whether the stack has a socket that answers with exactly this tuple: a connection of the proxy, one that it is accepting, or the
 /// rest of one. A listener does not count.
 #[inline(always)]
-pub(crate) fn socket_exists(ctx: &XdpContext, key: &FlowKey) -> bool {
-    let mut tuple = bpf_sock_tuple {
-        __bindgen_anon_1: bpf_sock_tuple__bindgen_ty_1 {
-            ipv4: Ipv4Tuple {
-                saddr: u32::from_ne_bytes(key.source),
-                daddr: u32::from_ne_bytes(key.destination),
-                sport: u16::from_ne_bytes(key.source_port),
-                dport: u16::from_ne_bytes(key.destination_port),
-            },
-        },
+pub(crate) fn socket_exists(ctx: &XdpContext, answers: &FlowKey) -> bool {
+    let sport = u16::from_ne_bytes(answers.destination_port);
+    let dport = u16::from_ne_bytes(answers.source_port);
+    let (addresses, length) = if answers.source.is_v4() {
+        let (saddr, daddr) = (answers.destination.0[3], answers.source.0[3]);
+        let ipv4 = Ipv4Tuple { saddr, daddr, sport, dport };
+        (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of::<Ipv4Tuple>())
+    } else {
+        let (saddr, daddr) = (answers.destination.0, answers.source.0);
+        let ipv6 = Ipv6Tuple { saddr, daddr, sport, dport };
+        (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of::<Ipv6Tuple>())
     };
+    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: addresses };
     // SAFETY: the tuple is initialised as far as its length says, and the reference is released below.
     unsafe {
-        let socket = bpf_skc_lookup_tcp(
-            ctx.as_ptr(),
-            &raw mut tuple,
-            size_of::<Ipv4Tuple>() as u32,
-            BPF_F_CURRENT_NETNS as u64,
-            0,
-        );
+        let socket =
+            bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, length as u32, BPF_F_CURRENT_NETNS as u64, 0);
         if socket.is_null() {
             return false;
         }
@@ -96,29 +97,53 @@ pub(crate) enum NoRoute {
     Unreachable,
 }
 
-/// The route of a packet with these addresses that came in by `ifindex`. `length` is checked against the MTU; with 0
+/// Makes all fields zero, as the kernel wants those that are not used. Word by word: the compiler makes a call of
+/// it otherwise, which clears byte by byte.
+#[inline(always)]
+fn clear(fib: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
+    const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();
+    let mut word = 0;
+    while word < WORDS {
+        // SAFETY: the struct is made of so many words, and all zeros is a value of it.
+        unsafe { fib.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+        word += 1;
+    }
+    // SAFETY: all of it was written.
+    unsafe { fib.assume_init_mut() }
+}
+
+const _: () = assert!(size_of::<FibLookup>() == 64 && align_of::<FibLookup>() == 4);
+
+/// The route of a packet with these addresses that came in by `ifindex`; `class`: what `Packet::class` says. `length` is checked against the MTU; with 0
 /// the MTU is reported instead.
 #[inline(always)]
 pub(crate) fn route(
     ctx: &XdpContext,
     ifindex: u32,
     key: &FlowKey,
-    tos: u8,
+    class: u32,
     length: u16,
 ) -> Result<Route, NoRoute> {
-    // SAFETY: all zeros is a valid value of this plain struct, and the kernel wants unused fields zeroed.
-    let mut fib: FibLookup = unsafe { core::mem::zeroed() };
-    fib.family = AF_INET;
+    let mut question = MaybeUninit::uninit();
+    let fib = clear(&mut question);
     fib.l4_protocol = IPPROTO_TCP;
     fib.ifindex = ifindex;
     fib.__bindgen_anon_1.tot_len = length;
-    fib.__bindgen_anon_2.tos = tos;
-    fib.__bindgen_anon_3.ipv4_src = u32::from_ne_bytes(key.source);
-    fib.__bindgen_anon_4.ipv4_dst = u32::from_ne_bytes(key.destination);
+    if key.destination.is_v4() {
+        fib.family = AF_INET;
+        fib.__bindgen_anon_2.tos = class as u8;
+        fib.__bindgen_anon_3.ipv4_src = key.source.0[3];
+        fib.__bindgen_anon_4.ipv4_dst = key.destination.0[3];
+    } else {
+        fib.family = AF_INET6;
+        fib.__bindgen_anon_2.flowinfo = class;
+        fib.__bindgen_anon_3.ipv6_src = key.source.0;
+        fib.__bindgen_anon_4.ipv6_dst = key.destination.0;
+    }
     fib.sport = u16::from_ne_bytes(key.source_port);
     fib.dport = u16::from_ne_bytes(key.destination_port);
     // SAFETY: the struct is as long as we say.
-    let result = unsafe { bpf_fib_lookup(ctx.as_ptr(), &raw mut fib, size_of::<FibLookup>() as i32, 0) };
+    let result = unsafe { bpf_fib_lookup(ctx.as_ptr(), fib, size_of::<FibLookup>() as i32, 0) };
     match result as u32 {
         BPF_FIB_LKUP_RET_SUCCESS => {
             let mut macs = [0; 12];

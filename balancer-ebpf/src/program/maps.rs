@@ -7,15 +7,15 @@ use aya_ebpf::bindings::BPF_F_MMAPABLE;
 use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray};
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
-    DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
-    MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
-    SynRate,
+    Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, Flow, FlowKey, ListenKey, Load,
+    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server,
+    Service, Settings, SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
 
 /// A learned table of one service; written by user space only.
-type Sources = LruHashMap<[u8; 16], u64, { DEFAULT_SOURCE_ENTRIES as usize }>;
+type Sources = LruHashMap<Address, u64, { DEFAULT_SOURCE_ENTRIES as usize }>;
 
 #[btf_map]
 pub(crate) static FLOWS: HashMap<FlowKey, Flow, { DEFAULT_FLOW_ENTRIES as usize }> = HashMap::new();
@@ -51,7 +51,7 @@ pub(crate) static NOT_FAST: Array<u64, { MAX_SERVERS as usize }> = Array::new();
 pub(crate) static INTERFACES: DevMapHash<{ MAX_INTERFACES as usize }> = DevMapHash::new();
 
 #[btf_map]
-pub(crate) static HALF_OPEN: LruHashMap<[u8; 4], Window, { MAX_HALF_OPEN_SOURCES as usize }> =
+pub(crate) static HALF_OPEN: LruHashMap<Address, Window, { MAX_HALF_OPEN_SOURCES as usize }> =
     LruHashMap::new();
 
 /// Half-open flows by slot of the service; slot 0 is all of them.
@@ -61,9 +61,9 @@ pub(crate) static HALF_OPEN_TOTALS: Array<Window, { MAX_SERVICES as usize }> = A
 #[btf_map]
 pub(crate) static SYN_RATES: PerCpuArray<SynRate, 1> = PerCpuArray::new();
 
-/// Where a flow is put together: too large for the stack.
+/// Of this CPU.
 #[btf_map]
-pub(crate) static NEW_FLOW: PerCpuArray<Flow, 1> = PerCpuArray::new();
+pub(crate) static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();

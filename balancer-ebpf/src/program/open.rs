@@ -7,22 +7,23 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
-    DENIED_SLOT_BITS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey, ListenKey,
-    SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service, Settings, denied_key,
+    Address, DeniedKey, Draft, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey,
+    ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service,
+    Settings, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
 use balancer_ebpf::counter::Outcome;
-use balancer_ebpf::packet::Packet;
+use balancer_ebpf::packet::{Headers, Packet};
 use balancer_ebpf::phase::Side;
 use balancer_ebpf::siphash::siphash13;
 use balancer_ebpf::state::State;
 
 use crate::kernel::{self, NoRoute, Route};
 use crate::maps::{
-    DENIED, FLOWS, INTERFACES, LISTENS, NEW_FLOW, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES,
+    DENIED, DRAFT, FLOWS, INTERFACES, LISTENS, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES,
 };
-use crate::{caps, flows, forward, loads};
+use crate::{caps, flows, forward, ingress, loads};
 
 /// Ports that are tried for one SYN before it goes to the proxy.
 const PORT_ATTEMPTS: u32 = 16;
@@ -32,7 +33,6 @@ const EEXIST: i32 = -17;
 struct Plan {
     slot: u32,
     affinity: Affinity,
-    server: Server,
     /// Keyed hash of tuple and sequence number: the same for a repeated SYN.
     hash: u64,
     to_server: Route,
@@ -40,13 +40,24 @@ struct Plan {
 
 /// A SYN without a live flow: fast, or the stack's. In either case what the table had of its tuple is over.
 #[inline(always)]
-pub(crate) fn open(ctx: &XdpContext, packet: &Packet, key: &FlowKey, now: u64) -> Result<Outcome, Outcome> {
+pub(crate) fn open(ctx: &XdpContext, packet: &Packet, now: u64) -> Result<Outcome, Outcome> {
+    let key = &packet.key;
     let old = flows::leave_to_the_stack(key, now)?;
     let slot = service_of(key)?;
     let settings = SETTINGS.get(0).ok_or(Outcome::NotConfigured)?;
     let service = SERVICES.get(slot).ok_or(Outcome::NotConfigured)?;
-    let plan = consider(ctx, packet, key, settings, service, slot, now)?;
-    establish(ctx, packet, key, service, &plan, old, now)
+    let draft = DRAFT.get_ptr_mut(0).ok_or(Outcome::NotConfigured)?;
+    // SAFETY: the element of this CPU, and nothing interrupts the program on it.
+    let draft = unsafe { &mut *draft };
+    if let Some(old) = old {
+        // SAFETY: an entry of the flow map, valid for the length of this run.
+        draft.old.set(unsafe { &(*old).becomes });
+    }
+    // In memory, from here on: what the verifier knows of an address of IPv4 would be a way of its own.
+    draft.flow.becomes.set_reversed(key);
+    draft.client.set(&draft.flow.becomes.destination);
+    let plan = consider(ctx, packet, settings, service, slot, draft, now)?;
+    establish(ctx, packet, service, &plan, old.is_some(), draft, now)
 }
 
 /// The slot of the service that listens where the packet goes.
@@ -65,10 +76,10 @@ fn service_of(key: &FlowKey) -> Result<u32, Outcome> {
 fn consider(
     ctx: &XdpContext,
     packet: &Packet,
-    key: &FlowKey,
     settings: &Settings,
     service: &Service,
     slot: u32,
+    draft: &mut Draft,
     now: u64,
 ) -> Result<Plan, Outcome> {
     if service.fast_path == FAST_PATH_OFF {
@@ -79,43 +90,48 @@ fn consider(
         return Err(Outcome::HeartbeatStale);
     }
     caps::admit_syn(settings, now)?;
-    if service.denies != 0 && is_denied(slot, key.source) {
+    let client = &draft.client;
+    if service.denies != 0 && is_denied(slot, client) {
         return Err(Outcome::Denied);
     }
-    let affinity = affinity_of(slot, key.source, (boot / 1_000_000_000) as u32)?;
-    let server = usable_server(affinity, boot)?;
-    let hash = hash(settings, key, packet);
+    // Its answers would have to leave by the interface that it came in by, whatever the routes say.
+    if client.is_link_local() {
+        return Err(Outcome::LinkLocal);
+    }
+    let source = client.masked(service.mask4, service.mask6);
+    let affinity = affinity_of(slot, &source, (boot / 1_000_000_000) as u32)?;
+    usable_server(affinity, boot, &mut draft.server)?;
+    if draft.server.address.is_v4() != client.is_v4() {
+        return Err(Outcome::FamilyDiffers);
+    }
+    let hash = hash(ctx, settings, &draft.flow.becomes)?;
     if service.fast_path == FAST_PATH_EXCLUSIVE && hash % u64::from(service.verify_share.max(1)) == 0 {
         return Err(Outcome::Sampled);
     }
-    // SAFETY: `parse` has checked the header.
-    let ip = unsafe { &*packet.ip };
-    if ip.ttl <= 1 {
+    if packet.hops <= 1 {
         return Err(Outcome::TtlExpired);
     }
-    if packet.is_unfinished(key) {
+    if ingress::is_unfinished(ctx, packet) {
         return Err(Outcome::UnfinishedSyn);
     }
-    caps::check_half_open(settings, service, slot, key.source, now)?;
-    if kernel::socket_exists(ctx, key) {
+    caps::check_half_open(settings, service, slot, client, now)?;
+    if kernel::socket_exists(ctx, &draft.flow.becomes) {
         return Err(Outcome::SocketExists);
     }
-    let to_server = both_ways(ctx, key, &server, ip.tos)?;
-    Ok(Plan { slot, affinity, server, hash, to_server })
+    let to_server = both_ways(ctx, draft)?;
+    Ok(Plan { slot, affinity, hash, to_server })
 }
 
 #[inline(always)]
-fn is_denied(slot: u32, source: [u8; 4]) -> bool {
-    DENIED.get(&Key::new(DENIED_SLOT_BITS + 32, denied_key(slot, source))).is_some()
+fn is_denied(slot: u32, source: &Address) -> bool {
+    DENIED.get(&Key::new(u8::BITS * size_of::<DeniedKey>() as u32, denied_key(slot, source))).is_some()
 }
 
 /// The source's entry, if it counts here.
 #[inline(always)]
-fn affinity_of(slot: u32, source: [u8; 4], now: u32) -> Result<Affinity, Outcome> {
-    let [a, b, c, d] = source;
-    let mapped = [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff, a, b, c, d];
-    let first = read_source(slot, &mapped).ok_or(Outcome::NoAffinity)?;
-    if read_source(slot, &mapped) != Some(first) {
+fn affinity_of(slot: u32, source: &Address, now: u32) -> Result<Affinity, Outcome> {
+    let first = read_source(slot, source).ok_or(Outcome::NoAffinity)?;
+    if read_source(slot, source) != Some(first) {
         return Err(Outcome::AffinityChanged);
     }
     let affinity = Affinity(first);
@@ -132,18 +148,18 @@ fn affinity_of(slot: u32, source: [u8; 4], now: u32) -> Result<Affinity, Outcome
 }
 
 #[inline(always)]
-fn read_source(slot: u32, key: &[u8; 16]) -> Option<u64> {
+fn read_source(slot: u32, key: &Address) -> Option<u64> {
     // SAFETY: one aligned word, copied at once; the caller reads twice.
     SOURCES.get_value_ptr_mut(slot, key).map(|entry| unsafe { entry.read_volatile() })
 }
 
 /// The server that the entry names, if new connections may go there.
 #[inline(always)]
-fn usable_server(affinity: Affinity, boot: u64) -> Result<Server, Outcome> {
+fn usable_server(affinity: Affinity, boot: u64, server: &mut Server) -> Result<(), Outcome> {
     let id = u32::from(affinity.server());
     let entry = SERVERS.get_ptr_mut(id).ok_or(Outcome::UnknownServer)?;
     // SAFETY: array elements stay where they are. User space writes them word by word, `meta` first and last.
-    let server = unsafe { entry.read_volatile() };
+    *server = unsafe { entry.read_volatile() };
     let meta = ServerMeta::unpack(server.meta);
     match meta.state {
         SERVER_UP => {}
@@ -152,11 +168,11 @@ fn usable_server(affinity: Affinity, boot: u64) -> Result<Server, Outcome> {
         SERVER_MAINT => return Err(Outcome::ServerMaint),
         _ => return Err(Outcome::UnknownServer),
     }
-    if meta.generation != affinity.generation() || server.address == [0; 4] {
+    if meta.generation != affinity.generation() || server.address.is_none() {
         return Err(Outcome::Generation);
     }
     // No route when it was last looked at: no source address is known that the server could answer to.
-    if server.snat == [0; 4] {
+    if server.snat.is_none() {
         return Err(Outcome::NoRoute);
     }
     // SAFETY: as above.
@@ -166,32 +182,38 @@ fn usable_server(affinity: Affinity, boot: u64) -> Result<Server, Outcome> {
     if NOT_FAST.get(id).is_none_or(|until| *until > boot) {
         return Err(Outcome::ServerNotFast);
     }
-    Ok(server)
+    Ok(())
 }
 
 #[inline(always)]
-fn hash(settings: &Settings, key: &FlowKey, packet: &Packet) -> u64 {
-    // SAFETY: `parse` has checked the header.
-    let sequence = unsafe { (*packet.tcp).sequence };
-    let pair = |high: [u8; 4], low: [u8; 4]| {
-        u64::from(u32::from_ne_bytes(high)) << 32 | u64::from(u32::from_ne_bytes(low))
-    };
-    let [a, b] = key.source_port;
-    let [c, d] = key.destination_port;
-    siphash13(settings.hash_key, [pair(key.source, key.destination), pair([a, b, c, d], sequence), 0])
+fn hash(ctx: &XdpContext, settings: &Settings, answers: &FlowKey) -> Result<u64, Outcome> {
+    let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::Truncated)?;
+    // SAFETY: `of` has checked the header.
+    let sequence = unsafe { (*headers.tcp).sequence };
+    let pair = |high: u32, low: u32| u64::from(high) << 32 | u64::from(low);
+    let [a, b] = answers.destination_port;
+    let [c, d] = answers.source_port;
+    let (source, destination) = (&answers.destination.0, &answers.source.0);
+    let words = [
+        pair(source[0], source[1]),
+        pair(source[2], source[3]),
+        pair(destination[0], destination[1]),
+        pair(destination[2], destination[3]),
+        pair(u32::from_ne_bytes([a, b, c, d]), u32::from_ne_bytes(sequence)),
+    ];
+    Ok(siphash13(settings.hash_key, words))
 }
 
 /// The route to the server, once it is sure that there is one back as well.
 #[inline(always)]
-fn both_ways(ctx: &XdpContext, key: &FlowKey, server: &Server, tos: u8) -> Result<Route, Outcome> {
+fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
     let ingress = ctx.ingress_ifindex() as u32;
-    let there = FlowKey {
-        source: server.snat,
-        destination: server.address,
-        source_port: key.source_port,
-        destination_port: ServerMeta::unpack(server.meta).port,
-    };
-    let to_server = match kernel::route(ctx, ingress, &there, tos, 0) {
+    let class = Headers::of(ingress::frame(ctx)).map_or(0, |headers| headers.class());
+    draft.becomes.source.set(&draft.server.snat);
+    draft.becomes.destination.set(&draft.server.address);
+    draft.becomes.source_port = draft.flow.becomes.destination_port;
+    draft.becomes.destination_port = ServerMeta::unpack(draft.server.meta).port;
+    let to_server = match kernel::route(ctx, ingress, &draft.becomes, class, 0) {
         Ok(route) => route,
         Err(NoRoute::NoNeighbour) => return Err(Outcome::NoNeighbour),
         Err(NoRoute::ForwardingOff) => return Err(Outcome::ForwardingOff),
@@ -200,7 +222,7 @@ fn both_ways(ctx: &XdpContext, key: &FlowKey, server: &Server, tos: u8) -> Resul
     if INTERFACES.get_ifindex(to_server.ifindex).is_none() {
         return Err(Outcome::EgressForeign);
     }
-    let egress_back = match kernel::route(ctx, to_server.ifindex, &key.reversed(), tos, 0) {
+    let egress_back = match kernel::route(ctx, to_server.ifindex, &draft.flow.becomes, class, 0) {
         Ok(back) if back.mtu != to_server.mtu => return Err(Outcome::MtuDiffers),
         Ok(back) => back.ifindex,
         // The flow remembers the way that the SYN came.
@@ -218,23 +240,23 @@ fn both_ways(ctx: &XdpContext, key: &FlowKey, server: &Server, tos: u8) -> Resul
 fn establish(
     ctx: &XdpContext,
     packet: &Packet,
-    key: &FlowKey,
     service: &Service,
     plan: &Plan,
-    old: Option<FlowKey>,
+    is_known: bool,
+    draft: &mut Draft,
     now: u64,
 ) -> Result<Outcome, Outcome> {
     loads::admit(plan.affinity.server())?;
-    if let Err(refusal) = enter(ctx, packet, key, service, plan, old, now) {
+    if let Err(refusal) = enter(ctx, &packet.key, service, plan, is_known, draft, now) {
         loads::close(plan.affinity.server());
         // The same SYN on another CPU was quicker: there is a flow now, and this packet belongs to it.
-        let Some(winner) = flows::find_live(key, now) else { return Err(refusal) };
+        let Some(winner) = flows::find_live(&packet.key, now) else { return Err(refusal) };
         return forward::forward(ctx, packet, winner.entry, now);
     }
-    caps::opened(plan.slot, key.source, now);
-    let entry = FLOWS.get_ptr_mut(key).ok_or(Outcome::FlowTableFull)?;
+    caps::opened(plan.slot, &draft.client, now);
+    let entry = FLOWS.get_ptr_mut(&packet.key).ok_or(Outcome::FlowTableFull)?;
     // SAFETY: an entry of the flow map, valid for the length of this run.
-    forward::send(packet, unsafe { &mut *entry }, &plan.to_server)?;
+    forward::send(ctx, packet, unsafe { &mut *entry }, &plan.to_server)?;
     Ok(Outcome::SynForwarded)
 }
 
@@ -242,39 +264,37 @@ fn establish(
 #[inline(always)]
 fn enter(
     ctx: &XdpContext,
-    packet: &Packet,
     key: &FlowKey,
     service: &Service,
     plan: &Plan,
-    old: Option<FlowKey>,
+    is_known: bool,
+    draft: &mut Draft,
     now: u64,
 ) -> Result<(), Outcome> {
-    let scratch = NEW_FLOW.get_ptr_mut(0).ok_or(Outcome::NotConfigured)?;
-    // SAFETY: the element of this CPU, and nothing interrupts the program on it.
-    let flow = unsafe { &mut *scratch };
-    begin_flow(ctx, packet, key, plan, now, flow);
-    let becomes = claim_port(key, service, plan, old, flow)?;
-    (flow.ip_delta, flow.tcp_delta) = checksum::deltas(key, &becomes);
-    flow.becomes = becomes;
+    begin_flow(ctx, plan, now, &mut draft.flow)?;
+    claim_port(service, plan, is_known, draft)?;
+    let flow = &mut draft.flow;
+    (flow.ip_delta, flow.tcp_delta) = checksum::deltas(&flow.becomes, &draft.answers);
+    flow.becomes.set(&draft.becomes);
     flow.direction = FROM_CLIENT;
     flow.state = State::NEW.0;
-    let only_if_new = if old.is_some() { BPF_ANY } else { BPF_NOEXIST };
+    let only_if_new = if is_known { BPF_ANY } else { BPF_NOEXIST };
     FLOWS.insert(key, &*flow, u64::from(only_if_new)).map_err(|_| {
-        let _ = FLOWS.remove(becomes.reversed());
+        let _ = FLOWS.remove(&draft.answers);
         Outcome::FlowTableFull
     })
 }
 
-/// Fills in the server's direction. In place: a flow is a quarter of what the stack of a program holds.
+/// Fills in the server's direction, but for what its packets become, which stands there already.
 #[inline(always)]
-fn begin_flow(ctx: &XdpContext, packet: &Packet, key: &FlowKey, plan: &Plan, now: u64, flow: &mut Flow) {
-    // SAFETY: `parse` has checked both headers.
+fn begin_flow(ctx: &XdpContext, plan: &Plan, now: u64, flow: &mut Flow) -> Result<(), Outcome> {
+    let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::Truncated)?;
+    // SAFETY: `of` has checked both headers.
     unsafe {
-        flow.client_macs[..6].copy_from_slice(&(*packet.ethernet).source);
-        flow.client_macs[6..].copy_from_slice(&(*packet.ethernet).destination);
-        flow.isn = (*packet.tcp).sequence;
+        flow.client_macs[..6].copy_from_slice(&(*headers.ethernet).source);
+        flow.client_macs[6..].copy_from_slice(&(*headers.ethernet).destination);
+        flow.isn = (*headers.tcp).sequence;
     }
-    flow.becomes = key.reversed();
     flow.side = Side::NEW;
     flow.direction = FROM_SERVER;
     flow.server = plan.affinity.server();
@@ -291,51 +311,40 @@ fn begin_flow(ctx: &XdpContext, packet: &Packet, key: &FlowKey, plan: &Plan, now
     flow.state = 0;
     // No route yet: the first packet of each direction asks.
     flow.route_until = 0;
+    Ok(())
 }
 
 /// Finds a free source address and port towards the server and writes the entry of the server's direction there.
 /// The client's own port comes first, so that most servers' logs show it.
 #[inline(always)]
-fn claim_port(
-    key: &FlowKey,
-    service: &Service,
-    plan: &Plan,
-    old: Option<FlowKey>,
-    flow: &mut Flow,
-) -> Result<FlowKey, Outcome> {
-    let port = ServerMeta::unpack(plan.server.meta).port;
-    let mut becomes = FlowKey {
-        source: plan.server.snat,
-        destination: plan.server.address,
-        source_port: key.source_port,
-        destination_port: port,
-    };
+fn claim_port(service: &Service, plan: &Plan, is_known: bool, draft: &mut Draft) -> Result<(), Outcome> {
     let (first, last) = (u32::from(service.first_port), u32::from(service.last_port));
-    if let Some(old) = old {
-        let same_server = old.destination == becomes.destination && old.destination_port == port;
-        let old_port = u32::from(u16::from_be_bytes(old.source_port));
-        let still_ours = old_port >= first && old_port <= last && is_snat_address(old.source, service, plan);
-        if same_server && still_ours && reuse(key, &old, flow) {
-            return Ok(old);
+    let snat = SnatAddresses::of(service, draft.becomes.source.is_v4());
+    if is_known && may_be_used_again(service, &snat, draft) {
+        draft.becomes.source.set(&draft.old.source);
+        draft.becomes.source_port = draft.old.source_port;
+        if reuse(draft) {
+            return Ok(());
         }
+        draft.becomes.source.set(&draft.server.snat);
     }
     let size = last.wrapping_sub(first).wrapping_add(1);
     if size == 0 || size > 65_535 {
         return Err(Outcome::NotConfigured);
     }
-    let wanted = u32::from(u16::from_be_bytes(key.source_port));
+    let wanted = u32::from(u16::from_be_bytes(draft.flow.becomes.destination_port));
     let keep = wanted >= first && wanted <= last;
     let start = plan.hash as u32;
     let mut attempt = 0;
     while attempt < PORT_ATTEMPTS {
         let port = if attempt == 0 && keep { wanted } else { first + start.wrapping_add(attempt) % size };
-        becomes.source_port = (port as u16).to_be_bytes();
-        if service.snat_count > 0 {
-            let index = ((plan.hash >> 32) as u32).wrapping_add(attempt) % service.snat_count & 7;
-            becomes.source = service.snat_ips[index as usize];
+        draft.becomes.source_port = (port as u16).to_be_bytes();
+        if snat.count > 0 {
+            let index = snat.first + ((plan.hash >> 32) as u32).wrapping_add(attempt) % snat.count;
+            draft.becomes.source.set(&service.snat_ips[index as usize & (MAX_SNAT_IPS - 1)]);
         }
-        match write_server_side(key, &becomes, flow, BPF_NOEXIST) {
-            Ok(()) => return Ok(becomes),
+        match write_server_side(draft, BPF_NOEXIST) {
+            Ok(()) => return Ok(()),
             Err(EEXIST) => attempt += 1,
             Err(_) => return Err(Outcome::FlowTableFull),
         }
@@ -343,32 +352,61 @@ fn claim_port(
     Err(Outcome::PortsExhausted)
 }
 
-/// Flags and addresses may have changed since the flow was opened.
+/// Whether the earlier connection went to the same server, by a port and an address that are still for us to use: flags
+/// and addresses may have changed since then.
 #[inline(always)]
-fn is_snat_address(address: [u8; 4], service: &Service, plan: &Plan) -> bool {
-    if service.snat_count == 0 {
-        return address == plan.server.snat;
+fn may_be_used_again(service: &Service, snat: &SnatAddresses, draft: &Draft) -> bool {
+    let (old, new) = (&draft.old, &draft.becomes);
+    let port = u16::from_be_bytes(old.source_port);
+    old.destination == new.destination
+        && old.destination_port == new.destination_port
+        && port >= service.first_port
+        && port <= service.last_port
+        && is_snat_address(&old.source, service, snat, &draft.server.snat)
+}
+
+#[inline(always)]
+fn is_snat_address(address: &Address, service: &Service, snat: &SnatAddresses, servers: &Address) -> bool {
+    if snat.count == 0 {
+        return address == servers;
     }
     let mut found = false;
     let mut index = 0;
     while index < service.snat_ips.len() {
-        found |= (index as u32) < service.snat_count && service.snat_ips[index] == address;
+        let is_one = (index as u32).wrapping_sub(snat.first) < snat.count;
+        found |= is_one && service.snat_ips[index] == *address;
         index += 1;
     }
     found
 }
 
+/// Which of a service's addresses are of a family.
+struct SnatAddresses {
+    first: u32,
+    count: u32,
+}
+
+impl SnatAddresses {
+    #[inline(always)]
+    fn of(service: &Service, is_v4: bool) -> Self {
+        let (v4, v6) = (u32::from(service.snat_v4), u32::from(service.snat_v6));
+        if is_v4 { Self { first: 0, count: v4 } } else { Self { first: v4, count: v6 } }
+    }
+}
+
 /// A closed tuple keeps its port for its own client.
 #[inline(always)]
-fn reuse(key: &FlowKey, old: &FlowKey, flow: &mut Flow) -> bool {
-    let Some(entry) = FLOWS.get_ptr_mut(old.reversed()) else { return false };
+fn reuse(draft: &mut Draft) -> bool {
+    draft.answers.set_reversed(&draft.becomes);
+    let Some(entry) = FLOWS.get_ptr_mut(&draft.answers) else { return false };
     // SAFETY: an entry of the flow map, valid for the length of this run.
-    let still_ours = unsafe { (*entry).becomes } == key.reversed();
-    still_ours && write_server_side(key, old, flow, BPF_ANY).is_ok()
+    let still_ours = unsafe { (*entry).becomes == draft.flow.becomes };
+    still_ours && write_server_side(draft, BPF_ANY).is_ok()
 }
 
 #[inline(always)]
-fn write_server_side(key: &FlowKey, becomes: &FlowKey, flow: &mut Flow, flags: u32) -> Result<(), i32> {
-    (flow.ip_delta, flow.tcp_delta) = checksum::deltas(&becomes.reversed(), &key.reversed());
-    FLOWS.insert(becomes.reversed(), &*flow, u64::from(flags))
+fn write_server_side(draft: &mut Draft, flags: u32) -> Result<(), i32> {
+    draft.answers.set_reversed(&draft.becomes);
+    (draft.flow.ip_delta, draft.flow.tcp_delta) = checksum::deltas(&draft.answers, &draft.flow.becomes);
+    FLOWS.insert(&draft.answers, &draft.flow, u64::from(flags))
 }

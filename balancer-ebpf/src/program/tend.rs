@@ -43,7 +43,7 @@ pub(crate) fn tend(ctx: &XdpContext) -> u32 {
 #[inline(always)]
 fn tend_to(what: u32, server: u32, key: &FlowKey, now: u64) -> bool {
     let Some(entry) = FLOWS.get_ptr_mut(key) else { return false };
-    let flow = LiveFlow { key: *key, entry };
+    let flow = LiveFlow { key, entry };
     // SAFETY: see `LiveFlow::entry`.
     let (direction, of) = unsafe { ((*entry).direction, (*entry).server) };
     if direction != FROM_CLIENT || server != 0 && server != u32::from(of) {
@@ -58,7 +58,7 @@ fn tend_to(what: u32, server: u32, key: &FlowKey, now: u64) -> bool {
 
 /// Ends a flow that is open, or that may yet be revived; true if it was open.
 #[inline(always)]
-fn end(flow: &LiveFlow, now: u64) -> bool {
+fn end(flow: &LiveFlow<'_>, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`.
     let state = State(unsafe { read(&raw const (*flow.entry).state) });
     let both_fins = state.client().marks & state.server().marks & FIN_SENT != 0;
@@ -71,7 +71,7 @@ fn end(flow: &LiveFlow, now: u64) -> bool {
 }
 
 #[inline(always)]
-fn note_unanswered(flow: &LiveFlow, now: u64) -> bool {
+fn note_unanswered(flow: &LiveFlow<'_>, now: u64) -> bool {
     let Some(twin) = flows::twin(flow) else { return false };
     // SAFETY: see `LiveFlow::entry`.
     unsafe {

@@ -1,6 +1,6 @@
 //! `--xdp`, `--fast-path` and the flags that belong to them.
 
-use std::net::Ipv4Addr;
+use std::net::IpAddr;
 use std::time::Duration;
 
 use super::options::Value;
@@ -66,6 +66,7 @@ pub(super) fn datapath(
         verify_share: args.verify_share,
         snat_ips,
         snat_ports,
+        masks: list.source().map_or((32, 64), |source| (source.mask4, source.mask6)),
         flow_table: args.flow_table,
         hold: args.datapath_hold,
         detach_on_stop: args.detach_on_stop,
@@ -117,12 +118,6 @@ fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
 /// A table of sources that the program does not look into, or not in the way that the proxy does.
 pub(super) fn unreadable(list: &List) -> Option<Obstacle> {
     let source = list.source()?;
-    if source.mask4 < 32 {
-        return Some((
-            "--persist source,mask4",
-            "the fast path looks up whole addresses, not blocks of them",
-        ));
-    }
     source.table.nopurge.then_some((
         "--persist source,nopurge",
         "the fast path only reads tables that forget old entries when they are full",
@@ -223,17 +218,19 @@ fn interface(value: Value<'_>) -> Result<InterfaceConfig, Stop> {
     Ok(InterfaceConfig { name: name.to_owned(), mode: mode.unwrap_or_default() })
 }
 
-fn snat_ips(texts: &[String]) -> Result<Vec<Ipv4Addr>, Stop> {
+fn snat_ips(texts: &[String]) -> Result<Vec<IpAddr>, Stop> {
     let mut addresses = Vec::new();
     for text in texts {
         let value = Value { flag: "--snat-ip", text };
-        let address: Ipv4Addr =
-            text.parse().map_err(|_| value.wrong("is not an IPv4 address; write for example 192.0.2.1"))?;
-        if address.is_unspecified()
-            || address.is_multicast()
-            || address.is_broadcast()
-            || address.is_loopback()
-        {
+        let address: IpAddr = text
+            .parse()
+            .map_err(|_| value.wrong("is not an address; write for example 192.0.2.1 or 2001:db8::1"))?;
+        let address = address.to_canonical();
+        let is_of_one_link = match address {
+            IpAddr::V4(address) => address.is_broadcast(),
+            IpAddr::V6(address) => address.is_unicast_link_local(),
+        };
+        if address.is_unspecified() || address.is_multicast() || address.is_loopback() || is_of_one_link {
             return Err(value.wrong("is not an address servers can answer to; write one of this host's"));
         }
         if addresses.contains(&address) {

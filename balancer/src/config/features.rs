@@ -184,7 +184,8 @@ mod tests {
         let kept_off = |flags: &str| told(flags).last().map(|(_, effect)| *effect);
         assert_eq!(kept_off("--persist cookie=SRV,prefix"), Some("keeps it off"));
         assert_eq!(kept_off("--persist cookie=SRV,maxidle=30m"), Some("keeps it off"));
-        assert_eq!(kept_off("--persist source,mask4=24"), Some("keeps it off"));
+        assert_eq!(kept_off("--persist source,nopurge"), Some("keeps it off"));
+        assert_eq!(kept_off("--persist source,mask4=24"), Some("works"));
         assert_eq!(kept_off("--forwarded forwarded"), Some("keeps it off"));
         assert_eq!(kept_off("--forwarded none"), None);
     }

@@ -18,7 +18,7 @@ mod resolver;
 pub(crate) mod servers;
 mod tcp;
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -390,9 +390,11 @@ pub struct DatapathConfig {
     /// `--verify-share`: one in this many new connections goes through the proxy in `exclusive`.
     pub verify_share: u32,
     /// `--snat-ip`; empty: the address the kernel would use towards each server.
-    pub snat_ips: Vec<Ipv4Addr>,
+    pub snat_ips: Vec<IpAddr>,
     /// `--snat-ports`, both ends included.
     pub snat_ports: (u16, u16),
+    /// Leading bits of IPv4 and of IPv6 addresses that count in the table of sources.
+    pub masks: (u8, u8),
     /// `--flow-table`: flows, not entries.
     pub flow_table: u32,
     /// `--datapath-hold`: how long known clients are served after the process has stopped answering.

@@ -424,7 +424,10 @@ fn other_wrong_flags() {
         ("--xdp eth0,mtu=9", "has an unknown option \"mtu\""),
         ("--xdp eth0 --xdp eth0,mode=native", "names an interface a second time"),
         ("--xdp an-interface-name", "does not name an interface"),
-        ("--snat-ip ::1", "--snat-ip \"::1\" is not an IPv4 address"),
+        ("--snat-ip eth0", "--snat-ip \"eth0\" is not an address"),
+        ("--snat-ip ::1", "is not an address servers can answer to"),
+        ("--snat-ip fe80::1", "is not an address servers can answer to"),
+        ("--snat-ip 2001:db8::1 --snat-ip 2001:db8:0::1", "is given twice"),
         ("--snat-ip 127.0.0.1", "is not an address servers can answer to"),
         ("--snat-ip 10.0.0.9 --snat-ip 10.0.0.9", "is given twice"),
         ("--snat-ports 10000", "--snat-ports \"10000\" is not a range of ports"),
@@ -514,7 +517,7 @@ fn what_needs_bytes_cannot_go_with_a_fast_path() {
 
 #[test]
 fn the_fast_path_and_tables_that_it_cannot_read() {
-    for option in ["mask4=24", "nopurge"] {
+    for option in ["nopurge"] {
         let list = format!("--persist source,{option} --xdp eth0");
         for word in ["exclusive", "always"] {
             let found = refused_beside(&format!("{list} --fast-path {word}"));
@@ -526,8 +529,10 @@ fn the_fast_path_and_tables_that_it_cannot_read() {
         let reason = datapath.fast_path_reason.expect("a reason");
         assert!(reason.contains(option.split('=').next().expect("a word")), "{reason}");
     }
-    let whole = plan("--persist source,mask4=32,mask6=48 --xdp eth0").config.datapath.expect("datapath");
-    assert_eq!(whole.fast_path, FastPath::Always);
+    for (options, masks) in [("", (32, 64)), (",mask4=24", (24, 64)), (",mask4=32,mask6=48", (32, 48))] {
+        let read = plan(&format!("--persist source{options} --xdp eth0")).config.datapath.expect("datapath");
+        assert_eq!((read.fast_path, read.masks), (FastPath::Always, masks));
+    }
 }
 
 #[test]

@@ -1,10 +1,10 @@
 //! Listing the fast connections of a service.
 
 use std::collections::{HashMap, HashSet};
-use std::net::{Ipv4Addr, SocketAddrV4};
+use std::net::SocketAddr;
 use std::os::fd::AsFd;
 
-use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
+use balancer_ebpf::abi::{Address, FROM_CLIENT, Flow, FlowKey};
 use balancer_ebpf::phase;
 
 use super::collect::{flow_clock, twin};
@@ -82,6 +82,6 @@ fn row(maps: &Maps, key: &FlowKey, flow: &Flow, names: &HashMap<u16, String>, no
     })
 }
 
-fn address(ip: [u8; 4], port: [u8; 2]) -> String {
-    SocketAddrV4::new(Ipv4Addr::from(ip), u16::from_be_bytes(port)).to_string()
+fn address(address: Address, port: [u8; 2]) -> String {
+    SocketAddr::new(address.ip(), u16::from_be_bytes(port)).to_string()
 }

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use balancer_ebpf::abi::{
-    FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, ServerMeta,
-    Service,
+    Address, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
+    ServerMeta, Service,
 };
 use balancer_ebpf::affinity::Affinity;
 
@@ -45,11 +45,12 @@ fn obstacle(
     if service.fast_path == FAST_PATH_OFF {
         return Some("the fast path is off".into());
     }
-    if client.is_ipv6() {
-        return Some("the fast path is for IPv4".into());
-    }
     if deny.contains(client) {
         return Some("--deny names the address".into());
+    }
+    let client = Address::from(client);
+    if client.is_link_local() {
+        return Some("the address means something on one link only".into());
     }
     let Some(entry) = entry else { return Some("nothing is known about the address".into()) };
     if !entry.is_live(seconds) {
@@ -74,10 +75,13 @@ fn obstacle(
     if meta.generation != entry.generation() {
         return Some("its server has another address since".into());
     }
-    if server.address == [0; 4] {
-        return Some("its server has an IPv6 address".into());
+    if server.address.is_none() {
+        return Some("the address of its server means something on one link only".into());
     }
-    if server.snat == [0; 4] {
+    if server.address.is_v4() != client.is_v4() {
+        return Some("one of the address and its server's is IPv4 and the other IPv6".into());
+    }
+    if server.snat.is_none() {
         return Some("there is no route to its server".into());
     }
     if maps.not_fast.get(&id, 0).is_ok_and(|until| until > now) {

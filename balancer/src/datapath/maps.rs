@@ -10,8 +10,9 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    DeniedKey, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES,
-    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
+    Address, DeniedKey, Draft, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
+    MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
+    SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::state::State;
@@ -47,10 +48,10 @@ const SHAPES: [Shape; 15] = [
     shape::<u32, Load>("LOADS", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, u64>("NOT_FAST", MapType::Array, Some(MAX_SERVERS)),
     shape::<u32, [u32; 2]>("INTERFACES", MapType::DevMapHash, Some(MAX_INTERFACES)),
-    shape::<[u8; 4], Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
+    shape::<Address, Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
     shape::<u32, Window>("HALF_OPEN_TOTALS", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, SynRate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
-    shape::<u32, Flow>("NEW_FLOW", MapType::PerCpuArray, Some(1)),
+    shape::<u32, Draft>("DRAFT", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),
     shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_OUTCOMES)),
 ];

@@ -162,6 +162,7 @@ fn no_interfaces() -> DatapathConfig {
         verify_share: 0,
         snat_ips: Vec::new(),
         snat_ports: (0, 0),
+        masks: (32, 64),
         flow_table: 0,
         hold: Duration::ZERO,
         detach_on_stop: false,

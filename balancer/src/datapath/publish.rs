@@ -1,14 +1,14 @@
 //! What the XDP program is told: which service this is, where it listens, which servers it has and in what state.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
 use aya::maps::lpm_trie::Key as Prefix;
 use balancer_ebpf::abi::{
-    DENIED_SLOT_BITS, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_DENIED,
+    Address, DeniedKey, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_DENIED,
     MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
-    Server as KernelServer, ServerMeta, Service, Settings, denied_key,
+    Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key, denied_slot,
 };
 use nix::ifaddrs::getifaddrs;
 
@@ -76,11 +76,13 @@ pub fn service(
 ) -> Service {
     let (first_port, last_port) = config.snat_ports;
     let ports = u32::from(last_port - first_port) + 1;
-    let mut snat_ips = [[0; 4]; MAX_SNAT_IPS];
-    for (slot, address) in snat_ips.iter_mut().zip(&config.snat_ips) {
-        *slot = address.octets();
+    let (v4, v6): (Vec<_>, Vec<_>) =
+        config.snat_ips.iter().map(|ip| Address::from(*ip)).partition(Address::is_v4);
+    let mut snat_ips = [Address::NONE; MAX_SNAT_IPS];
+    for (slot, address) in snat_ips.iter_mut().zip(v4.iter().chain(&v6)) {
+        *slot = *address;
     }
-    let addresses = config.snat_ips.len().max(1) as u32;
+    let addresses = v4.len().max(v6.len()).max(1) as u32;
     Service {
         name: padded(name),
         heartbeat: clock::boot_ns(),
@@ -95,9 +97,12 @@ pub fn service(
         half_open_cap: (ports * addresses / 4).min(maps.flow_entries / 2 / 4),
         first_port,
         last_port,
-        snat_count: config.snat_ips.len() as u32,
+        snat_v4: v4.len() as u16,
+        snat_v6: v6.len() as u16,
         snat_ips,
-        denies: u32::from(deny.v4_blocks().next().is_some()),
+        denies: u16::from(!deny.is_empty()),
+        mask4: config.masks.0,
+        mask6: config.masks.1,
     }
 }
 
@@ -126,10 +131,12 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
 /// # Errors
 /// What the kernel refuses.
 pub fn deny(maps: &mut Maps, slot: u32, deny: &AddressSet) -> anyhow::Result<()> {
-    let key =
-        |(first, prefix): ([u8; 4], u8)| (DENIED_SLOT_BITS + u32::from(prefix), denied_key(slot, first));
-    let wanted: HashSet<_> = deny.v4_blocks().map(key).collect();
-    let of_slot = |data: &[u8; 8]| data[..4] == slot.to_be_bytes();
+    let key = |(first, prefix): (IpAddr, u8)| {
+        let first = Address::from(first);
+        (denied_bits(&first) + u32::from(prefix), denied_key(slot, &first))
+    };
+    let wanted: HashSet<_> = deny.blocks().map(key).collect();
+    let of_slot = |data: &DeniedKey| denied_slot(data) == slot;
     let known = maps.denied.keys().filter_map(Result::ok).map(|key| (key.prefix_len(), key.data()));
     let known: HashSet<_> = known.filter(|(_, data)| of_slot(data)).collect();
     for (length, data) in wanted.difference(&known) {
@@ -159,10 +166,12 @@ pub fn server(maps: &mut Maps, server: &Server) -> anyhow::Result<()> {
         State::Down => SERVER_DOWN,
         State::Maint => SERVER_MAINT,
     };
-    let (address, snat) = match server.address {
-        SocketAddr::V4(v4) => (v4.ip().octets(), source_towards(v4.into())),
-        SocketAddr::V6(_) => ([0; 4], [0; 4]),
+    let address = match Address::from(server.address.ip()) {
+        // Nobody could say by which interface.
+        address if address.is_link_local() => Address::NONE,
+        address => address,
     };
+    let snat = if address.is_none() { address } else { source_towards(server.address) };
     write_server(maps, id, KernelServer { meta: meta(state), address, snat })
 }
 
@@ -174,7 +183,7 @@ pub fn server(maps: &mut Maps, server: &Server) -> anyhow::Result<()> {
 pub fn source_address(maps: &mut Maps, id: u16, server: SocketAddr) -> anyhow::Result<()> {
     let entry = maps.servers.get(&u32::from(id), 0)?;
     let snat = source_towards(server);
-    if entry.snat == snat || entry.address == [0; 4] {
+    if entry.snat == snat || entry.address.is_none() {
         return Ok(());
     }
     write_server(maps, u32::from(id), KernelServer { snat, ..entry })
@@ -208,42 +217,47 @@ pub fn heartbeat(maps: &mut Maps, slot: u32, service: &mut Service) -> anyhow::R
 }
 
 /// The address that the kernel would use towards a server. Connecting a UDP socket sends nothing.
-fn source_towards(server: SocketAddr) -> [u8; 4] {
-    let local = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))
+fn source_towards(server: SocketAddr) -> Address {
+    let any: IpAddr = match server.ip().to_canonical() {
+        IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
+        IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),
+    };
+    let server = (server.ip().to_canonical(), server.port());
+    let local = UdpSocket::bind((any, 0))
         .and_then(|socket| socket.connect(server).and_then(|()| socket.local_addr()));
-    match local.map(|address| address.ip()) {
-        Ok(IpAddr::V4(address)) => address.octets(),
-        _ => [0; 4],
+    match local.map(|address| Address::from(address.ip())) {
+        Ok(address) if !address.is_link_local() => address,
+        _ => Address::NONE,
     }
 }
 
-fn expand(listen: &[SocketAddr], local: &[Ipv4Addr]) -> HashSet<ListenKey> {
-    let key = |address: Ipv4Addr, port: u16| ListenKey {
-        address: address.octets(),
+fn expand(listen: &[SocketAddr], local: &[IpAddr]) -> HashSet<ListenKey> {
+    let key = |address: IpAddr, port: u16| ListenKey {
+        address: address.into(),
         port: port.to_be_bytes(),
         padding: [0; 2],
     };
     let mut keys = HashSet::new();
     for address in listen {
-        match address.ip().to_canonical() {
-            IpAddr::V4(ip) if ip.is_unspecified() => {
-                keys.extend(local.iter().map(|local| key(*local, address.port())));
-            }
-            IpAddr::V4(ip) => {
-                keys.insert(key(ip, address.port()));
-            }
-            IpAddr::V6(_) => {}
+        let (ip, port) = (address.ip().to_canonical(), address.port());
+        if ip.is_unspecified() {
+            let same_family = local.iter().filter(|local| local.is_ipv4() == ip.is_ipv4());
+            keys.extend(same_family.map(|local| key(*local, port)));
+        } else if !Address::from(ip).is_link_local() {
+            keys.insert(key(ip, port));
         }
     }
     keys
 }
 
-fn local_addresses() -> Vec<Ipv4Addr> {
-    let addresses = getifaddrs().into_iter().flatten();
-    addresses
-        .filter_map(|entry| Some(entry.address?.as_sockaddr_in()?.ip()))
-        .filter(|ip| !ip.is_loopback())
-        .collect()
+/// Those that others can connect to from anywhere.
+fn local_addresses() -> Vec<IpAddr> {
+    let addresses = getifaddrs().into_iter().flatten().filter_map(|entry| {
+        let address = entry.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::from(v4.ip()));
+        v4.or_else(|| Some(address.as_sockaddr_in6()?.ip().into()))
+    });
+    addresses.filter(|ip| !ip.is_loopback() && !Address::from(*ip).is_link_local()).collect()
 }
 
 fn padded(name: &str) -> [u8; 32] {
@@ -268,10 +282,24 @@ mod tests {
 
     #[test]
     fn a_wildcard_means_the_addresses_of_this_host_and_nothing_else() {
-        let listen = ["0.0.0.0:80", "192.0.2.9:443", "[::1]:80"].map(|text| text.parse().expect("address"));
-        let keys = expand(&listen, &[Ipv4Addr::new(10, 0, 0, 1), Ipv4Addr::new(10, 0, 0, 2)]);
-        assert_eq!(keys.len(), 3);
-        assert!(keys.contains(&ListenKey { address: [10, 0, 0, 2], port: [0, 80], padding: [0; 2] }));
-        assert!(keys.contains(&ListenKey { address: [192, 0, 2, 9], port: [1, 187], padding: [0; 2] }));
+        let local = ["10.0.0.1", "10.0.0.2", "2001:db8::1"].map(|text| text.parse().expect("address"));
+        let table = [
+            ("0.0.0.0:80", "10.0.0.1:80 10.0.0.2:80"),
+            ("[::]:80", "[2001:db8::1]:80"),
+            ("192.0.2.9:443 [2001:db8::9]:443", "192.0.2.9:443 [2001:db8::9]:443"),
+            ("[fe80::1]:80", ""),
+        ];
+        let addresses = |text: &str| -> Vec<SocketAddr> {
+            text.split_whitespace().map(|text| text.parse().expect("address")).collect()
+        };
+        for (listen, expected) in table {
+            let key = |at: &SocketAddr| ListenKey {
+                address: at.ip().into(),
+                port: at.port().to_be_bytes(),
+                padding: [0; 2],
+            };
+            let expected = addresses(expected).iter().map(key).collect();
+            assert_eq!(expand(&addresses(listen), &local), expected, "{listen}");
+        }
     }
 }

@@ -102,8 +102,8 @@ fn encode(what: u32, server: u16, keys: &[FlowKey]) -> Vec<u8> {
         bytes.extend(word.to_ne_bytes());
     }
     for key in keys {
-        bytes.extend(key.source);
-        bytes.extend(key.destination);
+        bytes.extend(key.source.octets());
+        bytes.extend(key.destination.octets());
         bytes.extend(key.source_port);
         bytes.extend(key.destination_port);
     }

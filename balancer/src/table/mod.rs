@@ -25,6 +25,8 @@ pub mod store;
 
 use std::net::IpAddr;
 
+use balancer_ebpf::abi::Address;
+
 pub use hash::HashKey;
 pub use learned::{Found, RESERVATION_SECONDS, Table};
 pub use newcomers::Newcomers;
@@ -49,13 +51,8 @@ pub fn source_address(key: &Key) -> IpAddr {
 
 /// The key of the block that the address of `key` is in: so many leading bits count.
 pub fn mask(key: Key, mask4: u8, mask6: u8) -> Key {
-    const V4: u32 = 96;
-    let bits = match source_address(&key) {
-        IpAddr::V4(_) => V4 + u32::from(mask4),
-        IpAddr::V6(_) => u32::from(mask6),
-    };
-    let ones = u128::MAX.checked_shl(u128::BITS.saturating_sub(bits)).unwrap_or(0);
-    (u128::from_be_bytes(key) & ones).to_be_bytes()
+    // As XDP does it.
+    Address::v6(key).masked(mask4, mask6).octets()
 }
 
 #[cfg(test)]

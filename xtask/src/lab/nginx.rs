@@ -133,6 +133,7 @@ events {{ worker_connections 4096; }}
 
 fn origin(folder: &Path, address: SocketAddr, name: &str) -> String {
     let f = folder.display();
+    let peer = if address.is_ipv6() { "[$remote_addr]:$remote_port" } else { "$remote_addr:$remote_port" };
     format!(
         "    log_format lab '$remote_addr\t$remote_port\t$request\t$http_cookie';
     access_log {f}/access.log lab;
@@ -143,7 +144,7 @@ fn origin(folder: &Path, address: SocketAddr, name: &str) -> String {
     server {{
         listen {address} backlog=4096;
         root {f}/www;
-        location / {{ return 200 \"server={name} peer=$remote_addr:$remote_port cookie=$http_cookie\\n\"; }}
+        location / {{ return 200 \"server={name} peer={peer} cookie=$http_cookie\\n\"; }}
         location ~ ^/(13|1k|100k|1m)$ {{ }}
         location = /quiet {{ access_log off; return 200 'Hello, world!'; }}
         location = /slow {{ alias {f}/www/1m; limit_rate 64k; }}
@@ -163,7 +164,7 @@ fn origin(folder: &Path, address: SocketAddr, name: &str) -> String {
 
 fn parse(line: &str) -> Option<Request> {
     let mut fields = line.split('\t');
-    let peer = format!("{}:{}", fields.next()?, fields.next()?).parse().ok()?;
+    let peer = SocketAddr::new(fields.next()?.parse().ok()?, fields.next()?.parse().ok()?);
     let line = fields.next()?.to_owned();
     let cookie = fields.next().filter(|cookie| *cookie != "-").unwrap_or_default().to_owned();
     Some(Request { peer, line, cookie })

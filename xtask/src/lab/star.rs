@@ -6,10 +6,12 @@
 //! client 10.10.2.2 ── c2 10.10.2.1 ┘            └ s2 10.20.2.1 ── 10.20.2.2 server
 //! ```
 //!
-//! Hosts call their interface `eth0` and route everything through the balancer, which forwards, so a client
+//! The same in IPv6, where the host has it: `2001:db8:10:1::2` is the first client, `2001:db8:20:1::1` the balancer on the
+//! first server's link. Hosts call their interface `eth0` and route everything through the balancer, which forwards, so a client
 //! can also talk to a server directly.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -42,8 +44,12 @@ pub struct Host {
     pub ns: Namespace,
     /// Its addresses; the first is the one it uses by itself.
     pub addresses: Vec<Ipv4Addr>,
+    /// Its IPv6 addresses, as many.
+    pub addresses6: Vec<Ipv6Addr>,
     /// The balancer's address on this link.
     pub gateway: Ipv4Addr,
+    /// The balancer's IPv6 address on this link.
+    pub gateway6: Ipv6Addr,
     /// The balancer's interface on this link.
     pub interface: String,
 }
@@ -61,10 +67,22 @@ impl Host {
         (self.address(), port).into()
     }
 
+    /// A port on its first IPv6 address.
+    #[must_use]
+    pub fn at6(&self, port: u16) -> SocketAddr {
+        (self.addresses6[0], port).into()
+    }
+
     /// A port on the balancer's address on this link.
     #[must_use]
     pub fn gateway_at(&self, port: u16) -> SocketAddr {
         (self.gateway, port).into()
+    }
+
+    /// A port on the balancer's IPv6 address on this link.
+    #[must_use]
+    pub fn gateway6_at(&self, port: u16) -> SocketAddr {
+        (self.gateway6, port).into()
     }
 }
 
@@ -154,6 +172,9 @@ impl Star {
 
         let balancer = create("balancer")?;
         balancer.sysctl("net.ipv4.ip_forward", "1")?;
+        if has_ipv6() {
+            balancer.sysctl("net.ipv6.conf.all.forwarding", "1")?;
+        }
         balancer.output("ip", &["link", "set", "lo", "up"])?;
         let mut lab = Lab { clients: Vec::new(), balancer, servers: Vec::new() };
         for number in 1..=self.clients {
@@ -182,6 +203,9 @@ impl Star {
             Ok(Ipv4Addr::new(10, net, u8::try_from(number)?, u8::try_from(host)?))
         };
         let gateway = at(1)?;
+        let at6 = |host: usize| format!("2001:db8:{net}:{number}::{host:x}").parse::<Ipv6Addr>();
+        let gateway6 = at6(1)?;
+        let addresses6 = (2..addresses + 2).map(at6).collect::<Result<Vec<_>, _>>()?;
         let addresses = (2..addresses + 2).map(at).collect::<Result<Vec<_>>>()?;
 
         let link = ["link", "add", &interface, "netns", balancer.name(), "type", "veth"];
@@ -199,11 +223,29 @@ impl Star {
         ns.output("ip", &["link", "set", "lo", "up"])?;
         ns.output("ip", &["link", "set", "eth0", "up"])?;
         ns.output("ip", &["route", "add", "default", "via", &gateway.to_string()])?;
+        if has_ipv6() {
+            add_ipv6(balancer, &interface, &[gateway6])?;
+            add_ipv6(&ns, "eth0", &addresses6)?;
+            ns.output("ip", &["-6", "route", "add", "default", "via", &gateway6.to_string()])?;
+        }
         if !self.offloads {
             settle_offloads(&ns)?;
         }
-        Ok(Host { ns, addresses, gateway, interface })
+        Ok(Host { ns, addresses, addresses6, gateway, gateway6, interface })
     }
+}
+
+/// A kernel can be without it.
+fn has_ipv6() -> bool {
+    Path::new("/proc/sys/net/ipv6").exists()
+}
+
+/// Without looking for others who have them (RFC 4862 §5.4), which would take a second.
+fn add_ipv6(ns: &Namespace, interface: &str, addresses: &[Ipv6Addr]) -> Result<()> {
+    for address in addresses {
+        ns.output("ip", &["addr", "add", &format!("{address}/64"), "dev", interface, "nodad"])?;
+    }
+    Ok(())
 }
 
 /// Two facts of veth pairs. A packet of a local peer carries an unfinished checksum, which nobody finishes
