@@ -257,7 +257,7 @@ fn ended() -> Result<()> {
         // As a process does that has given up root.
         lab::as_nobody(move || {
             let mut ending = Ending::of(id);
-            while !ending.step(&maps, &mut ebpf)? {}
+            while !ending.step(&maps, &mut ebpf, |_, flow| flow.server == id)? {}
             Ok(ending.ended)
         })?
     })??;

@@ -245,7 +245,7 @@ pub struct Flow {
     pub last_seen: u64,
     /// Packets in this direction.
     pub packets: u64,
-    /// Bytes of IP in this direction.
+    /// Bytes of TCP's payload in this direction.
     pub bytes: u64,
     /// Until when the route below is good, the same clock as `last_seen`.
     pub route_until: u64,
@@ -273,6 +273,90 @@ pub struct Flow {
     pub generation: u8,
     /// Zero.
     pub padding: u8,
+    /// What of `packets` and `bytes` was told with an end after which the flow has gone on.
+    pub told: Traffic,
+}
+
+/// Packets, and the bytes of TCP's payload in them as they went by: what was repeated counts again.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Traffic {
+    /// Packets.
+    pub packets: u64,
+    /// Bytes that they carried.
+    pub bytes: u64,
+}
+
+impl Traffic {
+    /// What has come since.
+    #[inline(always)]
+    pub const fn since(self, before: Self) -> Self {
+        Self {
+            packets: self.packets.saturating_sub(before.packets),
+            bytes: self.bytes.saturating_sub(before.bytes),
+        }
+    }
+}
+
+impl Flow {
+    /// What this direction has carried, less what was told already.
+    #[inline(always)]
+    pub const fn untold(&self) -> Traffic {
+        Traffic { packets: self.packets, bytes: self.bytes }.since(self.told)
+    }
+}
+
+/// Bytes of a service's ring of events: the ends of nine thousand connections, a third of a second of a very busy
+/// service. A power of two, and a multiple of every page's size.
+pub const EVENT_RING_BYTES: u32 = 1 << 20;
+/// Ends a second, CPU and service that are told through the ring; the collector tells the others.
+pub const ENDS_A_SECOND: u32 = 50_000;
+/// Missing neighbours a second, CPU and service that are told: one is enough to look for it.
+pub const MISSING_A_SECOND: u32 = 1;
+
+/// [`Event::what`]: a flow has ended.
+pub const EVENT_END: u32 = 1;
+/// [`Event::what`]: the neighbour towards a server is not resolved; only the server counts.
+pub const EVENT_NO_NEIGHBOUR: u32 = 2;
+
+/// What user space is told through the ring of the service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Event {
+    /// [`EVENT_END`] or [`EVENT_NO_NEIGHBOUR`].
+    pub what: u32,
+    /// The server's id.
+    pub server: u16,
+    /// The service's slot.
+    pub service: u16,
+    /// The flow's key in the client's direction.
+    pub client: FlowKey,
+    /// Zero.
+    pub padding: u32,
+    /// The flow's [`State`], which says why it has ended.
+    pub state: u64,
+    /// When it began, the clock of flows.
+    pub created: u64,
+    /// When it ended, the same clock.
+    pub ended: u64,
+    /// What came from the client.
+    pub from_client: Traffic,
+    /// What went to the client.
+    pub to_client: Traffic,
+}
+
+/// Events of the current second on this CPU, of one service.
+#[repr(C)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct EventRate {
+    /// The second, of the coarse monotonic clock.
+    pub second: u32,
+    /// Ends so far.
+    pub ends: u32,
+    /// Missing neighbours so far.
+    pub missing: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
 /// An address that a service listens on.
@@ -449,8 +533,12 @@ pub struct Load {
     pub refused: u64,
     /// Flows that the server has not answered for 3 s.
     pub unanswered: u64,
+    /// What came from clients in entries of flows that are removed.
+    pub from_clients: Traffic,
+    /// What went to clients, likewise.
+    pub to_clients: Traffic,
     /// Zero. Servers do not share a cache line.
-    pub padding: [u64; 3],
+    pub padding: [u64; 7],
 }
 
 impl Load {
@@ -529,13 +617,15 @@ pub struct SynRate {
 
 const _: () = assert!(size_of::<FlowKey>() == 36);
 const _: () =
-    assert!(size_of::<Flow>() == 144 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 96);
+    assert!(size_of::<Flow>() == 160 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 96);
 const _: () = assert!(size_of::<ListenKey>() == 20);
 const _: () = assert!(size_of::<Service>() == 200);
 const _: () = assert!(size_of::<Server>() == 40);
-const _: () = assert!(size_of::<Load>() == 64);
+const _: () = assert!(size_of::<Load>() == 128);
+const _: () = assert!(size_of::<Event>() == 68 + size_of::<FlowKey>() && align_of::<Event>() == 8);
+const _: () = assert!(size_of::<EventRate>() == 16);
 const _: () = assert!(size_of::<Chore>() == 16 + size_of::<FlowKey>() * CHORE_KEYS);
-const _: () = assert!(size_of::<Draft>() == 144 + 40 + 16 + 3 * 36 + 4);
+const _: () = assert!(size_of::<Draft>() == 160 + 40 + 16 + 3 * 36 + 4);
 const _: () = assert!(size_of::<Settings>() == 24);
 const _: () = assert!(size_of::<SynRate>() == 8);
 

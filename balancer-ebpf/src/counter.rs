@@ -161,11 +161,44 @@ outcomes! {
     DropEgress => Drop, "drop_egress_foreign";
 }
 
-/// Entries of the counter map; leaves room for outcomes of later versions with the same schema, which come last: counters
+/// What is counted beside outcomes, from the far end of a service's counters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+pub enum Note {
+    /// Ends that the ring of events had no room for; the collector tells them.
+    EventsFull = MAX_OUTCOMES - 1,
+    /// Ends that were too many for a second; the collector tells them.
+    EventsLimited = MAX_OUTCOMES - 2,
+    /// Connections whose end nobody tells: their place was taken, or their service was down, before it could be.
+    EndsLost = MAX_OUTCOMES - 3,
+}
+
+impl Note {
+    /// All of them.
+    pub const ALL: &[Self] = &[Self::EventsFull, Self::EventsLimited, Self::EndsLost];
+
+    /// The name in `show info`.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::EventsFull => "events_full",
+            Self::EventsLimited => "events_limited",
+            Self::EndsLost => "ends_lost",
+        }
+    }
+}
+
+/// The place of a number of [`Outcome`] or [`Note`] among the counters of the service in `slot`; slot 0 is what belongs
+/// to no service.
+#[inline(always)]
+pub const fn index(slot: u32, number: u32) -> u32 {
+    slot * MAX_OUTCOMES + number
+}
+
+/// Entries of the counter map for one service; leaves room for outcomes of later versions with the same schema, which come last: counters
 /// are pinned by number.
 pub const MAX_OUTCOMES: u32 = 128;
 
-const _: () = assert!(Outcome::ALL.len() <= MAX_OUTCOMES as usize);
+const _: () = assert!(Outcome::ALL.len() + Note::ALL.len() <= MAX_OUTCOMES as usize);
 
 #[cfg(test)]
 mod tests {

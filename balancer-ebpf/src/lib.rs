@@ -30,12 +30,16 @@ pub mod window;
 #[cfg(feature = "user")]
 mod user {
     #![allow(unsafe_code, reason = "the trait is unsafe to implement")]
-    use crate::abi::{Address, Flow, FlowKey, ListenKey, Server, Service, Settings, SynRate};
+    use crate::abi::{
+        Address, Event, EventRate, Flow, FlowKey, ListenKey, Server, Service, Settings, SynRate,
+    };
     use crate::window::Window;
 
     // SAFETY: all are `repr(C)`, made of integers and arrays of integers, without implicit padding: their sizes are
     // asserted where they are defined.
     unsafe impl aya::Pod for Address {}
+    unsafe impl aya::Pod for Event {}
+    unsafe impl aya::Pod for EventRate {}
     unsafe impl aya::Pod for Flow {}
     unsafe impl aya::Pod for FlowKey {}
     unsafe impl aya::Pod for ListenKey {}

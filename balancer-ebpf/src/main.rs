@@ -10,6 +10,8 @@
 //! | [`tend`] | what user space has done to flows: ending them, looking at those without an answer |
 //! | [`caps`] | bounds on SYNs and half-open flows |
 //! | [`kernel`] | the helpers: routes, sockets, clocks |
+//! | [`events`] | what user space is told |
+//! | [`counters`] | outcomes of packets, by service |
 //! | [`atomic`] | words that several CPUs change |
 //! | [`maps`] | the maps |
 #![no_std]
@@ -25,6 +27,10 @@
 mod atomic;
 #[path = "program/caps.rs"]
 mod caps;
+#[path = "program/counters.rs"]
+mod counters;
+#[path = "program/events.rs"]
+mod events;
 #[path = "program/flows.rs"]
 mod flows;
 #[path = "program/forward.rs"]
@@ -45,12 +51,16 @@ mod tend;
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::counter::{Outcome, Verdict};
+use balancer_ebpf::counter::Verdict;
+
+/// The slot that packets count for which belong to no service.
+const NOBODY: u32 = 0;
 
 #[xdp]
 pub(crate) fn balancer(ctx: XdpContext) -> u32 {
-    let outcome = ingress::handle(&ctx);
-    count(outcome);
+    let mut slot = NOBODY;
+    let outcome = ingress::handle(&ctx, &mut slot);
+    counters::count(slot, outcome as u32);
     match outcome.verdict() {
         Verdict::Pass => XDP_PASS,
         Verdict::Drop => XDP_DROP,
@@ -62,14 +72,6 @@ pub(crate) fn balancer(ctx: XdpContext) -> u32 {
 #[xdp]
 pub(crate) fn tend(ctx: XdpContext) -> u32 {
     tend::tend(&ctx)
-}
-
-#[inline(always)]
-fn count(outcome: Outcome) {
-    if let Some(counter) = maps::COUNTERS.get_ptr_mut(outcome as u32) {
-        // SAFETY: the element of this CPU, and nothing interrupts the program on it.
-        unsafe { *counter += 1 };
-    }
 }
 
 #[panic_handler]

@@ -165,6 +165,8 @@ pub struct Packet {
     pub key: FlowKey,
     /// Bytes of IP.
     pub total_length: u16,
+    /// Bytes of TCP's payload, if nothing is odd.
+    pub payload: u16,
     /// Hops left.
     pub hops: u8,
     /// TCP flags.
@@ -218,13 +220,13 @@ impl Packet {
             (frame.at::<Tcp>(ETHERNET + ip_length), Some(Oddity::Options))
         };
         let tcp = tcp.ok_or(Outcome::Truncated)?;
-        check_tcp(tcp, ip_length, total_length, oddity)?;
+        let payload = check_tcp(tcp, ip_length, total_length, oddity)?;
         // SAFETY: as above.
         let addresses = unsafe {
             let source = Address::of_word(read_word(&raw const (*ip).source, 0));
             (source, Address::of_word(read_word(&raw const (*ip).destination, 0)))
         };
-        Ok(Self::of(addresses, tcp, total_length, header.ttl, oddity))
+        Ok(Self { payload, ..Self::of(addresses, tcp, total_length, header.ttl, oddity) })
     }
 
     #[inline(always)]
@@ -253,7 +255,7 @@ impl Packet {
         }
         let tcp = frame.at::<Tcp>(ETHERNET + IPV6).ok_or(Outcome::Truncated)?;
         let total_length = total_length as u16;
-        check_tcp(tcp, IPV6, total_length, None)?;
+        let payload = check_tcp(tcp, IPV6, total_length, None)?;
         // SAFETY: as above.
         let (source, destination) =
             unsafe { (read_address(&raw const (*ip).source), read_address(&raw const (*ip).destination)) };
@@ -261,7 +263,7 @@ impl Packet {
         if source.is_v4() || destination.is_v4() {
             return Err(Outcome::MappedAddress);
         }
-        Ok(Self::of((source, destination), tcp, total_length, header.hop_limit, None))
+        Ok(Self { payload, ..Self::of((source, destination), tcp, total_length, header.hop_limit, None) })
     }
 
     #[inline(always)]
@@ -276,17 +278,18 @@ impl Packet {
         let (source_port, destination_port, flags) =
             unsafe { ((*tcp).source, (*tcp).destination, (*tcp).flags) };
         let key = FlowKey { source, destination, source_port, destination_port };
-        Self { key, total_length, hops, flags, oddity }
+        Self { key, total_length, payload: 0, hops, flags, oddity }
     }
 }
 
+/// Bytes of payload.
 #[inline(always)]
 fn check_tcp(
     tcp: *mut Tcp,
     ip_length: usize,
     total_length: u16,
     oddity: Option<Oddity>,
-) -> Result<(), Outcome> {
+) -> Result<u16, Outcome> {
     // SAFETY: as above.
     let tcp_length = usize::from(unsafe { (*tcp).data_offset } >> 4) * 4;
     if tcp_length < size_of::<Tcp>() {
@@ -295,7 +298,7 @@ fn check_tcp(
     if oddity.is_none() && ip_length + tcp_length > usize::from(total_length) {
         return Err(Outcome::Truncated);
     }
-    Ok(())
+    Ok(total_length.wrapping_sub((ip_length + tcp_length) as u16))
 }
 
 /// The headers of a TCP packet. Not to be kept: see [`Packet`].

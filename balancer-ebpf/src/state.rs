@@ -20,7 +20,13 @@ const SERVER_MARKS: u32 = 24;
 const SERVER_TALK: u32 = 32;
 const REFUSED: u64 = 1 << 40;
 const UNANSWERED: u64 = 1 << 41;
-const NOTES: u64 = REFUSED | UNANSWERED;
+const TOLD: u64 = 1 << 42;
+const RESET_BY_SERVER: u64 = 1 << 43;
+const RESET_BY_CLIENT: u64 = 1 << 44;
+const ON_ORDER: u64 = 1 << 45;
+const UNFINISHED: u64 = 1 << 46;
+const RESETS: u64 = RESET_BY_SERVER | RESET_BY_CLIENT;
+const NOTES: u64 = REFUSED | UNANSWERED | TOLD | RESETS | ON_ORDER | UNFINISHED;
 
 /// See the module's text.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -42,6 +48,29 @@ pub struct Said {
     pub is_late: bool,
 }
 
+/// Why a flow has ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum End {
+    /// Both ends have said that they have no more to say.
+    Closed,
+    /// The client has broken it off.
+    ResetByClient,
+    /// The server has.
+    ResetByServer,
+    /// The server has answered the SYN with a reset.
+    Refused,
+    /// The server has not answered the SYN.
+    NoAnswer,
+    /// The client has not completed the handshake.
+    NoHandshake,
+    /// Nobody has said anything for too long.
+    TimedOut,
+    /// User space has ended it: the operator has said so, or its server was marked down.
+    Killed,
+    /// The server's answer came with an unfinished checksum: the client's next attempt is the proxy's.
+    Unfinished,
+}
+
 impl State {
     /// A flow whose SYN is being forwarded.
     pub const NEW: Self = Self(HALF_OPEN as u64);
@@ -51,6 +80,43 @@ impl State {
 
     /// What says that the server's silence has been counted, when it is set in the word.
     pub const NOTE_UNANSWERED: u64 = UNANSWERED;
+
+    /// What says that the flow's end is told, or being told. Who sets it tells; who cannot, takes it back.
+    pub const TOLD: u64 = TOLD;
+
+    /// What says who has killed it, to be set with [`Self::KILL`]: user space.
+    pub const ON_ORDER: u64 = ON_ORDER;
+
+    /// The same: its server has sent a checksum that was not finished.
+    pub const UNFINISHED: u64 = UNFINISHED;
+
+    /// Its end is told, or being told.
+    #[inline(always)]
+    pub const fn is_told(self) -> bool {
+        self.0 & TOLD != 0
+    }
+
+    /// Why it has ended, or would have if this were its end.
+    #[inline(always)]
+    pub const fn end(self) -> End {
+        if self.0 & ON_ORDER != 0 {
+            End::Killed
+        } else if self.0 & UNFINISHED != 0 {
+            End::Unfinished
+        } else if self.is_refused() {
+            End::Refused
+        } else if self.0 as u8 & !DEAD == phase::CLOSING {
+            match self.0 & RESETS {
+                0 => End::Closed,
+                RESET_BY_CLIENT => End::ResetByClient,
+                _ => End::ResetByServer,
+            }
+        } else if self.0 as u8 & !DEAD == HALF_OPEN {
+            if self.server().marks & ANSWERED == 0 { End::NoAnswer } else { End::NoHandshake }
+        } else {
+            End::TimedOut
+        }
+    }
 
     /// Its tuple belongs to the stack.
     #[inline(always)]
@@ -119,7 +185,21 @@ impl State {
         let (own, twin) =
             if said.from_client { (&mut client, &mut server) } else { (&mut server, &mut client) };
         let completed = phase::advance(own, twin, said.from_client, said.flags, said.proves_address);
-        (Self::of(client, server, notes), completed)
+        let after = Self::of(client, server, notes);
+        (after.with_end_noted(self, said), completed)
+    }
+
+    /// Whoever ends a flow is to tell; a flow that goes on after all will have another end. Who has reset it is the first
+    /// one who did.
+    #[inline(always)]
+    const fn with_end_noted(self, before: Self, said: Said) -> Self {
+        match (before.is_open(), self.is_open()) {
+            (true, false) if said.flags & flag::RST == 0 => Self(self.0 | TOLD),
+            (true, false) if said.from_client => Self(self.0 | TOLD | RESET_BY_CLIENT),
+            (true, false) => Self(self.0 | TOLD | RESET_BY_SERVER),
+            (false, true) => Self(self.0 & !(TOLD | RESETS)),
+            _ => self,
+        }
     }
 
     #[inline(always)]
@@ -212,6 +292,35 @@ mod tests {
             told(&[late(client(SYN)), server(SYN | ACK), client(ACK)]).is_open(),
             "late, and yet it came"
         );
+    }
+
+    #[test]
+    fn every_end_has_its_reason_and_is_to_be_told_once() {
+        let established = [server(SYN | ACK), client(ACK)];
+        let after = |more: &[Said]| told(&[&established[..], more].concat());
+        let killed = |state: State, note: u64| State(state.0 | State::KILL | note);
+        let table = [
+            (after(&[client(FIN | ACK), server(FIN | ACK)]), End::Closed),
+            (after(&[client(FIN | ACK), server(FIN | ACK), server(RST)]), End::Closed),
+            (after(&[client(RST)]), End::ResetByClient),
+            (after(&[client(RST), server(RST)]), End::ResetByClient),
+            (after(&[server(RST)]), End::ResetByServer),
+            (after(&[client(FIN | ACK), server(RST)]), End::ResetByServer),
+            (told(&[server(RST | ACK)]), End::Refused),
+            (killed(State::NEW, 0), End::NoAnswer),
+            (killed(told(&[server(SYN | ACK)]), 0), End::NoHandshake),
+            (killed(after(&[]), 0), End::TimedOut),
+            (killed(after(&[]), State::ON_ORDER), End::Killed),
+            (killed(State::NEW, State::UNFINISHED), End::Unfinished),
+        ];
+        for (state, end) in table {
+            assert_eq!(state.end(), end, "{state:?}");
+            assert_eq!(state.is_told(), !state.is_dead(), "who kills tells by itself: {state:?}");
+        }
+        assert!(!after(&[client(FIN | ACK)]).is_told(), "half-closed is no end");
+        let revived = after(&[server(RST), client(DATA), server(DATA)]);
+        assert!(revived.is_open() && !revived.is_told(), "it will have another end");
+        assert_eq!(revived.after(client(RST)).0.end(), End::ResetByClient);
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balancer::access_log::{Record, write_request};
+use balancer::access_log::{Path, Record, write_request};
 use balancer::balance::Balance;
 use balancer::cli::{self, Command};
 use balancer::config::{Host, Limits, LogFormat, Plan, ServerConfig};
@@ -278,6 +278,7 @@ fn log_line(times: u32, format: LogFormat) {
             letters: Letters { request: 'V', response: 'N' },
             trace: Some(decision.trace.display(&worker.list, &worker.servers, Some(0))),
             fault: None,
+            path: Path::Slow,
         };
         record.write(format, &mut line);
         black_box(&line);

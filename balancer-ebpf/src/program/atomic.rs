@@ -50,6 +50,24 @@ pub(crate) unsafe fn fetch_or(word: *mut u64, mut bits: u64) -> u64 {
     bits
 }
 
+/// Keeps the bits that are in `bits`, and returns what was there.
+///
+/// # Safety
+/// As for [`fetch_add`].
+#[inline(always)]
+pub(crate) unsafe fn fetch_and(word: *mut u64, mut bits: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe {
+        asm!(
+            "{bits} = atomic_fetch_and((u64 *)({word} + 0), {bits})",
+            word = in(reg) word,
+            bits = inout(reg) bits,
+            options(nostack),
+        );
+    }
+    bits
+}
+
 /// Puts `new` where `old` is, and returns what was there: `old` if it has succeeded.
 ///
 /// # Safety

@@ -2,14 +2,15 @@
 
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
-use balancer_ebpf::counter::Outcome;
+use balancer_ebpf::counter::{Note, Outcome};
 use balancer_ebpf::packet::Headers;
 use balancer_ebpf::phase::{self, DEAD, Side, flag};
 use balancer_ebpf::state::{Said, State, UNANSWERED_NS};
 
 use crate::atomic::{compare_exchange, fetch_or, read};
+use crate::counters::count;
 use crate::maps::FLOWS;
-use crate::{caps, ingress, loads};
+use crate::{caps, events, ingress, loads};
 
 /// How often a step is tried that others come before. Each time one of them has succeeded, and a flow has few packets
 /// under way that change it.
@@ -60,17 +61,17 @@ pub(crate) fn is_replaced_by(ctx: &XdpContext, flow: &LiveFlow<'_>, now: u64) ->
     phase::is_over(own.side, twin.side, now.saturating_sub(own.last_seen.max(twin.last_seen)))
 }
 
-/// Accounts for a packet and moves the flow along.
+/// Accounts for a packet and moves the flow along; true: the packet has ended it, and the caller is to tell.
 #[inline(always)]
-pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_client: bool, now: u64) {
+pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_client: bool, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`.
     let phase = unsafe { (*flow.entry).side.phase };
     if phase::is_routine(phase, flags) {
         // SAFETY: as above.
         unsafe { (*flow.entry).last_seen = now };
-        return;
+        return false;
     }
-    let Some(twin) = twin(flow) else { return };
+    let Some(twin) = twin(flow) else { return false };
     let own = flow.entry;
     let pair = if from_client {
         Pair { own, client: own, server: twin }
@@ -78,16 +79,18 @@ pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_cli
         Pair { own, client: twin, server: own }
     };
     if flags & flag::SYN != 0 && !from_client {
-        let Some(headers) = Headers::of(ingress::frame(ctx)) else { return };
+        let Some(headers) = Headers::of(ingress::frame(ctx)) else { return false };
         // SAFETY: as above; `of` has checked the header.
         unsafe {
             let sequence = u32::from_be_bytes((*headers.tcp).sequence);
             (*pair.client).handshake_ack = sequence.wrapping_add(1).to_be_bytes();
         }
     }
+    let mut has_ended = false;
     let mut attempt = 0;
     while attempt < STEP_ATTEMPTS {
-        if step(ctx, &pair, now) {
+        if let Some(ends) = step(ctx, &pair, now) {
+            has_ended = ends;
             break;
         }
         attempt += 1;
@@ -96,6 +99,26 @@ pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_cli
     unsafe {
         if phase::is_use((&raw const (*own).side.phase).read_volatile(), flags) {
             (*own).last_seen = now;
+        }
+    }
+    has_ended
+}
+
+/// Tells the end of a flow, which is marked as told already.
+#[inline(always)]
+pub(crate) fn tell_end(flow: &LiveFlow<'_>, now: u64) {
+    tell(flow, twin(flow), now);
+}
+
+#[inline(always)]
+fn tell(flow: &LiveFlow<'_>, twin: Option<*mut Flow>, now: u64) {
+    let twin = twin.unwrap_or(core::ptr::null_mut());
+    // SAFETY: see `LiveFlow::entry`.
+    unsafe {
+        if (*flow.entry).direction == FROM_CLIENT {
+            events::tell_end(flow.key, flow.entry, twin, now);
+        } else if !twin.is_null() {
+            events::tell_end(flow.key, twin, flow.entry, now);
         }
     }
 }
@@ -108,22 +131,22 @@ struct Pair {
     server: *mut Flow,
 }
 
-/// Moves a flow's state by a packet; who succeeds accounts for it. False: another packet has moved it meanwhile. What was
-/// killed stays dead.
+/// Moves a flow's state by a packet; who succeeds accounts for it. `None`: another packet has moved it meanwhile. True:
+/// that has ended the flow. What was killed stays dead.
 #[inline(always)]
-fn step(ctx: &XdpContext, pair: &Pair, now: u64) -> bool {
+fn step(ctx: &XdpContext, pair: &Pair, now: u64) -> Option<bool> {
     // SAFETY: see `LiveFlow::entry`; all who change this word do so by atomic instructions.
     let word = unsafe { &raw mut (*pair.client).state };
     // SAFETY: as above.
     let before = State(unsafe { read(word) });
     if before.is_dead() {
-        return true;
+        return Some(false);
     }
-    let Some(headers) = Headers::of(ingress::frame(ctx)) else { return true };
+    let Some(headers) = Headers::of(ingress::frame(ctx)) else { return Some(false) };
     let (after, completed) = before.after(said(pair, &headers, now));
     // SAFETY: as above.
     if unsafe { compare_exchange(word, before.0, after.0) } != before.0 {
-        return false;
+        return None;
     }
     // SAFETY: as above.
     let (client, server) = unsafe { (&mut *pair.client, &mut *pair.server) };
@@ -134,7 +157,7 @@ fn step(ctx: &XdpContext, pair: &Pair, now: u64) -> bool {
     }
     loads::changed(client.server, before, after);
     copy_state(client, server);
-    true
+    Some(!before.is_told() && after.is_told())
 }
 
 /// What the packet says. Read from memory each time it is needed: the verifier follows every combination of facts that are
@@ -208,36 +231,61 @@ pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<*mut 
     if phase::is_over_and_rested(own.side, last_seen, now) {
         return Err(Outcome::FlowEnding);
     }
-    end(entry, twin, now);
+    end(&flow, twin, 0, now);
     Ok(Some(entry))
 }
 
-/// Ends a flow in both directions: from now on its tuple is the stack's. User space removes the entries.
+/// Ends a flow in both directions: from now on its tuple is the stack's. User space removes the entries. `why`: a note
+/// of the state.
 #[inline(always)]
-pub(crate) fn kill(flow: &LiveFlow<'_>, now: u64) {
-    end(flow.entry, twin(flow), now);
+pub(crate) fn kill(flow: &LiveFlow<'_>, why: u64, now: u64) {
+    end(flow, twin(flow), why, now);
 }
 
 /// The state first, for it is what everybody goes by who writes the copies; then these.
 #[inline(always)]
-fn end(entry: *mut Flow, twin: Option<*mut Flow>, now: u64) {
-    end_state(entry);
+fn end(flow: &LiveFlow<'_>, twin: Option<*mut Flow>, why: u64, now: u64) {
+    let mut is_untold = end_state(flow.entry, why);
     if let Some(twin) = twin {
-        end_state(twin);
+        is_untold |= end_state(twin, why);
         end_copy(twin, now);
     }
-    end_copy(entry, now);
+    end_copy(flow.entry, now);
+    if is_untold {
+        tell(flow, twin, now);
+    }
 }
 
+/// True: nobody has told this end yet, and the caller is to.
 #[inline(always)]
-fn end_state(entry: *mut Flow) {
+fn end_state(entry: *mut Flow, why: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`.
     unsafe {
-        if (*entry).direction == FROM_CLIENT {
-            let before = State(fetch_or(&raw mut (*entry).state, State::KILL));
-            if before.is_open() {
-                loads::close((*entry).server);
-            }
+        if (*entry).direction != FROM_CLIENT {
+            return false;
+        }
+        let mut bits = State::KILL | State::TOLD;
+        if State(read(&raw const (*entry).state)).is_open() {
+            bits |= why;
+        }
+        let before = State(fetch_or(&raw mut (*entry).state, bits));
+        if before.is_open() {
+            loads::close((*entry).server);
+        }
+        !before.is_told()
+    }
+}
+
+/// An entry that is about to be overwritten: what it has carried is its server's, and if its end could not be told,
+/// nobody will.
+#[inline(always)]
+pub(crate) fn settle(entry: *mut Flow) {
+    // SAFETY: see `LiveFlow::entry`.
+    unsafe {
+        let flow = &*entry;
+        loads::carried(flow);
+        if flow.direction == FROM_CLIENT && !State(read(&raw const flow.state)).is_told() {
+            count(u32::from(flow.service), Note::EndsLost as u32);
         }
     }
 }

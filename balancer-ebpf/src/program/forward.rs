@@ -9,6 +9,7 @@ use balancer_ebpf::abi::{FROM_CLIENT, Flow, ROUTE_NS};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::{Headers, Packet};
 
+use crate::events;
 use crate::ingress;
 use crate::kernel::{self, NoRoute, Route};
 use crate::maps::INTERFACES;
@@ -42,7 +43,10 @@ pub(crate) fn forward(
             route
         }
         Err(NoRoute::NoNeighbour) if flow.direction != FROM_CLIENT => way_back(flow),
-        Err(NoRoute::NoNeighbour) => return Err(Outcome::DropNoNeighbour),
+        Err(NoRoute::NoNeighbour) => {
+            events::tell_no_neighbour(u32::from(flow.service), flow.server, now);
+            return Err(Outcome::DropNoNeighbour);
+        }
         Err(NoRoute::TooBig) => return Err(Outcome::DropMtu),
         Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => return Err(Outcome::DropNoRoute),
     };
@@ -62,7 +66,7 @@ pub(crate) fn send(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, route: &R
         return Err(Outcome::DropEgress);
     }
     flow.packets += 1;
-    flow.bytes += u64::from(packet.total_length);
+    flow.bytes += u64::from(packet.payload);
     let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::DropNoRoute)?;
     // SAFETY: `of` has checked the header.
     let ethernet = unsafe { &mut *headers.ethernet };

@@ -5,25 +5,31 @@ use balancer_ebpf::abi::FROM_CLIENT;
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::{Frame, Headers, Oddity, Packet};
 use balancer_ebpf::phase::flag;
+use balancer_ebpf::state::State;
 
 use crate::flows::{self, LiveFlow};
 use crate::{forward, kernel, open};
 
 const HANDSHAKE_FLAGS: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 
-/// What becomes of the packet. A packet is forwarded only with its own flow; only a SYN can open one.
+/// What becomes of the packet, and the slot of the service that it concerns, as soon as that is known. A packet is
+/// forwarded only with its own flow; only a SYN can open one.
 #[inline(always)]
-pub(crate) fn handle(ctx: &XdpContext) -> Outcome {
-    match decide(ctx) {
+pub(crate) fn handle(ctx: &XdpContext, slot: &mut u32) -> Outcome {
+    match decide(ctx, slot) {
         Ok(outcome) | Err(outcome) => outcome,
     }
 }
 
 #[inline(always)]
-fn decide(ctx: &XdpContext) -> Result<Outcome, Outcome> {
+fn decide(ctx: &XdpContext, slot: &mut u32) -> Result<Outcome, Outcome> {
     let packet = Packet::parse(frame(ctx))?;
     let now = kernel::coarse_ns();
     let live = flows::find_live(&packet.key, now);
+    if let Some(flow) = &live {
+        // SAFETY: a pointer into the flow map, valid for the length of this run.
+        *slot = unsafe { u32::from((*flow.entry).service) };
+    }
     if let Some(oddity) = packet.oddity {
         return Err(odd(oddity, live.is_some()));
     }
@@ -36,7 +42,7 @@ fn decide(ctx: &XdpContext) -> Result<Outcome, Outcome> {
     if !is_syn {
         return Err(Outcome::NoFlow);
     }
-    open::open(ctx, &packet, now)
+    open::open(ctx, &packet, slot, now)
 }
 
 /// A packet of a live flow: forwarded, or dropped; never passed, for the stack would answer with a reset.
@@ -52,11 +58,16 @@ pub(crate) fn continue_flow(
     let is_syn_ack = packet.flags & (flag::SYN | flag::ACK) == flag::SYN | flag::ACK;
     if direction != FROM_CLIENT && is_syn_ack && is_unfinished(ctx, packet) {
         kernel::mark_not_fast(server);
-        flows::kill(&flow, now);
+        flows::kill(&flow, State::UNFINISHED, now);
         return Err(Outcome::UnfinishedSynAck);
     }
-    flows::advance(ctx, &flow, packet.flags, direction == FROM_CLIENT, now);
-    forward::forward(ctx, packet, flow.entry, now)
+    let has_ended = flows::advance(ctx, &flow, packet.flags, direction == FROM_CLIENT, now);
+    let outcome = forward::forward(ctx, packet, flow.entry, now);
+    if has_ended {
+        // Only now, so that this packet is counted.
+        flows::tell_end(&flow, now);
+    }
+    outcome
 }
 
 /// Whether a SYN or SYN-ACK carries a checksum that was left for a network card to finish.

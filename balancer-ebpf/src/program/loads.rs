@@ -1,6 +1,6 @@
 //! What each server carries, kept so exactly that it can be a limit.
 
-use balancer_ebpf::abi::Load;
+use balancer_ebpf::abi::{FROM_CLIENT, Flow, Load};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::state::State;
 
@@ -60,6 +60,22 @@ pub(crate) fn changed(server: u16, before: State, after: State) {
         if unanswered {
             fetch_add(&raw mut (*load).unanswered, 1);
         }
+    }
+}
+
+/// An entry is over: what it has carried is added up.
+#[inline(always)]
+pub(crate) fn carried(flow: &Flow) {
+    let Some(load) = of(flow.server) else { return };
+    // SAFETY: as above.
+    unsafe {
+        let traffic = if flow.direction == FROM_CLIENT {
+            &raw mut (*load).from_clients
+        } else {
+            &raw mut (*load).to_clients
+        };
+        fetch_add(&raw mut (*traffic).packets, flow.packets);
+        fetch_add(&raw mut (*traffic).bytes, flow.bytes);
     }
 }
 

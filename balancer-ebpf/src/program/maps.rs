@@ -1,15 +1,17 @@
-//! The maps. All but the counters of this CPU are shared by every service of the network namespace.
+//! The maps. All but the counts of this CPU are shared by every service of the network namespace.
 //!
 //! Rule for hash maps: an element that was removed may be reused for another key while a pointer to it is held. What
 //! must not be mixed up is copied, looked up again, and only believed if both reads agree.
 
 use aya_ebpf::bindings::BPF_F_MMAPABLE;
-use aya_ebpf::btf_maps::{Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray};
+use aya_ebpf::btf_maps::{
+    Array, ArrayOfMaps, DevMapHash, HashMap, LpmTrie, LruHashMap, PerCpuArray, RingBuf,
+};
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
-    Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, Flow, FlowKey, ListenKey, Load,
-    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server,
-    Service, Settings, SynRate,
+    Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, EVENT_RING_BYTES, Event,
+    EventRate, Flow, FlowKey, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES,
+    MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -68,5 +70,17 @@ pub(crate) static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();
 
+/// By slot of the service and number: see [`balancer_ebpf::counter::index`].
 #[btf_map]
-pub(crate) static COUNTERS: PerCpuArray<u64, { MAX_OUTCOMES as usize }> = PerCpuArray::new();
+pub(crate) static COUNTERS: PerCpuArray<u64, { (MAX_SERVICES * MAX_OUTCOMES) as usize }> = PerCpuArray::new();
+
+/// What a service is told; read by its process only.
+type Ring = RingBuf<Event, { EVENT_RING_BYTES as usize }>;
+
+/// By slot of the service.
+#[btf_map]
+pub(crate) static EVENTS: ArrayOfMaps<Ring, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
+
+/// By slot of the service.
+#[btf_map]
+pub(crate) static EVENT_RATES: PerCpuArray<EventRate, { MAX_SERVICES as usize }> = PerCpuArray::new();

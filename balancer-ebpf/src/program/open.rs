@@ -9,7 +9,7 @@ use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
     Address, DeniedKey, Draft, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey,
     ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service,
-    Settings, denied_key,
+    Settings, Traffic, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
@@ -23,7 +23,7 @@ use crate::kernel::{self, NoRoute, Route};
 use crate::maps::{
     DENIED, DRAFT, FLOWS, INTERFACES, LISTENS, NOT_FAST, SERVERS, SERVICES, SETTINGS, SOURCES,
 };
-use crate::{caps, flows, forward, ingress, loads};
+use crate::{caps, events, flows, forward, ingress, loads};
 
 /// Ports that are tried for one SYN before it goes to the proxy.
 const PORT_ATTEMPTS: u32 = 16;
@@ -40,10 +40,11 @@ struct Plan {
 
 /// A SYN without a live flow: fast, or the stack's. In either case what the table had of its tuple is over.
 #[inline(always)]
-pub(crate) fn open(ctx: &XdpContext, packet: &Packet, now: u64) -> Result<Outcome, Outcome> {
+pub(crate) fn open(ctx: &XdpContext, packet: &Packet, of: &mut u32, now: u64) -> Result<Outcome, Outcome> {
     let key = &packet.key;
     let old = flows::leave_to_the_stack(key, now)?;
     let slot = service_of(key)?;
+    *of = slot;
     let settings = SETTINGS.get(0).ok_or(Outcome::NotConfigured)?;
     let service = SERVICES.get(slot).ok_or(Outcome::NotConfigured)?;
     let draft = DRAFT.get_ptr_mut(0).ok_or(Outcome::NotConfigured)?;
@@ -118,7 +119,11 @@ fn consider(
     if kernel::socket_exists(ctx, &draft.flow.becomes) {
         return Err(Outcome::SocketExists);
     }
-    let to_server = both_ways(ctx, draft)?;
+    let to_server = both_ways(ctx, draft).inspect_err(|doubt| {
+        if matches!(doubt, Outcome::NoNeighbour) {
+            events::tell_no_neighbour(slot, affinity.server(), now);
+        }
+    })?;
     Ok(Plan { slot, affinity, hash, to_server })
 }
 
@@ -279,6 +284,9 @@ fn enter(
     flow.direction = FROM_CLIENT;
     flow.state = State::NEW.0;
     let only_if_new = if is_known { BPF_ANY } else { BPF_NOEXIST };
+    if is_known {
+        FLOWS.get_ptr_mut(key).map(flows::settle);
+    }
     FLOWS.insert(key, &*flow, u64::from(only_if_new)).map_err(|_| {
         let _ = FLOWS.remove(&draft.answers);
         Outcome::FlowTableFull
@@ -311,6 +319,7 @@ fn begin_flow(ctx: &XdpContext, plan: &Plan, now: u64, flow: &mut Flow) -> Resul
     flow.state = 0;
     // No route yet: the first packet of each direction asks.
     flow.route_until = 0;
+    flow.told = Traffic { packets: 0, bytes: 0 };
     Ok(())
 }
 
@@ -401,6 +410,9 @@ fn reuse(draft: &mut Draft) -> bool {
     let Some(entry) = FLOWS.get_ptr_mut(&draft.answers) else { return false };
     // SAFETY: an entry of the flow map, valid for the length of this run.
     let still_ours = unsafe { (*entry).becomes == draft.flow.becomes };
+    if still_ours {
+        flows::settle(entry);
+    }
     still_ours && write_server_side(draft, BPF_ANY).is_ok()
 }
 

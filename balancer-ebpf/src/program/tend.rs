@@ -66,7 +66,7 @@ fn end(flow: &LiveFlow<'_>, now: u64) -> bool {
     if state.is_dead() || !state.is_open() && both_fins {
         return false;
     }
-    flows::kill(flow, now);
+    flows::kill(flow, State::ON_ORDER, now);
     state.is_open()
 }
 

@@ -3,17 +3,18 @@
 //! ```text
 //! {"time":"2026-11-22T10:11:12.345Z","client":"10.10.1.2","client_port":40000,"method":"GET","target":"/path",
 //!  "status":200,"bytes":123,"duration_ms":1.234,"server":"s1","cookie":"NI","persist":"cookie:miss,balance>s1",
-//!  "fault":null}
+//!  "fault":null,"path":"slow","bytes_in":null}
 //! ```
 //!
 //! What is absent is `null`: method and target of what was no request, the status when nobody was there to be told,
-//! the letters without a cookie method. In `--mode tcp` the method is `TCP`. Lines are ASCII, so that no client can put a terminal's codes, or an order of
+//! the letters without a cookie method. In `--mode tcp` the method is `TCP`. A fast connection has one line, with the path
+//! `fast`, the method `XDP` and the bytes that came from the client. Lines are ASCII, so that no client can put a terminal's codes, or an order of
 //! writing other than left to right, into the file; a string means what was sent, up to the length that is shown.
 
 use std::fmt::{Display, Write as _};
 
 use super::pieces::{Text, address, number, show};
-use super::record::{CUT, Record, SHOWN};
+use super::record::{CUT, Path, Record, SHOWN};
 use super::time;
 use crate::persist::issue::Letters;
 
@@ -22,6 +23,9 @@ pub(super) const NO_REQUEST: &[u8] = br#""method":null,"target":null"#;
 
 /// What stands for the request of a connection in `--mode tcp`.
 pub(super) const CONNECTION: &[u8] = br#""method":"TCP","target":null"#;
+
+/// What stands for the request of a fast connection.
+pub(super) const FAST: &[u8] = br#""method":"XDP","target":null"#;
 
 /// Appends the line.
 pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
@@ -57,6 +61,13 @@ pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
     }
     line.extend_from_slice(br#","fault":"#);
     string_or_null(line, record.fault);
+    match record.path {
+        Path::Slow => line.extend_from_slice(br#","path":"slow","bytes_in":null"#),
+        Path::Fast { bytes_in } => {
+            line.extend_from_slice(br#","path":"fast","bytes_in":"#);
+            number(line, bytes_in);
+        }
+    }
     line.extend_from_slice(b"}\n");
 }
 
@@ -162,7 +173,8 @@ mod tests {
             concat!(
                 r#"{"time":"2026-11-22T10:11:12.345Z","client":"10.10.1.2","client_port":40000,"#,
                 r#""method":"GET","target":"/path","status":200,"bytes":123,"duration_ms":1.234,"#,
-                r#""server":"s1","cookie":"NI","persist":"cookie:miss,balance>s1","fault":null}"#,
+                r#""server":"s1","cookie":"NI","persist":"cookie:miss,balance>s1","fault":null,"#,
+                r#""path":"slow","bytes_in":null}"#,
                 "\n"
             )
         );
@@ -177,7 +189,7 @@ mod tests {
         let expected = json!({
             "time": "2026-11-22T10:11:12.345Z", "client": "2001:db8::1", "client_port": 7, "method": null,
             "target": null, "status": null, "bytes": 0, "duration_ms": 1.234, "server": null, "cookie": null,
-            "persist": null, "fault": "bad-request",
+            "persist": null, "fault": "bad-request", "path": "slow", "bytes_in": null,
         });
         assert_eq!(parsed(&line(&record)), expected);
     }
@@ -186,6 +198,15 @@ mod tests {
     fn a_connection_has_a_method_of_its_own() {
         let line = parsed(&line(&example(CONNECTION)));
         assert_eq!((&line["method"], &line["target"]), (&json!("TCP"), &Value::Null));
+    }
+
+    #[test]
+    fn a_fast_connection_says_so() {
+        let mut record = example(FAST);
+        record.path = Path::Fast { bytes_in: 412 };
+        let line = parsed(&line(&record));
+        assert_eq!((&line["method"], &line["target"]), (&json!("XDP"), &Value::Null));
+        assert_eq!((&line["path"], &line["bytes_in"]), (&json!("fast"), &json!(412)));
     }
 
     #[test]

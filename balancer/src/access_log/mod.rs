@@ -19,5 +19,5 @@ pub(crate) mod time;
 mod writer;
 
 pub use queue::Sender;
-pub use record::{Record, write_connection, write_no_request, write_request};
+pub use record::{Path, Record, write_connection, write_fast, write_no_request, write_request};
 pub use writer::{AccessLog, Opened};

@@ -89,7 +89,7 @@ impl Sender {
     pub fn send(&self, lines: &[u8]) {
         self.queue.change(|state| {
             if state.lines.len() + lines.len() > BACKLOG {
-                state.dropped += 1;
+                state.dropped += lines.iter().filter(|byte| **byte == b'\n').count() as u64;
             } else {
                 state.lines.extend_from_slice(lines);
             }

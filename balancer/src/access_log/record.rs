@@ -20,7 +20,7 @@ pub struct Record<'a, T> {
     pub unix_millis: u64,
     /// The client.
     pub client: SocketAddr,
-    /// From [`write_request`], [`write_no_request`] or [`write_connection`], in the format that the line is written in.
+    /// From [`write_request`], [`write_no_request`], [`write_connection`] or [`write_fast`], in the format that the line is written in.
     pub request: &'a [u8],
     /// Of the response; `None`: there was nobody to send one to.
     pub status: Option<u16>,
@@ -36,6 +36,20 @@ pub struct Record<'a, T> {
     pub trace: Option<T>,
     /// What went wrong.
     pub fault: Option<&'static str>,
+    /// Which path it took.
+    pub path: Path,
+}
+
+/// The two paths.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Path {
+    /// Through the proxy.
+    Slow,
+    /// A connection that XDP has carried.
+    Fast {
+        /// Bytes that came from the client.
+        bytes_in: u64,
+    },
 }
 
 impl<T: Display> Record<'_, T> {
@@ -73,6 +87,14 @@ pub fn write_connection(format: LogFormat, line: &mut Vec<u8>) {
     });
 }
 
+/// Appends what stands for method and target of a fast connection: nobody has seen its requests.
+pub fn write_fast(format: LogFormat, line: &mut Vec<u8>) {
+    line.extend_from_slice(match format {
+        LogFormat::Text => text::FAST,
+        LogFormat::Json => json::FAST,
+    });
+}
+
 /// For the tests of the formats.
 #[cfg(test)]
 pub(super) fn example(request: &[u8]) -> Record<'_, &'static str> {
@@ -87,5 +109,6 @@ pub(super) fn example(request: &[u8]) -> Record<'_, &'static str> {
         letters: Letters { request: 'N', response: 'I' },
         trace: Some("cookie:miss,balance>s1"),
         fault: None,
+        path: Path::Slow,
     }
 }

@@ -6,11 +6,17 @@
 //!
 //! Time, client, method, target, status, bytes of the body, duration, server, the two letters of persistence, its
 //! trace, and `fault=…` when the request did not end well.
+//!
+//! A fast connection has one line, whatever it has carried, with the bytes that came from the client as `in=…`:
+//!
+//! ```text
+//! 2026-11-22T10:11:12.345Z 10.10.1.2:40000 XDP - - 123456 81.0ms s1 -- persist=source>s1 in=412
+//! ```
 
 use std::fmt::{Display, Write as _};
 
 use super::pieces::{Text, address, number, show};
-use super::record::{CUT, Record, SHOWN};
+use super::record::{CUT, Path, Record, SHOWN};
 use super::time;
 
 /// What stands for the request when there was no well-formed one. No target starts like this.
@@ -18,6 +24,9 @@ pub(super) const NO_REQUEST: &[u8] = b"- <bad-request>";
 
 /// What stands for the request of a connection in `--mode tcp`.
 pub(super) const CONNECTION: &[u8] = b"TCP -";
+
+/// What stands for the request of a fast connection.
+pub(super) const FAST: &[u8] = b"XDP -";
 
 /// Appends the line.
 pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
@@ -45,6 +54,10 @@ pub(super) fn write<T: Display>(record: &Record<'_, T>, line: &mut Vec<u8>) {
     match &record.trace {
         Some(trace) => show(line, trace),
         None => line.push(b'-'),
+    }
+    if let Path::Fast { bytes_in } = record.path {
+        line.extend_from_slice(b" in=");
+        number(line, bytes_in);
     }
     if let Some(fault) = record.fault {
         line.extend_from_slice(b" fault=");
@@ -136,6 +149,18 @@ mod tests {
         let mut long = Vec::new();
         write_request(&mut long, "GET", &"x".repeat(100_000));
         assert_eq!(long.len(), "GET ".len() + SHOWN + CUT.len());
+    }
+
+    #[test]
+    fn a_fast_connection_has_bytes_both_ways() {
+        let mut record = example(FAST);
+        (record.status, record.letters, record.trace) = (None, Letters::NO_COOKIE, Some("source>s1"));
+        (record.path, record.fault) = (Path::Fast { bytes_in: 412 }, Some("reset-by-client"));
+        assert_eq!(
+            line(&record),
+            "2026-11-22T10:11:12.345Z 10.10.1.2:40000 XDP - - 123 1.2ms s1 -- persist=source>s1 in=412 \
+             fault=reset-by-client\n"
+        );
     }
 
     proptest! {

@@ -1,5 +1,7 @@
 //! The commands of the admin socket.
 
+use std::net::IpAddr;
+
 use crate::config::servers::LARGEST_WEIGHT;
 use crate::server::Operator;
 
@@ -15,7 +17,8 @@ pub const HELP: &str = "\
   set table NAME key K data.server_key S: the entry of K names server S from now on
   clear table NAME [key K|data.server_id OP N]...
                                         : forget entries
-  show flows [json]                     : the connections on the fast path
+  show flows [client ADDR] [server [B/]S] [limit N] [json]
+                                        : the connections on the fast path
   show decisions [json]                 : the last few hundred requests, and why they went where they went
   explain src=ADDR [method=M] [path=P] [header=NAME:VALUE]... [json]
                                         : what would become of a request, and why; its parts are percent-encoded
@@ -27,6 +30,7 @@ pub const HELP: &str = "\
   add server [B/]S ADDR:PORT[,OPTION...] : another server, as in --server, ready unless it is `disabled`
   del server [B/]S [force]              : take a server out for good that is in maint and has no connections; force: any
   shutdown sessions server [B/]S        : end what is being served by it, on both paths
+  reset flows [client ADDR] [server [B/]S] : end connections on the fast path: those of a client, to a server, or both
 ";
 
 /// One command that is not about tables, its words still those of the line.
@@ -51,10 +55,17 @@ pub enum Command<'a> {
         /// Not for people.
         json: bool,
     },
-    /// `show flows [json]`
+    /// `show flows [client ADDR] [server S] [limit N] [json]`
     ShowFlows {
+        /// Which.
+        which: Which<'a>,
         /// Not for people.
         json: bool,
+    },
+    /// `reset flows [client ADDR] [server S]`
+    ResetFlows {
+        /// Which.
+        which: Which<'a>,
     },
     /// `set server S [state] ready|drain|maint`, and what HAProxy has for it
     SetServer {
@@ -94,6 +105,34 @@ pub enum Command<'a> {
     },
 }
 
+/// Which flows are meant.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Which<'a> {
+    /// Those of this client.
+    pub client: Option<IpAddr>,
+    /// Those to this server.
+    pub server: Option<&'a str>,
+    /// So many at most.
+    pub limit: Option<usize>,
+}
+
+impl<'a> Which<'a> {
+    /// Pairs of words, in any order.
+    fn parse(mut words: &[&'a str]) -> Option<Self> {
+        let mut which = Self::default();
+        while let [name, value, rest @ ..] = words {
+            match *name {
+                "client" => which.client = Some(value.parse().ok()?),
+                "server" => which.server = Some(value),
+                "limit" => which.limit = Some(value.parse().ok()?),
+                _ => return None,
+            }
+            words = rest;
+        }
+        words.is_empty().then_some(which)
+    }
+}
+
 impl<'a> Command<'a> {
     /// The command, unless there is none like it.
     pub fn parse(text: &'a str) -> Option<Self> {
@@ -116,6 +155,10 @@ impl<'a> Command<'a> {
             ["del" | "delete", "server", name] => Self::DelServer { name, force: false },
             ["del" | "delete", "server", name, "force"] => Self::DelServer { name, force: true },
             ["shutdown", "sessions", "server", name] => Self::ShutdownSessions { name },
+            ["reset", "flows", ref which @ ..] => {
+                let which = Which::parse(which).filter(|which| which.limit.is_none())?;
+                Self::ResetFlows { which }
+            }
             _ => return None,
         };
         Some(command)
@@ -130,7 +173,7 @@ impl<'a> Command<'a> {
             ["info"] => Self::ShowInfo { json },
             ["servers"] => Self::ShowServers { json },
             ["server", name] => Self::ShowServer { name, json },
-            ["flows"] => Self::ShowFlows { json },
+            ["flows", ref which @ ..] => Self::ShowFlows { which: Which::parse(which)?, json },
             _ => return None,
         };
         Some(command)
@@ -197,6 +240,8 @@ pub fn own_name<'a>(name: &'a str, service: &str) -> &'a str {
 
 #[cfg(test)]
 mod tests {
+    use std::net::Ipv6Addr;
+
     use super::*;
 
     #[test]
@@ -207,7 +252,27 @@ mod tests {
             ("  show\tinfo  json ", Some(Command::ShowInfo { json: true })),
             ("show server s1 json", Some(Command::ShowServer { name: "s1", json: true })),
             ("show server", None),
-            ("show flows", Some(Command::ShowFlows { json: false })),
+            ("show flows", Some(Command::ShowFlows { which: Which::default(), json: false })),
+            (
+                "show flows server web/s1 limit 5 client ::1 json",
+                Some(Command::ShowFlows {
+                    which: Which {
+                        client: Some(Ipv6Addr::LOCALHOST.into()),
+                        server: Some("web/s1"),
+                        limit: Some(5),
+                    },
+                    json: true,
+                }),
+            ),
+            ("show flows client", None),
+            ("show flows client s1", None),
+            ("show flows limit -1", None),
+            (
+                "reset flows server s1",
+                Some(Command::ResetFlows { which: Which { server: Some("s1"), ..Which::default() } }),
+            ),
+            ("reset flows", Some(Command::ResetFlows { which: Which::default() })),
+            ("reset flows limit 5", None),
             ("set server s1 drain", Some(Command::SetServer { name: "s1", state: "drain" })),
             ("set server s1 state maint", Some(Command::SetServer { name: "s1", state: "maint" })),
             ("enable server web/s1", Some(Command::SetServer { name: "web/s1", state: "ready" })),

@@ -5,6 +5,7 @@
 //! | [`socket`] | the Unix socket: its place, its permissions, its limits |
 //! | [`command`] | a line → what is asked |
 //! | `operate` | what is done to servers |
+//! | `flows` | fast connections: showing and ending them |
 //! | [`tables`] | commands about learned tables and their answers |
 //! | [`explain`], `decisions` | why requests go where they go |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
@@ -17,6 +18,7 @@ pub mod client;
 pub mod command;
 mod decisions;
 pub mod explain;
+mod flows;
 mod operate;
 pub mod report;
 pub mod socket;
@@ -122,15 +124,13 @@ impl Desk {
                 let info = Info::of(self);
                 Ok(if json { json_line(&info) } else { info.text() })
             }
-            Command::ShowServers { json } => Ok(rows(&ServerRow::all(&self.service.servers), json)),
+            Command::ShowServers { json } => Ok(rows(&ServerRow::all(self, json), json)),
             Command::ShowServer { name, json } => {
                 let detail = ServerDetail::of(self, self.place(name)?).await;
                 Ok(if json { json_line(&detail) } else { detail.text() })
             }
-            Command::ShowFlows { json } => {
-                let flows = self.view.as_ref().map_or_else(Vec::new, |view| view.flows());
-                Ok(rows(&flows, json))
-            }
+            Command::ShowFlows { which, json } => self.show_flows(which, json),
+            Command::ResetFlows { which } => self.reset_flows(which),
             Command::SetServer { name, state } => self.set_server(name, state).await,
             Command::SetWeight { name, weight } => self.set_weight(name, weight),
             Command::GetWeight { name } => self.get_weight(name),

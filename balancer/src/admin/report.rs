@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::Desk;
 use super::text::Columns;
 use crate::clock;
-use crate::datapath::view::{DatapathInfo, FlowRow};
+use crate::datapath::view::{DatapathInfo, FastTraffic, FlowRow};
 use crate::proxy::descriptors::Seats;
 use crate::proxy::{Snapshot, Stats};
 use crate::server::{Servers, WHOLE};
@@ -93,6 +93,10 @@ impl Info {
                     |at: &crate::datapath::view::InterfaceInfo| ("xdp", format!("{} {}", at.name, at.mode));
                 facts.extend(datapath.interfaces.iter().map(interface));
                 facts.extend(datapath.counters.iter().map(|(name, count)| (*name, count.to_string())));
+                // Of the host only what other services have had a part in.
+                let of_others =
+                    datapath.host.iter().filter(|(name, count)| datapath.counters[*name] != **count);
+                facts.extend(of_others.map(|(name, count)| ("host", format!("{name} {count}"))));
             }
         }
         lines(facts.into_iter())
@@ -136,11 +140,27 @@ pub struct ServerRow {
     pub requests: u64,
     /// Fast connections now.
     pub fast: u32,
+    /// What they have carried; null without a fast path, and where it is not asked for.
+    pub fast_traffic: Option<FastTraffic>,
 }
 
 impl ServerRow {
-    pub(super) fn all(servers: &Servers) -> Vec<Self> {
-        servers.places().into_iter().map(|place| Self::of(servers, place)).collect()
+    /// `is_complete`: with what takes a walk over all flows.
+    pub(super) fn all(desk: &Desk, is_complete: bool) -> Vec<Self> {
+        let servers = &desk.service.servers;
+        let mut rows: Vec<_> = servers.places().into_iter().map(|place| Self::of(servers, place)).collect();
+        if is_complete {
+            Self::add_traffic(desk, &mut rows);
+        }
+        rows
+    }
+
+    fn add_traffic(desk: &Desk, rows: &mut [Self]) {
+        let Some(view) = &desk.view else { return };
+        let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
+        for (row, traffic) in rows.iter_mut().zip(view.traffic(&ids)) {
+            row.fast_traffic = Some(traffic);
+        }
     }
 
     fn of(servers: &Servers, place: usize) -> Self {
@@ -164,6 +184,7 @@ impl ServerRow {
             maxconn: server.maxconn(),
             queue: servers.waiting_for(place),
             requests: server.requests.load(Relaxed),
+            fast_traffic: None,
         }
     }
 
@@ -200,7 +221,8 @@ impl ServerDetail {
         } else {
             tokio::task::spawn_blocking(move || live_entries(&tables, id)).await.ok()
         };
-        let row = ServerRow::of(servers, place);
+        let mut row = ServerRow::of(servers, place);
+        ServerRow::add_traffic(desk, std::slice::from_mut(&mut row));
         Self { connections: servers.connections(&row.name), row, entries }
     }
 
@@ -211,7 +233,13 @@ impl ServerDetail {
             ("connections", self.connections.to_string()),
             ("entries", self.entries.map_or_else(|| "-".into(), |entries| entries.to_string())),
         ];
-        lines(cells.chain(counts))
+        // By their names in the JSON, so that there is one list of them.
+        let traffic = serde_json::to_value(self.row.fast_traffic).unwrap_or_default();
+        let traffic = traffic.as_object().into_iter().flatten();
+        let traffic: Vec<_> =
+            traffic.map(|(name, count)| (format!("fast_{name}"), count.to_string())).collect();
+        let traffic = traffic.iter().map(|(name, count)| (name.as_str(), count.clone()));
+        lines(cells.chain(counts).chain(traffic))
     }
 
     /// What is left of a server that takes nobody new.
@@ -285,8 +313,19 @@ impl Columns for ServerRow {
 }
 
 impl Columns for FlowRow {
-    const NAMES: &'static [&'static str] =
-        &["client", "server", "address", "snat", "phase", "idle_seconds", "packets", "bytes"];
+    const NAMES: &'static [&'static str] = &[
+        "client",
+        "server",
+        "address",
+        "snat",
+        "phase",
+        "age_seconds",
+        "idle_seconds",
+        "packets_in",
+        "packets_out",
+        "bytes_in",
+        "bytes_out",
+    ];
 
     fn cells(&self) -> Vec<String> {
         vec![
@@ -295,9 +334,12 @@ impl Columns for FlowRow {
             self.address.clone(),
             self.snat.clone(),
             self.phase.into(),
+            self.age_seconds.to_string(),
             self.idle_seconds.to_string(),
-            self.packets.to_string(),
-            self.bytes.to_string(),
+            self.packets_in.to_string(),
+            self.packets_out.to_string(),
+            self.bytes_in.to_string(),
+            self.bytes_out.to_string(),
         ]
     }
 }

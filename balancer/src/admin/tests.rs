@@ -110,7 +110,7 @@ fn servers_have_their_states() {
     let expected = serde_json::json!({
         "name": "s2", "address": "127.0.0.1:8002", "host": null, "state": "up", "operator": "ready",
         "health": "unknown", "weight": 1, "effective_weight": 1.0, "backup": false, "cookie": "s2", "id": 2,
-        "generation": 1, "in_flight": 0, "maxconn": null, "queue": 0, "requests": 5, "fast": 0,
+        "generation": 1, "in_flight": 0, "maxconn": null, "queue": 0, "requests": 5, "fast": 0, "fast_traffic": null,
     });
     assert_eq!(rows[1], expected);
     let text = answer(&desk, "show servers");

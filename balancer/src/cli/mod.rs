@@ -176,6 +176,11 @@ enum Verb {
         #[command(subcommand)]
         what: Shutdown,
     },
+    /// Tell a running instance what to do with connections on its fast path
+    Flows {
+        #[command(subcommand)]
+        what: Flows,
+    },
     /// Look up, set or forget entries of a learned table
     Table {
         /// The table, called as in its flag: source, session=JSESSIONID
@@ -219,9 +224,50 @@ enum Show {
         question: Question,
     },
     /// The connections on the fast path
-    Flows(Question),
+    Flows {
+        #[command(flatten)]
+        which: Which,
+        /// So many at most [default: 1000, or with --json all]
+        #[arg(long, value_name = "N")]
+        limit: Option<usize>,
+        #[command(flatten)]
+        question: Question,
+    },
     /// The last few hundred requests, and why they went where they went
     Decisions(Question),
+}
+
+/// Which connections are meant.
+#[derive(Args, Debug)]
+struct Which {
+    /// Those of this client
+    #[arg(long, value_name = "ADDR")]
+    client: Option<IpAddr>,
+    /// Those to this server
+    #[arg(id = ONE_SERVER, long = "server", value_name = "NAME", value_parser = word)]
+    server: Option<String>,
+}
+
+/// Not the flag of `run` that is called like it, which may be in the environment.
+const ONE_SERVER: &str = "one-server";
+
+impl Which {
+    fn words(&self) -> String {
+        let client = self.client.map_or_else(String::new, |client| format!(" client {client}"));
+        let server = self.server.as_ref().map_or_else(String::new, |server| format!(" server {server}"));
+        client + &server
+    }
+}
+
+#[derive(Subcommand, Debug)]
+enum Flows {
+    /// End the connections of a client, those to a server, or those of a client to a server
+    Reset {
+        #[command(flatten)]
+        which: Which,
+        #[command(flatten)]
+        instance: ClientArgs,
+    },
 }
 
 #[derive(Args, Debug)]
@@ -378,6 +424,9 @@ impl Verb {
             Self::Shutdown { what: Shutdown::Sessions { server, client } } => {
                 Command::Ask(client, format!("shutdown sessions server {server}"))
             }
+            Self::Flows { what: Flows::Reset { which, instance } } => {
+                Command::Ask(instance, format!("reset flows{}", which.words()))
+            }
             Self::Explain { src, method, path, header, question } => {
                 let encoded = |text: &str| percent_encode(text.as_bytes(), NON_ALPHANUMERIC).to_string();
                 let mut line = format!(
@@ -431,7 +480,10 @@ impl Show {
             Self::Table { table: Some(table), question } => {
                 return question.about_tables(&format!("show table {table}"));
             }
-            Self::Flows(question) => ("show flows".into(), question),
+            Self::Flows { which, limit, question } => {
+                let limit = limit.map_or_else(String::new, |limit| format!(" limit {limit}"));
+                (format!("show flows{}{limit}", which.words()), question)
+            }
             Self::Decisions(question) => ("show decisions".into(), question),
         };
         Command::Ask(question.client, if question.json { line + " json" } else { line })
@@ -489,7 +541,8 @@ fn word(text: &str) -> Result<String, String> {
 /// The derived command line, with the environment added: `BALANCER_` and the flag's name.
 fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
-        Some("dump" | "json" | "force" | "wait" | "connections-only") | None => arg,
+        Some("dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit") | None => arg,
+        _ if arg.get_id() == ONE_SERVER => arg,
         Some(long) => {
             let variable = settings::variable(long);
             let arg = arg.env(variable).hide_env(true);

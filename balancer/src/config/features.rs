@@ -68,7 +68,7 @@ const FLAGS: &[(&str, Effect, &str)] = &[
     ("max-head", Effect::Nothing, UNREAD),
     ("max-headers", Effect::Nothing, UNREAD),
     ("max-connections", Effect::Nothing, "fast connections cost no descriptors"),
-    ("access-log", Effect::Nothing, "`balancer show flows` lists fast connections"),
+    ("access-log", Effect::Works, "a fast connection has one line, when it ends"),
 ];
 
 impl Plan {

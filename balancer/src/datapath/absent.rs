@@ -8,6 +8,7 @@ use anyhow::bail;
 
 use super::view::View;
 use super::{Known, Opened, in_memory};
+use crate::access_log::Sender;
 use crate::config::Config;
 use crate::server::{FastLoads, Server};
 
@@ -111,7 +112,7 @@ impl Datapath {
     }
 
     /// See the build with XDP.
-    pub async fn upkeep(self: Rc<Self>) {
+    pub async fn upkeep(self: Rc<Self>, _log: Option<Sender>) {
         match *self {}
     }
 

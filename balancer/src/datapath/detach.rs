@@ -1,6 +1,7 @@
 //! Taking a service out of the kernel.
 
 use std::fs;
+use std::os::fd::AsFd as _;
 
 use anyhow::{Context as _, bail};
 use aya::Ebpf;
@@ -10,7 +11,7 @@ use super::intents::IntentMap;
 use super::maps::{self, Maps};
 use super::pins::{INTENT, Pins, REGISTRY, Rollback};
 use super::registry::Registry;
-use super::{flows, publish};
+use super::{flows, publish, syscall};
 use crate::cidr::AddressSet;
 use crate::log;
 
@@ -49,6 +50,8 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
         let _ = publish::listens(maps, slot, &[]);
         let _ = publish::deny(maps, slot, &AddressSet::default());
         let _ = maps.services.set(slot, Service::FREE, 0);
+        // The ring goes with its last handle.
+        let _ = syscall::remove(maps.events.fd().as_fd(), &slot);
     }
     let registry = pins.shared(REGISTRY);
     if registry.exists() {
@@ -57,6 +60,9 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
             // A flow that still runs keeps its server's id from being given to another.
             if !program.as_ref().is_some_and(|(_, maps)| flows::names_server(maps, id)) {
                 registry.forget(name, &server);
+                if let Some((_, maps)) = &program {
+                    maps.loads.forget(id);
+                }
             }
         }
     }

@@ -7,7 +7,7 @@ use std::os::fd::BorrowedFd;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::sync::{Arc, Mutex};
 
-use balancer_ebpf::abi::{Load, MAX_SERVERS};
+use balancer_ebpf::abi::{FROM_CLIENT, Flow, Load, MAX_SERVERS, Traffic};
 
 use super::running::Inner;
 use super::shared::SharedWords;
@@ -56,6 +56,35 @@ impl Loads {
     /// See [`FastLoads::unanswered`].
     pub fn unanswered(&self, id: u16) -> u64 {
         self.read(id, offset_of!(Load, unanswered))
+    }
+
+    /// What entries that are gone have carried: from clients, to clients.
+    pub fn traffic(&self, id: u16) -> [Traffic; 2] {
+        [offset_of!(Load, from_clients), offset_of!(Load, to_clients)].map(|at| Traffic {
+            packets: self.read(id, at + offset_of!(Traffic, packets)),
+            bytes: self.read(id, at + offset_of!(Traffic, bytes)),
+        })
+    }
+
+    /// An entry is gone: what it has carried is added up.
+    pub fn carried(&self, flow: &Flow) {
+        let from_client = flow.direction == FROM_CLIENT;
+        let at = if from_client { offset_of!(Load, from_clients) } else { offset_of!(Load, to_clients) };
+        let counts = [(offset_of!(Traffic, packets), flow.packets), (offset_of!(Traffic, bytes), flow.bytes)];
+        for (offset, count) in counts {
+            if let Some(word) = self.word(flow.server, at + offset) {
+                word.fetch_add(count, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Nothing names this id any more: the next server that has it begins at nothing.
+    pub fn forget(&self, id: u16) {
+        let words = [offset_of!(Load, from_clients), offset_of!(Load, to_clients)]
+            .into_iter()
+            .flat_map(|at| [at, at + WORD])
+            .chain([offset_of!(Load, opened)]);
+        words.filter_map(|at| self.word(id, at)).for_each(|word| word.store(0, Ordering::SeqCst));
     }
 
     /// A flow that was open has been removed.

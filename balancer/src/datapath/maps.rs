@@ -1,6 +1,7 @@
 //! The maps of the XDP program: found pinned and checked, or created by loading the program.
 
-use std::os::fd::AsFd as _;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -10,7 +11,7 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
+    Address, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
     MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
     SynRate,
 };
@@ -20,6 +21,7 @@ use balancer_ebpf::window::Window;
 
 use super::loads::Loads;
 use super::pins::{Pins, Rollback};
+use super::ring::Ring;
 use super::syscall;
 use crate::table::Key;
 
@@ -38,7 +40,7 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 15] = [
+const SHAPES: [Shape; 17] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
@@ -53,7 +55,9 @@ const SHAPES: [Shape; 15] = [
     shape::<u32, SynRate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
     shape::<u32, Draft>("DRAFT", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),
-    shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_OUTCOMES)),
+    shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_SERVICES * MAX_OUTCOMES)),
+    shape::<u32, u32>("EVENTS", MapType::ArrayOfMaps, Some(MAX_SERVICES)),
+    shape::<u32, EventRate>("EVENT_RATES", MapType::PerCpuArray, Some(MAX_SERVICES)),
 ];
 
 const fn shape<K, V>(name: &'static str, kind: MapType, entries: Option<u32>) -> Shape {
@@ -82,8 +86,10 @@ pub struct Maps {
     pub interfaces: DevMapHash<MapData>,
     /// One element.
     pub settings: Array<MapData, Settings>,
-    /// By outcome.
+    /// By slot and outcome.
     pub counters: PerCpuArray<MapData, u64>,
+    /// The services' rings of events, by slot.
+    pub events: MapData,
     /// A second descriptor of `flows`, for walks.
     pub flows_data: MapData,
     /// Entries that `flows` can hold: two a flow.
@@ -136,6 +142,7 @@ impl Maps {
         };
         let Map::HashMap(flows) = take(FLOWS)? else { bail!("the map {FLOWS} is of another kind") };
         let flows_data = MapData::from_fd(flows.fd().as_fd().try_clone_to_owned()?)?;
+        let Map::ArrayOfMaps(events) = take("EVENTS")? else { bail!("the map EVENTS is of another kind") };
         let flow_entries = flows_data.info()?.max_entries();
         Ok(Self {
             flows: Map::HashMap(flows).try_into()?,
@@ -149,18 +156,31 @@ impl Maps {
             interfaces: take("INTERFACES")?.try_into()?,
             settings: take("SETTINGS")?.try_into()?,
             counters: take("COUNTERS")?.try_into()?,
+            events,
             flows_data,
             flow_entries,
         })
     }
 
-    /// Removes an entry of the flow table; if that was an open connection, it is one no more.
-    pub fn remove_flow(&mut self, key: &FlowKey) {
+    /// From now on the program tells the service in `slot` through that ring.
+    ///
+    /// # Errors
+    /// What the kernel refuses.
+    pub fn give_ring(&mut self, slot: u32, ring: &Ring) -> io::Result<()> {
+        let ring = ring.map().fd().as_fd().as_raw_fd();
+        syscall::update(self.events.fd().as_fd(), &slot, &ring)
+    }
+
+    /// Removes an entry of the flow table, and adds up what it has carried; if that was an open connection, it is one no
+    /// more. `None`: another process was quicker.
+    pub fn remove_flow(&mut self, key: &FlowKey) -> Option<Flow> {
         // Of several processes that remove the same entry one gets it, and accounts for it.
-        let Ok(flow) = syscall::take::<FlowKey, Flow>(self.flows_data.fd().as_fd(), key) else { return };
+        let flow = syscall::take::<FlowKey, Flow>(self.flows_data.fd().as_fd(), key).ok()?;
+        self.loads.carried(&flow);
         if flow.direction == FROM_CLIENT && State(flow.state).is_open() {
             self.loads.close(flow.server);
         }
+        Some(flow)
     }
 }
 

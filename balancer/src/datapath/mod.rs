@@ -16,8 +16,10 @@
 //! | [`loads`] | what each server carries, and its limit: memory that the program shares |
 //! | [`tend`] | changing flows in place |
 //! | [`census`] | whether counts are right (pure) |
+//! | `events` | reading the ring |
 //! | `roster` | the servers as they come and go |
 //! | [`flows`] | listing flows |
+//! | [`ring`], [`ended`] | what the program tells; the ends of fast connections and their lines in the log |
 //! | [`foresee`] | whether a new connection would be fast |
 //! | [`netdev`] | whether an interface can transmit XDP frames |
 //! | [`syscall`], [`shared`] | the system calls that no library offers; a map in our memory |
@@ -30,6 +32,8 @@ pub mod view;
 pub mod census;
 #[cfg(feature = "xdp")]
 pub mod collect;
+#[cfg(feature = "xdp")]
+pub mod ended;
 #[cfg(feature = "xdp")]
 pub mod flows;
 #[cfg(feature = "xdp")]
@@ -53,6 +57,8 @@ pub mod publish;
 #[cfg(feature = "xdp")]
 pub mod registry;
 #[cfg(feature = "xdp")]
+pub mod ring;
+#[cfg(feature = "xdp")]
 pub mod shared;
 #[cfg(feature = "xdp")]
 pub mod syscall;
@@ -61,6 +67,8 @@ pub mod tend;
 
 #[cfg(feature = "xdp")]
 mod detach;
+#[cfg(feature = "xdp")]
+mod events;
 #[cfg(feature = "xdp")]
 mod open;
 #[cfg(feature = "xdp")]

@@ -2,6 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -14,11 +15,15 @@ use super::maps;
 use super::pins::{self, Pins, Rollback};
 use super::records::KernelRecords;
 use super::registry::Registry;
+use super::ring::Ring;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
 use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish, tables};
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::intent::muster::muster;
+
+/// The pin of the ring of events, in the service's folder.
+const RING: &str = "events";
 
 /// Opens tables, registry and, if asked for, the program; nothing is attached before [`Datapath::attach`]. `role`: what
 /// a predecessor that still serves has passed on. `known`: what is known already of servers and entries.
@@ -132,7 +137,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         is_silent: false,
     };
     if let Some(datapath) = &config.datapath {
-        inner.load(datapath, source.as_ref())?;
+        inner.load(datapath, source.as_ref(), &folder)?;
     }
     let inner = Arc::new(Mutex::new(inner));
     let records = KernelRecords { inner: Arc::clone(&inner), service: config.name.clone() };
@@ -172,7 +177,12 @@ fn no_interfaces() -> DatapathConfig {
 impl Inner {
     /// Loads the program. What an earlier process has told it stays in force until [`Datapath::attach`]: its clients
     /// are being served, and this start may still fail.
-    fn load(&mut self, datapath: &DatapathConfig, source: Option<&KernelTable>) -> anyhow::Result<()> {
+    fn load(
+        &mut self,
+        datapath: &DatapathConfig,
+        source: Option<&KernelTable>,
+        folder: &Path,
+    ) -> anyhow::Result<()> {
         // Flags that ask for such a table are refused with the fast path; but a predecessor may have made it.
         if datapath.fast_path != FastPath::Off && source.is_none() {
             bail!(
@@ -184,8 +194,11 @@ impl Inner {
         program::verify(&mut ebpf)?;
         publish::settings(&mut maps)?;
         let source = source.map(KernelTable::map_data).transpose()?;
-        self.xdp =
-            Some(Attached { maps, slot: 0, service: Service::FREE, interfaces: Vec::new(), ebpf, source });
+        let path = folder.join(RING);
+        self.rollback.note(path.clone());
+        let ring = Ring::open(&path)?;
+        let (slot, service, interfaces) = (0, Service::FREE, Vec::new());
+        self.xdp = Some(Attached { maps, slot, service, interfaces, ebpf, source, ring });
         Ok(())
     }
 }

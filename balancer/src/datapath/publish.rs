@@ -4,12 +4,15 @@ use std::collections::HashSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
+use aya::maps::PerCpuValues;
 use aya::maps::lpm_trie::Key as Prefix;
+use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
     Address, DeniedKey, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_DENIED,
     MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
     Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key, denied_slot,
 };
+use balancer_ebpf::counter::{self, MAX_OUTCOMES};
 use nix::ifaddrs::getifaddrs;
 
 use super::maps::Maps;
@@ -57,7 +60,24 @@ pub fn slot(maps: &mut Maps, name: &str) -> anyhow::Result<u32> {
         )
     };
     maps.services.set(slot, Service { name: padded, ..Service::FREE }, 0)?;
+    clear_counters(maps, slot)?;
     Ok(slot)
+}
+
+/// What an earlier service has counted in the slot is not this one's.
+fn clear_counters(maps: &mut Maps, slot: u32) -> anyhow::Result<()> {
+    let cpus = nr_cpus().map_err(|(_, error)| error)?;
+    for number in 0..MAX_OUTCOMES {
+        let none = PerCpuValues::try_from(vec![0_u64; cpus])?;
+        maps.counters.set(counter::index(slot, number), none, 0)?;
+    }
+    Ok(())
+}
+
+/// The slots that are taken.
+pub fn slots(maps: &Maps) -> impl Iterator<Item = u32> {
+    (1..MAX_SERVICES)
+        .filter(|slot| maps.services.get(slot, 0).is_ok_and(|service| service.name != Service::FREE.name))
 }
 
 /// The slot of the service of that name, if it has one.

@@ -70,7 +70,10 @@ pub(super) fn retire(
         flows::servers(maps, &mut held);
     }
     let is_held = |id: &u16| held.contains(id) || named[usize::from(*id)];
-    for (name, _) in retired.iter().filter(|(_, id)| !is_held(id)) {
+    for (name, id) in retired.iter().filter(|(_, id)| !is_held(id)) {
         registry.forget(service, name);
+        if let Some(maps) = &maps {
+            maps.loads.forget(*id);
+        }
     }
 }

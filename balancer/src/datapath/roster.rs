@@ -53,6 +53,15 @@ impl Roster {
         self.known.iter().map(|known| (known.id, known.name.clone())).collect()
     }
 
+    /// The name of a server, or its id if it is no longer here.
+    pub(super) fn name_of(&self, id: u16) -> String {
+        self.by_id(id).map_or_else(|| format!("#{id}"), |known| known.name.clone())
+    }
+
+    pub(super) fn by_id(&self, id: u16) -> Option<&Entry> {
+        self.known.iter().find(|known| known.id == id)
+    }
+
     /// Those whose turn it is to be looked at: a bounded number, so that a thousand servers take their turns.
     pub(super) fn next_turn(&mut self) -> Vec<Entry> {
         let count = self.known.len().min(SERVERS_A_BEAT);

@@ -11,21 +11,23 @@ use std::time::Duration;
 use anyhow::Context as _;
 use aya::Ebpf;
 use aya::maps::MapData;
-use balancer_ebpf::abi::Service;
+use balancer_ebpf::abi::{Service, Traffic};
 use balancer_ebpf::affinity::Affinity;
-use balancer_ebpf::counter::Outcome;
+use balancer_ebpf::counter::{self, Note, Outcome};
 
 use super::collect::Collector;
 use super::intents::IntentMap;
-use super::loads::ServerLoads;
+use super::loads::{Loads, ServerLoads};
 use super::maps::Maps;
 use super::pins::{Pins, Rollback};
 use super::records::retire;
 use super::registry::Registry;
+use super::ring::Ring;
 use super::roster::Roster;
 use super::tables::{Fresh, Pinned};
-use super::view::{DatapathInfo, FlowRow, InterfaceInfo, View};
-use super::{detach, flows, foresee, program, publish};
+use super::view::{Asked, DatapathInfo, FastTraffic, FlowRow, InterfaceInfo, View};
+use super::{detach, ended, flows, foresee, program, publish, tend};
+use crate::access_log::Sender;
 use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
@@ -74,6 +76,8 @@ pub(super) struct Attached {
     pub(super) interfaces: Vec<InterfaceInfo>,
     /// The program itself; once its links are pinned it stays without us.
     pub(super) ebpf: Ebpf,
+    /// What the program tells this service.
+    pub(super) ring: Ring,
     /// The `source` table, until [`Datapath::attach`] gives it to the program.
     pub(super) source: Option<MapData>,
 }
@@ -87,7 +91,7 @@ impl Datapath {
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
         let Inner { pins, rollback, xdp, .. } = &mut *inner;
-        let Some(Attached { maps, slot, service, interfaces, ebpf, source }) = xdp else {
+        let Some(Attached { maps, slot, service, interfaces, ebpf, source, ring }) = xdp else {
             return Ok(Vec::new());
         };
         let _turn = pins.lock_shared()?;
@@ -96,6 +100,7 @@ impl Datapath {
             let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
             maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
+        maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
         publish::listens(maps, *slot, &self.listen)?;
         *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
         let mut notes = program::open_for_transmission(maps, interfaces);
@@ -207,13 +212,14 @@ impl Datapath {
         self.lock().xdp.is_some().then(|| Rc::clone(self) as Rc<dyn View>)
     }
 
-    /// Runs for as long as the service: heartbeat, wildcard addresses, collection.
-    pub async fn upkeep(self: Rc<Self>) {
+    /// Runs for as long as the service: heartbeat, wildcard addresses, collection, and what the program tells. Fast
+    /// connections that have ended are written to `log`.
+    pub async fn upkeep(self: Rc<Self>, log: Option<Sender>) {
         if self.lock().xdp.is_none() {
             return std::future::pending().await;
         }
-        let collector = Rc::clone(&self);
-        tokio::join!(self.keep_alive(), collector.collect());
+        let log = log.as_ref();
+        tokio::join!(self.keep_alive(), self.collect(log), self.hear(log));
     }
 
     async fn keep_alive(&self) {
@@ -249,21 +255,24 @@ impl Datapath {
         Ok(program::open_for_transmission(maps, interfaces))
     }
 
-    async fn collect(&self) {
+    async fn collect(&self, log: Option<&Sender>) {
         let mut collector = Collector::default();
         loop {
-            let at_end = self.collect_some(&mut collector);
+            let at_end = self.collect_some(&mut collector, log);
             tokio::time::sleep(if at_end { HEARTBEAT } else { COLLECT_PAUSE }).await;
         }
     }
 
-    fn collect_some(&self, collector: &mut Collector) -> bool {
+    fn collect_some(&self, collector: &mut Collector, access_log: Option<&Sender>) -> bool {
         let mut inner = self.lock();
         let Inner { xdp, roster, is_silent, .. } = &mut *inner;
-        let Some(Attached { maps, ebpf, .. }) = xdp else { return true };
-        // A successor checks the counts itself.
+        let Some(Attached { maps, ebpf, slot, .. }) = xdp else { return true };
+        // A successor checks the counts itself, and tells the ends.
         let own = roster.ids().filter(|_| !*is_silent);
-        let step = collector.step(maps, ebpf, own);
+        let step = collector.step(maps, ebpf, own, Some(*slot).filter(|_| !*is_silent));
+        if let Some(log) = access_log {
+            ended::log(&step.ended, log, |id| roster.name_of(id));
+        }
         for (id, excess) in step.corrected {
             let name = roster.names().remove(&id).unwrap_or_default();
             log::info(format_args!(
@@ -296,7 +305,7 @@ impl Datapath {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inner> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -335,8 +344,13 @@ impl Drop for Datapath {
 impl View for Datapath {
     fn info(&self) -> DatapathInfo {
         let inner = self.lock();
-        let (interfaces, counters) = match &inner.xdp {
-            Some(Attached { maps, interfaces, .. }) => (interfaces.clone(), counters(maps)),
+        let (interfaces, [counters, own, host]) = match &inner.xdp {
+            Some(Attached { maps, interfaces, slot, .. }) => {
+                let own = counters(maps, [*slot].into_iter());
+                let sum = counters(maps, [0, *slot].into_iter());
+                let host = counters(maps, publish::slots(maps).chain([0]));
+                (interfaces.clone(), [sum, own, host])
+            }
             None => Default::default(),
         };
         let fast_path = match self.config.fast_path {
@@ -344,15 +358,36 @@ impl View for Datapath {
             FastPath::Exclusive => "exclusive",
             FastPath::Always => "always",
         };
-        DatapathInfo { interfaces, fast_path, counters }
+        DatapathInfo { interfaces, fast_path, counters, own, host }
     }
 
-    fn flows(&self) -> Vec<FlowRow> {
+    fn flows(&self, asked: &Asked) -> (Vec<FlowRow>, usize) {
         let inner = self.lock();
         match &inner.xdp {
-            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &inner.roster.names()),
-            None => Vec::new(),
+            Some(Attached { maps, slot, .. }) => flows::list(maps, *slot, &inner.roster.names(), asked),
+            None => (Vec::new(), 0),
         }
+    }
+
+    fn reset(&self, asked: &Asked) -> u64 {
+        let inner = self.lock();
+        let Some(Attached { slot, .. }) = &inner.xdp else { return 0 };
+        let (slot, names) = (*slot, inner.roster.names());
+        drop(inner);
+        tend::end_some(&self.inner, tend::ANY, |key, flow| {
+            flows::is_asked_for(slot, asked, &names, key, flow)
+        })
+    }
+
+    fn traffic(&self, ids: &[u16]) -> Vec<FastTraffic> {
+        let inner = self.lock();
+        let Some(Attached { maps, .. }) = &inner.xdp else {
+            return vec![FastTraffic::default(); ids.len()];
+        };
+        // In this order: a flow that ends meanwhile is missing for a moment rather than counted twice.
+        let gone: Vec<_> = ids.iter().map(|id| maps.loads.traffic(*id)).collect();
+        let live = flows::traffic(maps);
+        ids.iter().zip(gone).map(|(id, gone)| fast_traffic(&maps.loads, *id, gone, live.get(id))).collect()
     }
 
     fn foresee(&self, client: IpAddr, entry: Option<Affinity>) -> (bool, String) {
@@ -365,10 +400,31 @@ impl View for Datapath {
     }
 }
 
-fn counters(maps: &Maps) -> BTreeMap<&'static str, u64> {
-    let sum = |outcome: &Outcome| {
-        let values = maps.counters.get(&(*outcome as u32), 0);
-        values.map_or(0, |values| values.iter().sum())
-    };
-    Outcome::ALL.iter().map(|outcome| (outcome.name(), sum(outcome))).collect()
+fn fast_traffic(loads: &Loads, id: u16, gone: [Traffic; 2], live: Option<&[Traffic; 2]>) -> FastTraffic {
+    let [live_in, live_out] = live.copied().unwrap_or_default();
+    let [gone_in, gone_out] = gone;
+    let (active, opened) = (loads.connections(id).max(0) as u64, loads.opened(id));
+    FastTraffic {
+        opened,
+        closed: opened.saturating_sub(active),
+        active,
+        packets_in: gone_in.packets + live_in.packets,
+        packets_out: gone_out.packets + live_out.packets,
+        bytes_in: gone_in.bytes + live_in.bytes,
+        bytes_out: gone_out.bytes + live_out.bytes,
+    }
+}
+
+/// The counters of the services in `slots`, added up.
+fn counters(maps: &Maps, slots: impl Iterator<Item = u32>) -> BTreeMap<&'static str, u64> {
+    let outcomes = Outcome::ALL.iter().map(|outcome| (outcome.name(), *outcome as u32));
+    let numbers: Vec<_> = outcomes.chain(Note::ALL.iter().map(|note| (note.name(), *note as u32))).collect();
+    let mut sums: BTreeMap<_, _> = numbers.iter().map(|(name, _)| (*name, 0)).collect();
+    for slot in slots {
+        for (name, number) in &numbers {
+            let values = maps.counters.get(&counter::index(slot, *number), 0);
+            *sums.entry(*name).or_default() += values.map_or(0, |values| values.iter().sum::<u64>());
+        }
+    }
+    sums
 }

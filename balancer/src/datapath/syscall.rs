@@ -33,6 +33,12 @@ pub fn netns_cookie(socket: impl AsFd) -> io::Result<u64> {
     if result == 0 { Ok(cookie) } else { Err(io::Error::last_os_error()) }
 }
 
+/// A value as the kernel has written it; `None` if it is cut short.
+pub fn from_bytes<V: Pod>(bytes: &[u8]) -> Option<V> {
+    // SAFETY: as many bytes as a value has, and any bit pattern is a value of a Pod.
+    (bytes.len() >= size_of::<V>()).then(|| unsafe { bytes.as_ptr().cast::<V>().read_unaligned() })
+}
+
 /// Removes an entry of a hash map and returns what it held: of several who try, one gets it (Linux 5.14).
 ///
 /// # Errors

@@ -18,11 +18,16 @@ use crate::log;
 /// Entries looked at in one turn: a millisecond or so.
 const BATCH: usize = 8192;
 /// Any server.
-const ANY: u16 = 0;
+pub const ANY: u16 = 0;
 
 /// Ends the connections to a server; returns how many. From here on their tuples are the stack's, which answers with RST
 /// when one of the two ends speaks. Others come in between: nobody waits for the whole table.
 pub(super) fn end_all(inner: &Mutex<Inner>, server: u16) -> u64 {
+    end_some(inner, server, |_, flow| flow.server == server)
+}
+
+/// The same for those that are `wanted`; `server`: none but its are, or [`ANY`].
+pub(super) fn end_some(inner: &Mutex<Inner>, server: u16, wanted: impl Fn(&FlowKey, &Flow) -> bool) -> u64 {
     let mut ending = Ending::of(server);
     loop {
         let mut inner = inner.lock().unwrap_or_else(PoisonError::into_inner);
@@ -30,7 +35,7 @@ pub(super) fn end_all(inner: &Mutex<Inner>, server: u16) -> u64 {
         let Some(Attached { maps, ebpf, .. }) = inner.xdp.as_mut().filter(|_| !is_silent) else {
             return ending.ended;
         };
-        match ending.step(maps, ebpf) {
+        match ending.step(maps, ebpf, &wanted) {
             Ok(at_end) if at_end => return ending.ended,
             Ok(_) => {}
             Err(error) => {
@@ -41,7 +46,7 @@ pub(super) fn end_all(inner: &Mutex<Inner>, server: u16) -> u64 {
     }
 }
 
-/// A walk that ends the connections to a server.
+/// A walk that ends connections.
 #[derive(Debug)]
 pub struct Ending {
     server: u16,
@@ -51,21 +56,27 @@ pub struct Ending {
 }
 
 impl Ending {
-    /// A walk that has not begun yet.
+    /// A walk that has not begun yet, for those to a server, or [`ANY`].
     pub fn of(server: u16) -> Self {
         Self { server, walk: BatchWalk::new(BATCH), ended: 0 }
     }
 
-    /// Ends those among the next entries; true when the end of the table was reached.
+    /// Ends those among the next entries that are `wanted`; true when the end of the table was reached.
     ///
     /// # Errors
     /// What the kernel refuses.
-    pub fn step(&mut self, maps: &Maps, ebpf: &mut Ebpf) -> anyhow::Result<bool> {
+    pub fn step(
+        &mut self,
+        maps: &Maps,
+        ebpf: &mut Ebpf,
+        wanted: impl Fn(&FlowKey, &Flow) -> bool,
+    ) -> anyhow::Result<bool> {
         let (entries, at_end) = self.walk.next::<FlowKey, Flow>(maps.flows_data.fd().as_fd())?;
-        let theirs = |flow: &Flow| {
-            flow.direction == FROM_CLIENT && flow.server == self.server && !State(flow.state).is_dead()
+        let is_meant = |key: &FlowKey, flow: &Flow| {
+            flow.direction == FROM_CLIENT && !State(flow.state).is_dead() && wanted(key, flow)
         };
-        let keys: Vec<_> = entries.iter().filter(|(_, flow)| theirs(flow)).map(|(key, _)| *key).collect();
+        let keys: Vec<_> =
+            entries.iter().filter(|(key, flow)| is_meant(key, flow)).map(|(key, _)| *key).collect();
         self.ended += run(ebpf, CHORE_END, self.server, &keys)?;
         Ok(at_end)
     }

@@ -106,7 +106,8 @@ impl Daemon {
         let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
         self.clerk = Some(spawn_local(clerk));
         if let Some(datapath) = &self.datapath {
-            spawn_local(Rc::clone(datapath).upkeep());
+            let log = self.access_log.as_ref().map(AccessLog::sender);
+            spawn_local(Rc::clone(datapath).upkeep(log));
         }
         Ok(())
     }

@@ -1,10 +1,10 @@
 //! Who plays, and what can be seen of them.
 
+use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use std::{fs, thread};
 
 use anyhow::{Context, Result};
 
@@ -16,8 +16,6 @@ use crate::lab::{Daemon, Lab, wait_for, wait_until};
 /// The balancer's default source ports for what XDP forwards. The proxy's own connections lie above.
 const FAST_PORTS: RangeInclusive<u16> = 10_000..=32_767;
 const SOON: Duration = Duration::from_secs(5);
-/// Long enough for a log line that should not come to come.
-const A_MOMENT: Duration = Duration::from_millis(300);
 const ORIGIN_PORT: u16 = 8080;
 
 /// Dropped from the top: the daemon before the network it serves.
@@ -43,7 +41,9 @@ pub(super) struct Visit {
 pub(super) struct Counts {
     /// SYNs that XDP forwarded, of `show info`.
     pub(super) forwarded: u64,
-    /// Lines in the access log.
+    /// Lines about connections of XDP in the access log.
+    pub(super) told: usize,
+    /// The other lines in it.
     pub(super) logged: usize,
 }
 
@@ -102,20 +102,25 @@ impl Stage {
     }
 
     pub(super) fn counts(&self) -> Result<Counts> {
-        Ok(Counts { forwarded: self.daemon.counter("syn_forwarded")?, logged: self.log_lines() })
+        Ok(Counts {
+            forwarded: self.daemon.counter("syn_forwarded")?,
+            told: self.log_lines(true),
+            logged: self.log_lines(false),
+        })
     }
 
     /// The access log is written after the answer: waits for one more line than `before`.
     pub(super) fn logged_after(&self, before: Counts) -> Result<bool> {
-        let line = wait_until(SOON, "a line in the access log", || self.log_lines() > before.logged);
+        let line = wait_until(SOON, "a line in the access log", || self.log_lines(false) > before.logged);
         crate::lab::interrupt::check()?;
         Ok(line.is_ok())
     }
 
-    /// True when nothing is logged, after giving it the time to be.
-    pub(super) fn not_logged_since(&self, before: Counts) -> bool {
-        thread::sleep(A_MOMENT);
-        self.log_lines() == before.logged
+    /// The same for a connection that was fast and has ended; true when nothing else was logged.
+    pub(super) fn told_after(&self, before: Counts) -> Result<bool> {
+        let line = wait_until(SOON, "a line in the access log", || self.log_lines(true) > before.told);
+        crate::lab::interrupt::check()?;
+        Ok(line.is_ok() && self.log_lines(false) == before.logged)
     }
 
     pub(super) fn last_log_line(&self) -> String {
@@ -146,8 +151,9 @@ impl Stage {
         fs::read_to_string(&self.access_log).unwrap_or_default()
     }
 
-    fn log_lines(&self) -> usize {
-        self.log().lines().count()
+    /// Lines about fast connections, or the others.
+    fn log_lines(&self, fast: bool) -> usize {
+        self.log().lines().filter(|line| line.contains(" XDP - ") == fast).count()
     }
 }
 

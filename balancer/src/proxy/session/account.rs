@@ -4,7 +4,7 @@ use std::fmt::Display;
 use std::time::Duration;
 
 use super::{Incoming, Outcome, Session};
-use crate::access_log::{self, Record};
+use crate::access_log::{self, Path, Record};
 use crate::clock;
 use crate::persist::issue::Letters;
 use crate::proxy::failure::Failure;
@@ -86,6 +86,7 @@ impl Session {
             letters,
             trace,
             fault: outcome.failure.map(|failure| self.fault(failure)),
+            path: Path::Slow,
         };
         let mut line = self.shared.buffers.scratch();
         record.write(log.format, &mut line);
