@@ -56,6 +56,8 @@ fn main() {
         trial("a_known_client_of_ipv6_goes_past_the_proxy", families::known_and_unknown),
         trial("a_download_over_ipv6_survives_kill_9_whole", families::download_survives_kill),
         trial("ipv4_and_ipv6_are_served_side_by_side_and_do_not_mix", families::side_by_side),
+        trial("an_excluded_client_of_ipv6_is_always_the_proxys", families::excluded),
+        trial("no_path_over_ipv6_is_told_of_larger_segments_than_mss_says", families::segments),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }

@@ -16,7 +16,7 @@ use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::phase::{CLOSING, CLOSING_NS, DEAD, ESTABLISHED, ESTABLISHED_NS, HALF_OPEN, HALF_OPEN_NS};
 use fixture::packet::{ACK, CWR, ECE, FIN, Frame, PSH, RST, SYN, URG};
-use fixture::{CLIENT, CLIENT6, World, both, trial, trial6};
+use fixture::{CLIENT, CLIENT6, World, both, packet, trial, trial6};
 use libtest_mimic::{Arguments, Trial};
 
 fn main() {
@@ -28,6 +28,7 @@ fn main() {
         life_cycle(),
         families(),
         ipv6(),
+        wishes(),
         counts(),
         ending(),
         abuse(),
@@ -479,6 +480,76 @@ fn families() -> Vec<Trial> {
                 assert!(run.verdict_is_pass(), "{length} bytes");
             }
             world.expect_flows(0);
+        }),
+    ]
+    .concat_trials()
+}
+
+/// `--fast-path-exclude` and `--mss`.
+fn wishes() -> Vec<Trial> {
+    const MSS_1460: &[u8] = &[2, 4, 0x05, 0xb4, 1, 3, 3, 7];
+    const MSS_1200: &[u8] = &[2, 4, 0x04, 0xb0, 1, 3, 3, 7];
+    [
+        both("an_excluded_source_is_the_proxys", |world| {
+            let (own, around) = match world.client() {
+                IpAddr::V4(_) => ("10.10.1.2", "10.10.0.0/16"),
+                IpAddr::V6(_) => ("2001:db8:10:1::2", "2001:db8:10::/48"),
+            };
+            world.establish();
+            world.exclude(&[own], &[]);
+            let other = world.syn().source_port(20_001);
+            let run = world.run(&other);
+            run.expect(Outcome::Excluded);
+            run.expect_untouched();
+            world.run(&world.syn().flags(ACK)).expect(Outcome::ToServer);
+            // The same block, denied now; then both, of which being denied says more.
+            world.exclude(&[], &[own]);
+            world.run(&other).expect(Outcome::Denied);
+            world.exclude(&[own], &[own]);
+            world.run(&other).expect(Outcome::Denied);
+            world.exclude(&[around], &[own]);
+            world.run(&other).expect(Outcome::Denied);
+            world.exclude(&[around], &[]);
+            world.run(&other).expect(Outcome::Excluded);
+            world.exclude(&[], &[]);
+            world.run(&other).expect(Outcome::SynForwarded);
+        }),
+        both("the_segment_size_is_clamped_on_syn_and_syn_ack_only", |world| {
+            world.service(|service| service.mss = 1_200);
+            let (syn, at) = (world.syn().tcp_options(MSS_1460), packet::tcp_at(&world.syn().bytes()) + 20);
+            for expected in [Outcome::SynForwarded, Outcome::ToServer] {
+                let run = world.run(&syn);
+                run.expect(expected);
+                run.expect_valid_checksums();
+                assert_eq!(run.bytes()[at..], *MSS_1200);
+            }
+            let answer = world.reply(SYN | ACK).tcp_options(MSS_1460).payload(5);
+            let run = world.run(&answer);
+            run.expect(Outcome::ToClient);
+            run.expect_valid_checksums();
+            assert_eq!(run.bytes()[at..at + 8], *MSS_1200);
+            let run = world.run(&world.syn().flags(ACK).acknowledgment(1_001).tcp_options(MSS_1460));
+            run.expect(Outcome::ToServer);
+            assert_eq!(run.bytes()[at..], *MSS_1460);
+            // Odd places, nothing to say, nonsense.
+            for (n, before, after) in [
+                (1, &[1, 2, 4, 0x05, 0xb4, 1, 1, 1][..], &[1, 2, 4, 0x04, 0xb0, 1, 1, 1][..]),
+                (2, &[2, 4, 0x04, 0x00], &[2, 4, 0x04, 0x00]),
+                (3, &[], &[]),
+                (4, &[8, 0, 2, 4, 0x05, 0xb4, 1, 1], &[8, 0, 2, 4, 0x05, 0xb4, 1, 1]),
+            ] {
+                let run = world.run(&world.syn().source_port(20_000 + n).tcp_options(before));
+                run.expect(Outcome::SynForwarded);
+                run.expect_valid_checksums();
+                assert_eq!(run.bytes()[at..], *after);
+            }
+        }),
+        both("a_syn_that_is_passed_keeps_its_segment_size", |world| {
+            world.service(|service| service.mss = 1_200);
+            world.server_state(SERVER_DRAIN);
+            let run = world.run(&world.syn().tcp_options(MSS_1460));
+            run.expect(Outcome::ServerDrain);
+            run.expect_untouched();
         }),
     ]
     .concat_trials()

@@ -404,12 +404,16 @@ pub struct Service {
     pub snat_v6: u16,
     /// `--snat-ip`.
     pub snat_ips: [Address; MAX_SNAT_IPS],
-    /// Not 0: some sources are denied, and the table of those is asked about every SYN.
+    /// Not 0: some sources are denied or excluded, and the table of those is asked about every SYN.
     pub denies: u16,
     /// Leading bits of an IPv4 address that count in the table of sources.
     pub mask4: u8,
     /// The same of an IPv6 address.
     pub mask6: u8,
+    /// `--mss`: what SYNs and SYN-ACKs say at most; 0: what they like.
+    pub mss: u16,
+    /// Zero.
+    pub padding: [u8; 6],
 }
 
 impl Service {
@@ -429,8 +433,15 @@ impl Service {
         denies: 0,
         mask4: 32,
         mask6: 64,
+        mss: 0,
+        padding: [0; 6],
     };
 }
+
+/// What stands in the table of denied sources: the service does not serve them.
+pub const DENIED: u8 = 1;
+/// The same table: they are the proxy's (`--fast-path-exclude`).
+pub const EXCLUDED: u8 = 2;
 
 /// The data of a key in the table of denied sources, which is matched from its first bit: the family and the service's
 /// slot, then the address. The family, for a block of IPv6 that holds the IPv6 form of all IPv4 addresses means none of
@@ -619,7 +630,7 @@ const _: () = assert!(size_of::<FlowKey>() == 36);
 const _: () =
     assert!(size_of::<Flow>() == 160 && align_of::<Flow>() == 8 && core::mem::offset_of!(Flow, state) == 96);
 const _: () = assert!(size_of::<ListenKey>() == 20);
-const _: () = assert!(size_of::<Service>() == 200);
+const _: () = assert!(size_of::<Service>() == 208);
 const _: () = assert!(size_of::<Server>() == 40);
 const _: () = assert!(size_of::<Load>() == 128);
 const _: () = assert!(size_of::<Event>() == 68 + size_of::<FlowKey>() && align_of::<Event>() == 8);

@@ -49,6 +49,12 @@ pub const fn deltas(from: &FlowKey, to: &FlowKey) -> (u16, u16) {
     (fold(addresses), fold(addresses + ports))
 }
 
+/// The delta of a rewrite of one word.
+#[inline(always)]
+pub const fn delta_of_word(old: [u8; 2], new: [u8; 2]) -> u16 {
+    fold(change(old, new))
+}
+
 /// The checksum after a rewrite with this delta.
 #[inline(always)]
 pub const fn apply(checksum: [u8; 2], delta: u16) -> [u8; 2] {

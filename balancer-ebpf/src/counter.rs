@@ -108,6 +108,8 @@ outcomes! {
     ServerFull => Pass, "pass_server_full";
     /// The service denies the source: the proxy turns it away.
     Denied => Pass, "pass_denied";
+    /// The service wants the source to go through the proxy.
+    Excluded => Pass, "pass_excluded";
     /// Sent through the proxy on purpose, to keep checking.
     Sampled => Pass, "pass_sampled";
     /// A SYN with a TTL of one.

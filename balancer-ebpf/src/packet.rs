@@ -143,6 +143,16 @@ pub enum Ip {
     V6(*mut Ipv6),
 }
 
+/// Bytes of the most TCP options.
+const MAX_OPTION_BYTES: usize = 40;
+
+/// TCP options (RFC 9293 §3.1).
+mod option {
+    pub(super) const END: u8 = 0;
+    pub(super) const NOTHING: u8 = 1;
+    pub(super) const MSS: u8 = 2;
+}
+
 /// Words of the longest TCP header.
 const MAX_TCP_WORDS: usize = 30;
 
@@ -371,6 +381,62 @@ impl Headers {
         }
     }
 
+    /// Lets the option that says how large segments may be (RFC 9293 §3.7.1) say no more than `limit`: the first one, if
+    /// what comes before it is as it should be. Byte by byte, so that the verifier knows every place.
+    #[inline(always)]
+    pub fn clamp_mss(&self, limit: u16) {
+        let options = match self.ip {
+            Ip::V4(_) => ETHERNET + IPV4 + size_of::<Tcp>(),
+            Ip::V6(_) => ETHERNET + IPV6 + size_of::<Tcp>(),
+        };
+        // SAFETY: `of` has checked the header.
+        let length = usize::from(unsafe { (*self.tcp).data_offset } >> 4) * 4;
+        // Or else the compiler would leave out the bound that the verifier needs.
+        let length = opaque(length.saturating_sub(size_of::<Tcp>()));
+        let (mut kind, mut left, mut at) = (option::END, 0, 0);
+        while at < MAX_OPTION_BYTES && at < length {
+            let Some(byte) = self.frame.at::<u8>(options + at) else { return };
+            // SAFETY: `at` has checked that it lies in the frame.
+            let value = unsafe { *byte };
+            if left > 0 {
+                left -= 1;
+            } else if kind > option::NOTHING {
+                if kind == option::MSS {
+                    if value == 4 && length - at >= 3 {
+                        self.clamp_word(options + at + 1, at % 2 == 0, limit);
+                    }
+                    return;
+                }
+                if value < 2 {
+                    return;
+                }
+                (kind, left) = (option::END, value - 2);
+            } else if value == option::END {
+                return;
+            } else {
+                kind = value;
+            }
+            at += 1;
+        }
+    }
+
+    /// `is_odd`: its bytes lie in two words of the sum.
+    #[inline(always)]
+    fn clamp_word(&self, offset: usize, is_odd: bool, limit: u16) {
+        let Some(word) = self.frame.at::<[u8; 2]>(offset) else { return };
+        // SAFETY: `at` has checked that it lies in the frame, and `of` the header.
+        unsafe {
+            let (old, new) = (*word, limit.to_be_bytes());
+            if u16::from_be_bytes(old) <= limit {
+                return;
+            }
+            let delta = checksum::delta_of_word(old, new);
+            *word = new;
+            let delta = if is_odd { delta.swap_bytes() } else { delta };
+            (*self.tcp).checksum = checksum::apply((*self.tcp).checksum, delta);
+        }
+    }
+
     /// Whether the TCP checksum of a SYN or SYN-ACK was left for a network card to finish. For packets without IP
     /// options. One that carries data is not summed: it counts as unfinished if it looks so.
     #[inline(always)]
@@ -395,6 +461,20 @@ impl Headers {
         }
         checksum::fold(sum) != 0xffff
     }
+}
+
+/// The same number, about which the compiler knows nothing.
+#[inline(always)]
+fn opaque(number: usize) -> usize {
+    #[cfg(target_arch = "bpf")]
+    {
+        let mut number = number;
+        // SAFETY: it changes nothing. Without any instruction the loader would find a line of source without code.
+        unsafe { core::arch::asm!("{0} = {0}", inout(reg) number, options(pure, nomem, nostack)) };
+        number
+    }
+    #[cfg(not(target_arch = "bpf"))]
+    number
 }
 
 /// Word `N` of what is at `at`. Nothing in a frame is aligned, and for this target the compiler reads what is not byte by
@@ -638,7 +718,96 @@ mod tests {
         assert!(changed6(|f| f.extend([0; 6])).is_ok(), "padding");
     }
 
+    /// The SYN with these options, two bytes of data and a right checksum.
+    fn with_options(is_v4: bool, options: &[u8]) -> Vec<u8> {
+        let mut frame = if is_v4 { syn() } else { syn6() };
+        let tcp = if is_v4 { 34 } else { 54 };
+        frame[tcp + 12] = ((20 + options.len()) as u8 / 4) << 4;
+        frame.extend(options);
+        frame.extend([0xff; 2]);
+        let (length, at) = if is_v4 { (42, 17) } else { (22, 19) };
+        frame[at] = length + options.len() as u8;
+        let checksum = !sum_of_tcp(&mut frame);
+        frame[tcp + 16..tcp + 18].copy_from_slice(&checksum.to_be_bytes());
+        frame
+    }
+
+    /// Over pseudo-header and all of TCP.
+    fn sum_of_tcp(frame: &mut [u8]) -> u16 {
+        let key = parse(frame).expect("a SYN").0;
+        let tcp = &frame[if key.source.is_v4() { 34 } else { 54 }..];
+        let words = tcp.chunks(2).map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])));
+        checksum::fold(words.sum::<u32>() + u32::from(checksum::pseudo_header(&key, tcp.len() as u16)))
+    }
+
+    fn clamped(is_v4: bool, options: &[u8], limit: u16) -> Vec<u8> {
+        let mut frame = with_options(is_v4, options);
+        let before = frame.clone();
+        Headers::of(whole(&mut frame)).expect("headers").clamp_mss(limit);
+        assert_eq!(sum_of_tcp(&mut frame), 0xffff, "{options:?}");
+        assert_eq!(frame.split_off(frame.len() - 2), [0xff; 2], "{options:?}");
+        let at = frame.len() - options.len();
+        let mut rest = frame[..at].to_vec();
+        rest[at - 4..at - 2].copy_from_slice(&before[at - 4..at - 2]);
+        assert_eq!(rest, before[..at], "only options and the checksum change");
+        frame.split_off(at)
+    }
+
+    #[test]
+    fn the_segment_size_goes_down_and_the_other_options_stay() {
+        let table: &[(&[u8], Option<&[u8]>)] = &[
+            (&[2, 4, 0x05, 0xb4, 1, 3, 3, 7], Some(&[2, 4, 0x04, 0xb0, 1, 3, 3, 7])),
+            (&[1, 2, 4, 0x05, 0xb4, 3, 3, 7], Some(&[1, 2, 4, 0x04, 0xb0, 3, 3, 7])),
+            (&[4, 2, 2, 4, 0xff, 0xff, 0, 9], Some(&[4, 2, 2, 4, 0x04, 0xb0, 0, 9])),
+            (&[2, 4, 0x04, 0xb0], None),
+            (&[2, 4, 0x02, 0x18], None),
+            (&[3, 3, 7, 0, 2, 4, 0x05, 0xb4], None),
+            (&[2, 3, 0x05, 0], None),
+            // A stack reads up to what it does not understand.
+            (&[2, 4, 0x05, 0xb4, 8, 0, 1, 1], Some(&[2, 4, 0x04, 0xb0, 8, 0, 1, 1])),
+            (&[8, 0, 2, 4, 0x05, 0xb4, 1, 1], None),
+            (&[8, 1, 2, 4, 0x05, 0xb4, 1, 1], None),
+            (&[8, 7, 2, 4, 0x05, 0xb4, 1, 1], None),
+            (&[1, 2, 4, 0x05], None),
+            (&[1, 1, 1, 2], None),
+            (&[], None),
+        ];
+        for (options, expected) in table {
+            for is_v4 in [true, false] {
+                assert_eq!(clamped(is_v4, options, 1200), expected.unwrap_or(options), "{options:?}");
+            }
+        }
+        let behind_all = [&[1; 36][..], &[2, 4, 0x05, 0xb4]].concat();
+        assert_eq!(clamped(true, &behind_all, 1200)[36..], [2, 4, 0x04, 0xb0]);
+    }
+
+    /// What the stack would read.
+    fn told(options: &[u8]) -> Option<u16> {
+        match options {
+            [] | [0, ..] => None,
+            [1, rest @ ..] => told(rest),
+            [2, 4, high, low, ..] => Some(u16::from_be_bytes([*high, *low])),
+            [_, size, ..] => told(options.get(usize::from(*size).max(2)..)?),
+            [_] => None,
+        }
+    }
+
     proptest! {
+        #[test]
+        fn any_options_keep_the_checksum_right_and_are_told_no_more(
+            is_v4 in any::<bool>(), limit in 88_u16..1500, words in 0_usize..=10, bytes in any::<[[u8; 4]; 10]>(),
+            small in any::<bool>(),
+        ) {
+            let options: Vec<u8> = bytes[..words].concat().iter().map(|byte| if small { byte % 6 } else { *byte }).collect();
+            let after = clamped(is_v4, &options, limit);
+            let changes = options.iter().zip(&after).filter(|(old, new)| old != new).count();
+            prop_assert!(changes <= 2);
+            if after != options {
+                prop_assert_eq!(told(&after), Some(limit));
+                prop_assert!(told(&options) > Some(limit));
+            }
+        }
+
         #[test]
         fn rewrite_and_reverse_is_the_identity(is_v4 in any::<bool>(), octets in any::<[[u8; 15]; 2]>(), ports in any::<[[u8; 2]; 2]>()) {
             let mut frame = if is_v4 { syn() } else { syn6() };

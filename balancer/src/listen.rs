@@ -31,6 +31,17 @@ pub struct Bound {
     pub workers: Vec<Vec<TcpListener>>,
 }
 
+impl Bound {
+    /// What clients are told of how large their segments may be. A predecessor may have said something else.
+    ///
+    /// # Errors
+    /// When the kernel refuses.
+    pub fn limit_segments(&self, mss: Option<u32>) -> io::Result<()> {
+        let sockets = self.workers.iter().flatten();
+        sockets.map(SockRef::from).try_for_each(|socket| socket.set_tcp_mss(mss.unwrap_or(0)))
+    }
+}
+
 /// A socket that a predecessor has passed on.
 #[derive(Debug)]
 pub struct Passed {
@@ -151,6 +162,20 @@ mod tests {
 
     fn local(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
+    }
+
+    #[test]
+    fn clients_are_told_how_large_segments_may_be() {
+        let bound = bind(&[local(0)], 2, vec![]).expect("bound");
+        let told = || {
+            let client = TcpStream::connect(bound.addresses[0]).expect("connected");
+            SockRef::from(&client).tcp_mss().expect("a size")
+        };
+        let ordinary = told();
+        bound.limit_segments(Some(1_000)).expect("a limit");
+        assert!((500..=1_000).contains(&told()));
+        bound.limit_segments(None).expect("no limit");
+        assert_eq!(told(), ordinary);
     }
 
     #[test]

@@ -21,6 +21,14 @@ struct TwoFamilies {
 impl TwoFamilies {
     /// `listen` and `server` say which of the addresses of a host the service is told.
     fn open(listen: &[fn(&Lab) -> SocketAddr], server: fn(&Lab, usize) -> SocketAddr) -> Result<Self> {
+        Self::open_with(listen, server, &[])
+    }
+
+    fn open_with(
+        listen: &[fn(&Lab) -> SocketAddr],
+        server: fn(&Lab, usize) -> SocketAddr,
+        more: &[&str],
+    ) -> Result<Self> {
         let lab = Lab::star().build()?;
         let mut servers = Vec::new();
         let mut flags: Vec<String> = Vec::new();
@@ -38,7 +46,7 @@ impl TwoFamilies {
         for words in [["--check", "tcp"], ["--check-interval", "200ms"], ["--flow-table", "32k"]] {
             flag(words[0], words[1].to_owned());
         }
-        flags.extend(SOURCE_FIRST.iter().map(ToString::to_string));
+        flags.extend(SOURCE_FIRST.iter().chain(more).map(ToString::to_string));
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
         let site = Self { daemon, _servers: servers, lab };
@@ -146,5 +154,40 @@ pub fn side_by_side() -> Result<()> {
     site.introduce(front6, CLIENTS)?;
     ensure!(site.visit(front4)?.0.fast && !site.visit(front6)?.0.fast);
     ensure!(site.daemon.counter("pass_family_differs")? == 1);
+    Ok(())
+}
+
+pub fn excluded() -> Result<()> {
+    let flags = ["--fast-path-exclude", "2001:db8:10::/48"];
+    let site = TwoFamilies::open_with(&[front6], server6, &flags)?;
+    let front = front6(&site.lab);
+    let home = site.introduce(front, CLIENTS)?;
+    let (visit, _) = site.visit(front)?;
+    ensure!(!visit.fast && visit.server == home, "{visit:?}");
+    ensure!(site.daemon.counter("pass_excluded")? > 0);
+    let explained = site.daemon.client(&["explain", "--src", "2001:db8:10:1::2", "--name", "web"])?;
+    ensure!(explained.stdout.contains("--fast-path-exclude names the address"), "{explained:?}");
+    Ok(())
+}
+
+/// The options take their share of a segment.
+const OPTIONS: u32 = 40;
+
+pub fn segments() -> Result<()> {
+    let site = TwoFamilies::open_with(&[front6], server6, &["--mss", "1200"])?;
+    let front = front6(&site.lab);
+    let told = || -> Result<(u32, bool)> {
+        let mut connection = Connection::open(&site.lab.client().ns, None, front)?;
+        let mss = socket2::SockRef::from(connection.stream()).tcp_mss()?;
+        Ok((mss, Visit::of(&connection.get("/", &[])?)?.fast))
+    };
+    let expected = 1200 - OPTIONS..=1200;
+    let (slow, is_fast) = told()?;
+    ensure!(!is_fast && expected.contains(&slow), "{slow} from the proxy");
+    wait_until(PATIENCE, "the client to be known", || {
+        site.daemon.affinity("source", CLIENTS).is_ok_and(|server| server.is_some())
+    })?;
+    let (fast, is_fast) = told()?;
+    ensure!(is_fast && expected.contains(&fast), "{fast} from the server");
     Ok(())
 }

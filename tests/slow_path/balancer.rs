@@ -282,6 +282,7 @@ impl Builder {
             timeouts: self.timeouts.clone(),
             limits: Limits::default(),
             max_connections: self.max_connections,
+            mss: None,
             drain_timeout: Duration::from_secs(5),
             admin_mode: 0o600,
             takeover: false,

@@ -8,6 +8,7 @@ use balancer_ebpf::phase::flag;
 use balancer_ebpf::state::State;
 
 use crate::flows::{self, LiveFlow};
+use crate::maps::SERVICES;
 use crate::{forward, kernel, open};
 
 const HANDSHAKE_FLAGS: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
@@ -62,6 +63,11 @@ pub(crate) fn continue_flow(
         return Err(Outcome::UnfinishedSynAck);
     }
     let has_ended = flows::advance(ctx, &flow, packet.flags, direction == FROM_CLIENT, now);
+    if packet.flags & flag::SYN != 0 {
+        // SAFETY: as above.
+        let service = unsafe { SERVICES.get(u32::from((*flow.entry).service)) };
+        forward::clamp_mss(ctx, service.map_or(0, |service| service.mss));
+    }
     let outcome = forward::forward(ctx, packet, flow.entry, now);
     if has_ended {
         // Only now, so that this packet is counted.

@@ -33,7 +33,7 @@ pub(crate) static SERVICES: Array<Service, { MAX_SERVICES as usize }> = Array::n
 #[btf_map]
 pub(crate) static SOURCES: ArrayOfMaps<Sources, { MAX_SERVICES as usize }> = ArrayOfMaps::new();
 
-/// Sources that a service denies; what stands beside a key says nothing.
+/// Sources that a service denies or excludes, and which of both.
 #[btf_map]
 pub(crate) static DENIED: LpmTrie<DeniedKey, u8, { MAX_DENIED as usize }> = LpmTrie::new();
 

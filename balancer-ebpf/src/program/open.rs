@@ -7,9 +7,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow, FlowKey,
-    ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service,
-    Settings, Traffic, denied_key,
+    Address, DeniedKey, Draft, EXCLUDED, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow,
+    FlowKey, ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta,
+    Service, Settings, Traffic, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
@@ -92,8 +92,8 @@ fn consider(
     }
     caps::admit_syn(settings, now)?;
     let client = &draft.client;
-    if service.denies != 0 && is_denied(slot, client) {
-        return Err(Outcome::Denied);
+    if service.denies != 0 {
+        check_source(slot, client)?;
     }
     // Its answers would have to leave by the interface that it came in by, whatever the routes say.
     if client.is_link_local() {
@@ -128,8 +128,12 @@ fn consider(
 }
 
 #[inline(always)]
-fn is_denied(slot: u32, source: &Address) -> bool {
-    DENIED.get(&Key::new(u8::BITS * size_of::<DeniedKey>() as u32, denied_key(slot, source))).is_some()
+fn check_source(slot: u32, source: &Address) -> Result<(), Outcome> {
+    match DENIED.get(&Key::new(u8::BITS * size_of::<DeniedKey>() as u32, denied_key(slot, source))) {
+        None => Ok(()),
+        Some(&EXCLUDED) => Err(Outcome::Excluded),
+        Some(_) => Err(Outcome::Denied),
+    }
 }
 
 /// The source's entry, if it counts here.
@@ -256,8 +260,10 @@ fn establish(
         loads::close(plan.affinity.server());
         // The same SYN on another CPU was quicker: there is a flow now, and this packet belongs to it.
         let Some(winner) = flows::find_live(&packet.key, now) else { return Err(refusal) };
+        forward::clamp_mss(ctx, service.mss);
         return forward::forward(ctx, packet, winner.entry, now);
     }
+    forward::clamp_mss(ctx, service.mss);
     caps::opened(plan.slot, &draft.client, now);
     let entry = FLOWS.get_ptr_mut(&packet.key).ok_or(Outcome::FlowTableFull)?;
     // SAFETY: an entry of the flow map, valid for the length of this run.

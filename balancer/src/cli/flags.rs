@@ -41,6 +41,7 @@ impl RunArgs {
             ("accept-proxy", &mut identity.accept_proxy),
             ("debug-from", &mut identity.debug_from),
             ("xdp", &mut datapath.xdp),
+            ("fast-path-exclude", &mut datapath.fast_path_exclude),
             ("snat-ip", &mut datapath.snat_ip),
         ];
         for (flag, values) in repeatable {
@@ -199,12 +200,18 @@ pub(crate) struct DatapathArgs {
     /// With --fast-path exclusive, one in N new connections of a known client goes through the proxy
     #[arg(long, value_name = "N", default_value = "16", value_parser = number(2..=u32::MAX))]
     pub(crate) verify_share: u32,
+    /// Clients that always go through the proxy; repeatable
+    #[arg(long, value_name = "CIDR|@FILE")]
+    pub(crate) fast_path_exclude: Vec<String>,
     /// Address that servers see; repeatable. Without it: the one the kernel would use towards each server
     #[arg(long, value_name = "ADDR")]
     pub(crate) snat_ip: Vec<String>,
     /// Ports that servers see
     #[arg(long, value_name = "A-B", default_value = "10000-32767")]
     pub(crate) snat_ports: String,
+    /// Largest segments that clients, and servers on the fast path, are told of: for tunnels with a smaller MTU
+    #[arg(long, value_name = "N", value_parser = number(88..=32_767))]
+    pub(crate) mss: Option<u32>,
     /// Most connections on the fast path at one time
     #[arg(long, value_name = "N", default_value = "256k", value_parser = count(1_000..=16_000_000))]
     pub(crate) flow_table: u32,

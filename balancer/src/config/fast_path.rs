@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::options::Value;
 use super::persistence::together;
-use super::{DatapathConfig, FastPath, Host, IdentityConfig, InterfaceConfig, XdpMode};
+use super::{DatapathConfig, FastPath, Host, IdentityConfig, InterfaceConfig, XdpMode, identity as blocks};
 use crate::cli::Stop;
 use crate::cli::flags::{DatapathArgs, FastPathArg};
 use crate::persist::List;
@@ -38,6 +38,7 @@ pub(super) fn datapath(
 ) -> Result<Option<DatapathConfig>, Stop> {
     // Everything is read even when there is nothing to attach to: what is wrong is wrong.
     let interfaces = interfaces(&args.xdp)?;
+    let exclude = blocks::addresses("--fast-path-exclude", &args.fast_path_exclude)?;
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
     let obstacle = needs_bytes(identity).or_else(|| together::needs_bytes(list)).or_else(|| unreadable(list));
@@ -64,8 +65,10 @@ pub(super) fn datapath(
         fast_path,
         fast_path_reason,
         verify_share: args.verify_share,
+        exclude,
         snat_ips,
         snat_ports,
+        mss: args.mss.map_or(0, |mss| mss as u16),
         masks: list.source().map_or((32, 64), |source| (source.mask4, source.mask6)),
         flow_table: args.flow_table,
         hold: args.datapath_hold,

@@ -16,18 +16,10 @@ use crate::proxy_protocol::Version;
 const LARGEST_FILE: u64 = 64 * 1024 * 1024;
 
 pub(super) fn identity(args: &IdentityArgs) -> Result<IdentityConfig, Stop> {
-    let mut denied = Vec::new();
-    for text in &args.deny {
-        let value = Value { flag: "--deny", text };
-        match text.strip_prefix('@') {
-            Some(path) => read_file(value, path, &mut denied)?,
-            None => denied.push(block(value)?),
-        }
-    }
     let debuggers = args.debug_from.iter().map(|text| block(Value { flag: "--debug-from", text }));
     let proxies = args.accept_proxy.iter().map(|text| block(Value { flag: "--accept-proxy", text }));
     Ok(IdentityConfig {
-        deny: denied.into_iter().collect(),
+        deny: addresses("--deny", &args.deny)?,
         accept_proxy: proxies.collect::<Result<AddressSet, Stop>>()?,
         debug_from: debuggers.collect::<Result<AddressSet, Stop>>()?,
         send_proxy: args.send_proxy.map(|version| match version {
@@ -42,13 +34,26 @@ pub(super) fn identity(args: &IdentityArgs) -> Result<IdentityConfig, Stop> {
     })
 }
 
+/// Blocks, or names of files with blocks.
+pub(super) fn addresses(flag: &'static str, texts: &[String]) -> Result<AddressSet, Stop> {
+    let mut blocks = Vec::new();
+    for text in texts {
+        let value = Value { flag, text };
+        match text.strip_prefix('@') {
+            Some(path) => read_file(value, path, &mut blocks)?,
+            None => blocks.push(block(value)?),
+        }
+    }
+    Ok(blocks.into_iter().collect())
+}
+
 fn block(value: Value<'_>) -> Result<Cidr, Stop> {
     Cidr::parse(value.text).map_err(|rest| value.wrong(rest))
 }
 
 fn read_file(value: Value<'_>, path: &str, blocks: &mut Vec<Cidr>) -> Result<(), Stop> {
     if path.is_empty() {
-        return Err(value.wrong("does not name a file; write --deny @FILE"));
+        return Err(value.wrong(format_args!("does not name a file; write {} @FILE", value.flag)));
     }
     let mut text = String::new();
     File::open(path).and_then(|file| file.take(LARGEST_FILE + 1).read_to_string(&mut text)).map_err(

@@ -79,6 +79,8 @@ pub struct Config {
     pub limits: Limits,
     /// `--max-connections`; `None`: what the descriptor limit allows.
     pub max_connections: Option<u32>,
+    /// `--mss`: the largest segments that clients are told of.
+    pub mss: Option<u32>,
     /// `--drain-timeout`.
     pub drain_timeout: Duration,
     /// `--takeover`.
@@ -389,10 +391,14 @@ pub struct DatapathConfig {
     pub fast_path_reason: Option<String>,
     /// `--verify-share`: one in this many new connections goes through the proxy in `exclusive`.
     pub verify_share: u32,
+    /// `--fast-path-exclude`.
+    pub exclude: AddressSet,
     /// `--snat-ip`; empty: the address the kernel would use towards each server.
     pub snat_ips: Vec<IpAddr>,
     /// `--snat-ports`, both ends included.
     pub snat_ports: (u16, u16),
+    /// `--mss`; 0: none.
+    pub mss: u16,
     /// Leading bits of IPv4 and of IPv6 addresses that count in the table of sources.
     pub masks: (u8, u8),
     /// `--flow-table`: flows, not entries.

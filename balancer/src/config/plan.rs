@@ -101,6 +101,7 @@ impl Plan {
             },
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
             max_connections: limits.max_connections,
+            mss: args.datapath.mss,
             drain_timeout: process.drain_timeout,
             takeover: process.takeover,
             owner,
@@ -250,8 +251,15 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
         flags.iter().filter(given).map(say).collect::<Vec<_>>()
     };
     if config.datapath.is_none() {
-        let flags =
-            ["verify-share", "snat-ip", "snat-ports", "flow-table", "datapath-hold", "detach-on-stop"];
+        let flags = [
+            "verify-share",
+            "fast-path-exclude",
+            "snat-ip",
+            "snat-ports",
+            "flow-table",
+            "datapath-hold",
+            "detach-on-stop",
+        ];
         warnings.extend(idle("out --xdp", &flags));
     }
     if config.access_log.is_none() {

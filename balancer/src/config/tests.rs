@@ -432,6 +432,13 @@ fn other_wrong_flags() {
         ("--snat-ip 10.0.0.9 --snat-ip 10.0.0.9", "is given twice"),
         ("--snat-ports 10000", "--snat-ports \"10000\" is not a range of ports"),
         ("--snat-ports 2000-1500", "is the wrong way round; write 1500-2000"),
+        ("--fast-path-exclude 10.0.0.1/8", "--fast-path-exclude \"10.0.0.1/8\" has bits after its prefix"),
+        (
+            "--fast-path-exclude @",
+            "--fast-path-exclude \"@\" does not name a file; write --fast-path-exclude @FILE",
+        ),
+        ("--mss 87", "--mss"),
+        ("--mss 32768", "--mss"),
         ("--snat-ports 1023-2000", "takes ports that belong to services"),
     ];
     for (line, expected) in table {

@@ -48,7 +48,7 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
         && let Some(slot) = publish::find_slot(maps, name)
     {
         let _ = publish::listens(maps, slot, &[]);
-        let _ = publish::deny(maps, slot, &AddressSet::default());
+        let _ = publish::deny(maps, slot, &AddressSet::default(), &AddressSet::default());
         let _ = maps.services.set(slot, Service::FREE, 0);
         // The ring goes with its last handle.
         let _ = syscall::remove(maps.events.fd().as_fd(), &slot);

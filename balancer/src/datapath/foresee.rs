@@ -17,11 +17,11 @@ use crate::clock;
 pub fn foresee(
     maps: &Maps,
     service: &Service,
-    deny: &AddressSet,
+    (deny, exclude): (&AddressSet, &AddressSet),
     client: IpAddr,
     entry: Option<Affinity>,
 ) -> (bool, String) {
-    match obstacle(maps, service, deny, client, entry) {
+    match obstacle(maps, service, (deny, exclude), client, entry) {
         Some(why) => (false, why),
         None if service.fast_path == FAST_PATH_EXCLUSIVE && service.verify_share <= 1 => {
             (false, "every new connection is verified by the proxy (--verify-share 1)".into())
@@ -36,7 +36,7 @@ pub fn foresee(
 fn obstacle(
     maps: &Maps,
     service: &Service,
-    deny: &AddressSet,
+    (deny, exclude): (&AddressSet, &AddressSet),
     client: IpAddr,
     entry: Option<Affinity>,
 ) -> Option<String> {
@@ -47,6 +47,9 @@ fn obstacle(
     }
     if deny.contains(client) {
         return Some("--deny names the address".into());
+    }
+    if exclude.contains(client) {
+        return Some("--fast-path-exclude names the address".into());
     }
     let client = Address::from(client);
     if client.is_link_local() {

@@ -74,7 +74,7 @@ pub struct Maps {
     pub services: Array<MapData, Service>,
     /// The services' source tables, by slot.
     pub sources: ArrayOfMaps<MapData, HashMap<MapData, Key, u64>>,
-    /// The sources that services deny.
+    /// The sources that services deny or exclude.
     pub denied: LpmTrie<MapData, DeniedKey, u8>,
     /// By server id.
     pub servers: Array<MapData, Server>,

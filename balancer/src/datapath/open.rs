@@ -19,6 +19,7 @@ use super::ring::Ring;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
 use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish, tables};
+use crate::cidr::AddressSet;
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::intent::muster::muster;
 
@@ -165,8 +166,10 @@ fn no_interfaces() -> DatapathConfig {
         fast_path: FastPath::Off,
         fast_path_reason: None,
         verify_share: 0,
+        exclude: AddressSet::default(),
         snat_ips: Vec::new(),
         snat_ports: (0, 0),
+        mss: 0,
         masks: (32, 64),
         flow_table: 0,
         hold: Duration::ZERO,

@@ -1,6 +1,6 @@
 //! What the XDP program is told: which service this is, where it listens, which servers it has and in what state.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, UdpSocket};
 
 use anyhow::{Context as _, bail};
@@ -8,9 +8,9 @@ use aya::maps::PerCpuValues;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
-    Address, DeniedKey, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey, MAX_DENIED,
-    MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
-    Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key, denied_slot,
+    Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey,
+    MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
+    SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key, denied_slot,
 };
 use balancer_ebpf::counter::{self, MAX_OUTCOMES};
 use nix::ifaddrs::getifaddrs;
@@ -120,9 +120,11 @@ pub fn service(
         snat_v4: v4.len() as u16,
         snat_v6: v6.len() as u16,
         snat_ips,
-        denies: u16::from(!deny.is_empty()),
+        denies: u16::from(!deny.is_empty() || !config.exclude.is_empty()),
         mask4: config.masks.0,
         mask6: config.masks.1,
+        mss: config.mss,
+        padding: [0; 6],
     }
 }
 
@@ -145,28 +147,31 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
     Ok(())
 }
 
-/// Makes `deny` the sources that the service in `slot` denies. What is new is entered before what is old is removed, so
+/// Makes `deny` the sources that the service in `slot` denies, and `exclude` those that are the proxy's. What is new is entered before what is old is removed, so
 /// that nobody slips through meanwhile.
 ///
 /// # Errors
 /// What the kernel refuses.
-pub fn deny(maps: &mut Maps, slot: u32, deny: &AddressSet) -> anyhow::Result<()> {
+pub fn deny(maps: &mut Maps, slot: u32, deny: &AddressSet, exclude: &AddressSet) -> anyhow::Result<()> {
     let key = |(first, prefix): (IpAddr, u8)| {
         let first = Address::from(first);
         (denied_bits(&first) + u32::from(prefix), denied_key(slot, &first))
     };
-    let wanted: HashSet<_> = deny.blocks().map(key).collect();
+    let mut wanted: HashMap<_, _> = exclude.blocks().map(|block| (key(block), EXCLUDED)).collect();
+    wanted.extend(deny.blocks().map(|block| (key(block), DENIED)));
     let of_slot = |data: &DeniedKey| denied_slot(data) == slot;
-    let known = maps.denied.keys().filter_map(Result::ok).map(|key| (key.prefix_len(), key.data()));
-    let known: HashSet<_> = known.filter(|(_, data)| of_slot(data)).collect();
-    for (length, data) in wanted.difference(&known) {
-        maps.denied.insert(&Prefix::new(*length, *data), 0, 0).with_context(|| {
+    let known = maps.denied.iter().filter_map(Result::ok);
+    let known = known.map(|(key, what)| ((key.prefix_len(), key.data()), what));
+    let known: HashMap<_, _> = known.filter(|((_, data), _)| of_slot(data)).collect();
+    for (block, what) in wanted.iter().filter(|(block, what)| known.get(*block) != Some(*what)) {
+        maps.denied.insert(&Prefix::new(block.0, block.1), what, 0).with_context(|| {
             format!(
-                "the kernel does not take --deny; all services here may have {MAX_DENIED} blocks together"
+                "the kernel does not take --deny and --fast-path-exclude; all services here may have {MAX_DENIED} \
+                 blocks together"
             )
         })?;
     }
-    for (length, data) in known.difference(&wanted) {
+    for (length, data) in known.keys().filter(|block| !wanted.contains_key(*block)) {
         let _ = maps.denied.remove(&Prefix::new(*length, *data));
     }
     Ok(())

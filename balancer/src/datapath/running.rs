@@ -112,7 +112,7 @@ impl Datapath {
                 self.config.flow_table
             ));
         }
-        publish::deny(maps, *slot, &self.deny)?;
+        publish::deny(maps, *slot, &self.deny, &self.config.exclude)?;
         *service = publish::service(&self.name, &self.config, &self.deny, maps, true);
         maps.services.set(*slot, *service, 0)?;
         Ok(notes)
@@ -393,7 +393,8 @@ impl View for Datapath {
     fn foresee(&self, client: IpAddr, entry: Option<Affinity>) -> (bool, String) {
         match &self.lock().xdp {
             Some(Attached { maps, service, .. }) => {
-                foresee::foresee(maps, service, &self.deny, client, entry)
+                let lists = (&self.deny, &self.config.exclude);
+                foresee::foresee(maps, service, lists, client, entry)
             }
             None => (false, "a successor has the fast path".to_owned()),
         }

@@ -211,6 +211,7 @@ impl Held {
         };
         let opened = datapath::open(config, passed.role, known)?;
         let bound = listen::bind(&config.listen, config.workers, passed.listeners)?;
+        bound.limit_segments(config.mss).context("the kernel does not take --mss")?;
         let access = Access { mode: config.admin_mode, owner: config.owner.as_ref() };
         let socket = match passed.admin {
             Some(listener) => admin::Socket::share(&config.admin, access, listener)?,
