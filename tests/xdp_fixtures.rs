@@ -33,6 +33,7 @@ fn main() {
         ending(),
         abuse(),
         fixture::events::trials(),
+        fixture::errors::trials(),
     ]
     .concat_trials();
     libtest_mimic::run(&arguments, trials).exit();
@@ -77,7 +78,7 @@ fn parsing() -> Vec<Trial> {
         passes("a_vlan_tag_is_passed", Outcome::Vlan, || Frame::syn().ether_type(0x8100)),
         passes("qinq_is_passed", Outcome::Vlan, || Frame::syn().ether_type(0x88a8)),
         passes("udp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(17)),
-        passes("icmp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(1)),
+        passes("icmp_is_passed", Outcome::Icmp, || Frame::syn().protocol(1)),
         passes("sctp_is_passed", Outcome::NotTcp, || Frame::syn().protocol(132)),
         passes("tcp_to_another_port_is_passed", Outcome::NotService, || Frame::syn().destination_port(81)),
         passes("transit_traffic_is_passed", Outcome::NotService, || Frame::syn().destination([192, 0, 2, 1])),
@@ -195,7 +196,6 @@ fn decision() -> Vec<Trial> {
         ),
         doubt("an_unresolved_neighbour_is_passed", Outcome::NoNeighbour, World::forget_server_neighbour),
         doubt("a_socket_of_the_same_tuple_is_passed", Outcome::SocketExists, World::open_socket_of_the_tuple),
-        doubt("links_of_different_mtu_are_passed", Outcome::MtuDiffers, World::shrink_server_link),
         doubt("a_host_that_does_not_forward_passes", Outcome::ForwardingOff, World::stop_forwarding),
         doubt("a_server_without_a_known_source_address_is_passed", Outcome::NoRoute, |world| {
             let id = u32::from(world.server_id());
@@ -316,7 +316,7 @@ fn life_cycle() -> Vec<Trial> {
         }),
         trial("packets_of_a_flow_that_cannot_be_sent_are_dropped_and_never_passed", |world| {
             world.establish();
-            world.run(&Frame::syn().flags(ACK).ttl(1)).expect(Outcome::DropTtl);
+            world.run(&Frame::syn().flags(ACK).ttl(1)).expect(Outcome::IcmpTimeExceeded);
             world.run(&Frame::syn().flags(ACK).ip_options()).expect(Outcome::DropOptions);
             world.run(&Frame::syn().flags(ACK).byte(20, 0x20)).expect(Outcome::DropFragment);
             world.forget_server_neighbour();
@@ -579,7 +579,7 @@ fn ipv6() -> Vec<Trial> {
         passes6("destination_options_are_passed", Outcome::Ipv6Extension, || Frame::syn6().protocol(60)),
         passes6("a_fragment_is_passed", Outcome::Fragment, || Frame::syn6().protocol(44)),
         passes6("udp_is_passed", Outcome::NotTcp, || Frame::syn6().protocol(17)),
-        passes6("icmp_is_passed", Outcome::NotTcp, || Frame::syn6().protocol(58)),
+        passes6("icmp_is_passed", Outcome::Icmp, || Frame::syn6().protocol(58)),
         passes6("another_port_is_passed", Outcome::NotService, || Frame::syn6().destination_port(81)),
         passes6("transit_traffic_is_passed", Outcome::NotService, || {
             Frame::syn6().destination(Ipv6Addr::new(0x2001, 0xdb8, 0x99, 0, 0, 0, 0, 1))
@@ -661,7 +661,7 @@ fn ipv6() -> Vec<Trial> {
         }),
         trial6("packets_of_a_flow_that_cannot_be_sent_are_dropped_and_never_passed", |world| {
             world.establish();
-            world.run(&Frame::syn6().flags(ACK).ttl(1)).expect(Outcome::DropTtl);
+            world.run(&Frame::syn6().flags(ACK).ttl(1)).expect(Outcome::IcmpTimeExceeded);
             world.forget_server_neighbour();
             world.age_flows(ROUTE_NS);
             world.run(&Frame::syn6().flags(ACK)).expect(Outcome::DropNoNeighbour);
@@ -695,7 +695,6 @@ fn ipv6() -> Vec<Trial> {
             World::open_socket_of_the_tuple,
         ),
         doubt6("a_host_that_does_not_forward_passes", Outcome::ForwardingOff, World::stop_forwarding),
-        doubt6("links_of_different_mtu_are_passed", Outcome::MtuDiffers, World::shrink_server_link),
         doubt6("a_server_without_a_known_source_address_is_passed", Outcome::NoRoute, |world| {
             let id = u32::from(world.server_id());
             let server = world.maps.servers.get(&id, 0).expect("get");

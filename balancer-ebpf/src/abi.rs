@@ -30,6 +30,8 @@ pub const MAX_HALF_OPEN_SOURCES: u32 = 16_384;
 pub const MAX_SNAT_IPS: usize = 8;
 /// Default of `--flow-table`; the loader sets the real size. A flow has two entries.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 2 * 256 * 1024;
+/// Kinds of ICMP errors that are counted by the second: relayed; about size; about hops.
+pub const ICMP_BOUNDS: u32 = 3;
 /// Template size of a service's `source` table; the kernel lets the real one differ.
 pub const DEFAULT_SOURCE_ENTRIES: u32 = 100_000;
 
@@ -614,12 +616,16 @@ pub struct Settings {
     pub half_open_cap: u32,
     /// Most SYNs a second and CPU that are looked at for the fast path.
     pub syn_rate: u32,
+    /// Most ICMP errors a second and CPU, of each kind that is counted: see [`ICMP_BOUNDS`].
+    pub icmp_rate: u32,
+    /// Zero.
+    pub padding: u32,
 }
 
-/// SYNs of the current second on this CPU.
+/// What is bounded by the second: that of the current one on this CPU.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct SynRate {
+pub struct Rate {
     /// The second, of the coarse monotonic clock.
     pub second: u32,
     /// How many so far.
@@ -637,8 +643,8 @@ const _: () = assert!(size_of::<Event>() == 68 + size_of::<FlowKey>() && align_o
 const _: () = assert!(size_of::<EventRate>() == 16);
 const _: () = assert!(size_of::<Chore>() == 16 + size_of::<FlowKey>() * CHORE_KEYS);
 const _: () = assert!(size_of::<Draft>() == 160 + 40 + 16 + 3 * 36 + 4);
-const _: () = assert!(size_of::<Settings>() == 24);
-const _: () = assert!(size_of::<SynRate>() == 8);
+const _: () = assert!(size_of::<Settings>() == 32);
+const _: () = assert!(size_of::<Rate>() == 8);
 
 #[cfg(test)]
 mod tests {

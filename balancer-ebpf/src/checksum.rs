@@ -7,7 +7,7 @@ const TTL_DELTA: u32 = 0xfeff;
 
 /// What replacing `old` by `new` adds to a checksum's complement: RFC 1624 equation 3, `~m + m'`.
 #[inline(always)]
-const fn change(old: [u8; 2], new: [u8; 2]) -> u32 {
+pub(crate) const fn change(old: [u8; 2], new: [u8; 2]) -> u32 {
     (!u16::from_be_bytes(old)) as u32 + u16::from_be_bytes(new) as u32
 }
 
@@ -20,13 +20,13 @@ const fn change_address(old: &Address, new: &Address) -> u32 {
 }
 
 #[inline(always)]
-const fn change_word(old: u32, new: u32) -> u32 {
+pub(crate) const fn change_word(old: u32, new: u32) -> u32 {
     sum_of_word(!old) + sum_of_word(new)
 }
 
 /// Both halves of a word in network order.
 #[inline(always)]
-const fn sum_of_word(word: u32) -> u32 {
+pub(crate) const fn sum_of_word(word: u32) -> u32 {
     let word = u32::from_be(word);
     (word >> 16) + (word & 0xffff)
 }

@@ -66,7 +66,7 @@ outcomes! {
     Truncated => Pass, "pass_truncated";
     /// A header whose fields contradict each other.
     Malformed => Pass, "pass_malformed";
-    /// UDP, ICMP and everything else that is not TCP.
+    /// UDP and everything else that is neither TCP nor ICMP.
     NotTcp => Pass, "pass_not_tcp";
     /// A fragment that belongs to no flow.
     Fragment => Pass, "pass_fragment";
@@ -136,7 +136,8 @@ outcomes! {
     EgressForeign => Pass, "pass_egress_foreign";
     /// The route back to the client leaves by an interface without the program.
     NoWayBack => Pass, "pass_no_way_back";
-    /// The two links differ in MTU, and this version answers no "fragmentation needed".
+    /// The ways to the server and to the client differ in MTU, and the client lets routers cut its packets up: nobody would
+    /// tell it to send smaller ones.
     MtuDiffers => Pass, "pass_mtu_differs";
     /// What the table has of this tuple is about to be removed.
     FlowEnding => Pass, "pass_flow_ending";
@@ -151,9 +152,10 @@ outcomes! {
     DropOptions => Drop, "drop_ip_options";
     /// A first fragment of a flow.
     DropFragment => Drop, "drop_fragment";
-    /// A packet of a flow with a TTL of one.
+    /// A packet of a flow with a TTL of one, and too many of those were answered in this second.
     DropTtl => Drop, "drop_ttl";
-    /// A packet of a flow that is larger than the route's MTU.
+    /// A packet of a flow that is larger than the route's MTU, and is not answered: its sender lets routers cut it up, which
+    /// is not done here, or too many were answered in this second.
     DropMtu => Drop, "drop_mtu";
     /// A packet of a flow without a route.
     DropNoRoute => Drop, "drop_no_route";
@@ -161,6 +163,19 @@ outcomes! {
     DropNoNeighbour => Drop, "drop_no_neighbour";
     /// A packet of a flow whose route leaves by an interface without the program.
     DropEgress => Drop, "drop_egress_foreign";
+
+    /// ICMP that is no error about a packet of a live flow: an echo, an error about a connection of the proxy.
+    Icmp => Pass, "pass_icmp";
+    /// An ICMP error about a packet of a flow that went to the client, towards the server.
+    IcmpToServer => Redirect, "icmp_to_server";
+    /// An ICMP error about a packet of a flow that went to the server, towards the client.
+    IcmpToClient => Redirect, "icmp_to_client";
+    /// An ICMP error about a packet of a flow that was not sent on: too many in this second, no hops left, or no way.
+    DropIcmp => Drop, "drop_icmp";
+    /// A packet of a flow that is larger than the route's MTU, answered with that MTU.
+    IcmpTooBig => Redirect, "icmp_too_big";
+    /// A packet of a flow with a TTL of one, answered.
+    IcmpTimeExceeded => Redirect, "icmp_time_exceeded";
 }
 
 /// What is counted beside outcomes, from the far end of a service's counters.

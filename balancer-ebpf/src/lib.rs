@@ -10,6 +10,7 @@
 //! | [`counter`] | one enum that names every outcome of a packet |
 //! | [`packet`] | parsing: frame → addresses, ports, flags, or the reason why not |
 //! | [`checksum`] | RFC 1624 updates, and telling a checksum that a peer left unfinished |
+//! | [`icmp`] | errors about packets of flows: relayed, and our own |
 //! | [`phase`] | the life cycle of a flow: which packet moves it where, and how long it may idle |
 //! | [`state`] | a flow's state in one word, so that its steps can be counted exactly |
 //! | [`window`] | counting over two windows: the caps on half-open flows and on SYNs |
@@ -21,6 +22,7 @@ pub mod abi;
 pub mod affinity;
 pub mod checksum;
 pub mod counter;
+pub mod icmp;
 pub mod packet;
 pub mod phase;
 pub mod siphash;
@@ -30,9 +32,7 @@ pub mod window;
 #[cfg(feature = "user")]
 mod user {
     #![allow(unsafe_code, reason = "the trait is unsafe to implement")]
-    use crate::abi::{
-        Address, Event, EventRate, Flow, FlowKey, ListenKey, Server, Service, Settings, SynRate,
-    };
+    use crate::abi::{Address, Event, EventRate, Flow, FlowKey, ListenKey, Rate, Server, Service, Settings};
     use crate::window::Window;
 
     // SAFETY: all are `repr(C)`, made of integers and arrays of integers, without implicit padding: their sizes are
@@ -43,9 +43,9 @@ mod user {
     unsafe impl aya::Pod for Flow {}
     unsafe impl aya::Pod for FlowKey {}
     unsafe impl aya::Pod for ListenKey {}
+    unsafe impl aya::Pod for Rate {}
     unsafe impl aya::Pod for Server {}
     unsafe impl aya::Pod for Service {}
     unsafe impl aya::Pod for Settings {}
-    unsafe impl aya::Pod for SynRate {}
     unsafe impl aya::Pod for Window {}
 }

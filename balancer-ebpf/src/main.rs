@@ -5,6 +5,7 @@
 //! | [`ingress`] | the life of a packet: flow → forward, SYN → open, else pass |
 //! | [`open`] | whether a SYN may be fast, and the flow it opens |
 //! | [`forward`] | rewrite and send |
+//! | [`icmp`] | errors about packets of flows |
 //! | [`flows`] | finding, killing, advancing flows |
 //! | [`loads`] | what each server carries, and its limit |
 //! | [`tend`] | what user space has done to flows: ending them, looking at those without an answer |
@@ -35,6 +36,8 @@ mod events;
 mod flows;
 #[path = "program/forward.rs"]
 mod forward;
+#[path = "program/icmp.rs"]
+mod icmp;
 #[path = "program/ingress.rs"]
 mod ingress;
 #[path = "program/kernel.rs"]
@@ -49,17 +52,60 @@ mod open;
 mod tend;
 
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_PASS, XDP_REDIRECT};
+use aya_ebpf::bindings::xdp_md;
 use aya_ebpf::macros::xdp;
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::counter::Verdict;
+use balancer_ebpf::counter::{Outcome, Verdict};
 
 /// The slot that packets count for which belong to no service.
 const NOBODY: u32 = 0;
 
+/// Three programs in one, of which each has a stack of its own: what is rare takes nothing from the others, and the verifier
+/// looks at it once.
 #[xdp]
+#[inline(always)]
 pub(crate) fn balancer(ctx: XdpContext) -> u32 {
+    match forward_or_pass(ctx.ctx) {
+        RELAY => relay(ctx.ctx),
+        ANSWER_SIZE => answer(ctx.ctx, false),
+        ANSWER_HOPS => answer(ctx.ctx, true),
+        action => action,
+    }
+}
+
+/// No actions of the kernel's.
+const RELAY: u32 = 0x100;
+const ANSWER_SIZE: u32 = 0x101;
+const ANSWER_HOPS: u32 = 0x102;
+
+#[inline(never)]
+fn forward_or_pass(ctx: *mut xdp_md) -> u32 {
     let mut slot = NOBODY;
-    let outcome = ingress::handle(&ctx, &mut slot);
+    match ingress::handle(&XdpContext::new(ctx), &mut slot) {
+        Outcome::Icmp => RELAY,
+        Outcome::DropMtu => ANSWER_SIZE,
+        Outcome::DropTtl => ANSWER_HOPS,
+        outcome => finish(slot, outcome),
+    }
+}
+
+#[inline(never)]
+fn relay(ctx: *mut xdp_md) -> u32 {
+    let mut slot = NOBODY;
+    let outcome = icmp::relay(&XdpContext::new(ctx), &mut slot);
+    finish(slot, outcome)
+}
+
+#[inline(never)]
+fn answer(ctx: *mut xdp_md, for_its_hops: bool) -> u32 {
+    let mut slot = NOBODY;
+    let refused = if for_its_hops { Outcome::DropTtl } else { Outcome::DropMtu };
+    let outcome = icmp::answer(&XdpContext::new(ctx), refused, &mut slot);
+    finish(slot, outcome)
+}
+
+#[inline(always)]
+fn finish(slot: u32, outcome: Outcome) -> u32 {
     counters::count(slot, outcome as u32);
     match outcome.verdict() {
         Verdict::Pass => XDP_PASS,

@@ -8,18 +8,21 @@ use crate::abi::{Address, Flow, FlowKey};
 use crate::checksum;
 use crate::counter::Outcome;
 
-const ETHERNET: usize = size_of::<Ethernet>();
+pub(crate) const ETHERNET: usize = size_of::<Ethernet>();
 const IPV4: usize = size_of::<Ipv4>();
 const IPV6: usize = size_of::<Ipv6>();
 
 const TYPE_IPV4: u16 = 0x0800;
-const TYPE_IPV6: u16 = 0x86dd;
+pub(crate) const TYPE_IPV6: u16 = 0x86dd;
 const TYPE_VLAN: u16 = 0x8100;
 const TYPE_QINQ: u16 = 0x88a8;
-const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_TCP: u8 = 6;
+pub(crate) const PROTOCOL_ICMP: u8 = 1;
+pub(crate) const PROTOCOL_ICMPV6: u8 = 58;
 /// More fragments, or an offset.
-const FRAGMENTED: u16 = 0x3fff;
-const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(crate) const FRAGMENTED: u16 = 0x3fff;
+pub(crate) const FRAGMENT_OFFSET: u16 = 0x1fff;
+pub(crate) const DONT_FRAGMENT: u16 = 0x4000;
 
 /// Extension headers of IPv6, as the registry of protocol numbers names them. Behind one of them is what nobody looks at
 /// here.
@@ -42,22 +45,22 @@ pub struct Ethernet {
     pub destination: [u8; 6],
     /// Sender.
     pub source: [u8; 6],
-    ether_type: [u8; 2],
+    pub(crate) ether_type: [u8; 2],
 }
 
 /// IPv4 without options (RFC 791 §3.1).
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Ipv4 {
-    version_and_length: u8,
+    pub(crate) version_and_length: u8,
     /// DSCP and ECN.
     pub tos: u8,
-    total_length: [u8; 2],
-    identification: [u8; 2],
-    fragment: [u8; 2],
+    pub(crate) total_length: [u8; 2],
+    pub(crate) identification: [u8; 2],
+    pub(crate) fragment: [u8; 2],
     /// Hops left.
     pub ttl: u8,
-    protocol: u8,
+    pub(crate) protocol: u8,
     /// Over the header.
     pub checksum: [u8; 2],
     /// Sender.
@@ -70,9 +73,9 @@ pub struct Ipv4 {
 #[repr(C)]
 #[derive(Clone, Copy)]
 pub struct Ipv6 {
-    version_class_and_label: [u8; 4],
-    payload_length: [u8; 2],
-    next_header: u8,
+    pub(crate) version_class_and_label: [u8; 4],
+    pub(crate) payload_length: [u8; 2],
+    pub(crate) next_header: u8,
     /// Hops left.
     pub hop_limit: u8,
     /// Sender.
@@ -119,9 +122,15 @@ impl Frame {
         Self { start, end }
     }
 
+    /// The Ethernet header.
+    #[inline(always)]
+    pub fn ethernet(&self) -> Option<*mut Ethernet> {
+        self.at(0)
+    }
+
     /// The header at `offset`, if all of it lies in the frame. `T` is one of the byte-aligned headers above.
     #[inline(always)]
-    fn at<T>(&self, offset: usize) -> Option<*mut T> {
+    pub(crate) fn at<T>(&self, offset: usize) -> Option<*mut T> {
         if self.start + offset + size_of::<T>() > self.end {
             return None;
         }
@@ -129,7 +138,7 @@ impl Frame {
     }
 
     #[inline(always)]
-    fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }
 }
@@ -215,8 +224,10 @@ impl Packet {
         if ETHERNET + usize::from(total_length) > frame.len() || usize::from(total_length) < ip_length {
             return Err(Outcome::Truncated);
         }
-        if header.protocol != PROTOCOL_TCP {
-            return Err(Outcome::NotTcp);
+        match header.protocol {
+            PROTOCOL_TCP => {}
+            PROTOCOL_ICMP => return Err(Outcome::Icmp),
+            _ => return Err(Outcome::NotTcp),
         }
         let fragment = u16::from_be_bytes(header.fragment);
         if fragment & FRAGMENT_OFFSET != 0 {
@@ -253,6 +264,7 @@ impl Packet {
         }
         match header.next_header {
             PROTOCOL_TCP => {}
+            PROTOCOL_ICMPV6 => return Err(Outcome::Icmp),
             extension::FRAGMENT => return Err(Outcome::Fragment),
             extension::HOP_BY_HOP
             | extension::ROUTING
@@ -437,6 +449,16 @@ impl Headers {
         }
     }
 
+    /// Whether a router that cannot send it on whole has to say so: for IPv4, if the sender wants it so.
+    #[inline(always)]
+    pub fn is_never_cut(&self) -> bool {
+        match self.ip {
+            // SAFETY: `of` has checked the header.
+            Ip::V4(ip) => u16::from_be_bytes(unsafe { (*ip).fragment }) & DONT_FRAGMENT != 0,
+            Ip::V6(_) => true,
+        }
+    }
+
     /// Whether the TCP checksum of a SYN or SYN-ACK was left for a network card to finish. For packets without IP
     /// options. One that carries data is not summed: it counts as unfinished if it looks so.
     #[inline(always)]
@@ -483,7 +505,7 @@ fn opaque(number: usize) -> usize {
 /// # Safety
 /// `at` is readable.
 #[inline(always)]
-unsafe fn read_word<const BYTES: usize>(at: *const [u8; BYTES], word: usize) -> u32 {
+pub(crate) unsafe fn read_word<const BYTES: usize>(at: *const [u8; BYTES], word: usize) -> u32 {
     // SAFETY: the caller's promise.
     unsafe {
         let at = at.cast::<u8>().add(word * 4);
@@ -508,7 +530,7 @@ unsafe fn read_word<const BYTES: usize>(at: *const [u8; BYTES], word: usize) -> 
 /// # Safety
 /// `at` is writable.
 #[inline(always)]
-unsafe fn write_word<const BYTES: usize>(at: *mut [u8; BYTES], word: usize, value: u32) {
+pub(crate) unsafe fn write_word<const BYTES: usize>(at: *mut [u8; BYTES], word: usize, value: u32) {
     // SAFETY: the caller's promise.
     unsafe {
         let at = at.cast::<u8>().add(word * 4);
@@ -527,7 +549,7 @@ unsafe fn write_word<const BYTES: usize>(at: *mut [u8; BYTES], word: usize, valu
 /// # Safety
 /// As for [`read_word`].
 #[inline(always)]
-unsafe fn read_address(at: *const [u8; 16]) -> Address {
+pub(crate) unsafe fn read_address(at: *const [u8; 16]) -> Address {
     // SAFETY: the caller's promise.
     unsafe { Address([read_word(at, 0), read_word(at, 1), read_word(at, 2), read_word(at, 3)]) }
 }
@@ -535,7 +557,7 @@ unsafe fn read_address(at: *const [u8; 16]) -> Address {
 /// # Safety
 /// As for [`write_word`].
 #[inline(always)]
-unsafe fn write_address(at: *mut [u8; 16], address: &Address) {
+pub(crate) unsafe fn write_address(at: *mut [u8; 16], address: &Address) {
     // SAFETY: the caller's promise.
     unsafe {
         write_word(at, 0, address.0[0]);
@@ -595,8 +617,8 @@ mod tests {
         ] {
             assert_eq!(changed(|f| f[12..14].copy_from_slice(&ether_type)), Err(outcome));
         }
-        for protocol in [1, 17, 132] {
-            assert_eq!(changed(|f| f[23] = protocol), Err(Outcome::NotTcp));
+        for (protocol, outcome) in [(1, Outcome::Icmp), (17, Outcome::NotTcp), (132, Outcome::NotTcp)] {
+            assert_eq!(changed(|f| f[23] = protocol), Err(outcome));
         }
     }
 
@@ -693,7 +715,7 @@ mod tests {
             (60, Outcome::Ipv6Extension),
             (44, Outcome::Fragment),
             (17, Outcome::NotTcp),
-            (58, Outcome::NotTcp),
+            (58, Outcome::Icmp),
         ] {
             assert_eq!(changed6(|f| f[20] = header), Err(outcome), "{header}");
         }

@@ -1,11 +1,11 @@
-//! Bounds on what a flood of SYNs can take: beyond any of them the packet is the proxy's, which has SYN cookies.
+//! Bounds on what a flood can take. A SYN beyond one is the proxy's, which has SYN cookies; an ICMP error is dropped.
 
 use aya_ebpf::bindings::BPF_ANY;
-use balancer_ebpf::abi::{Address, HALF_OPEN_PER_SOURCE, Service, Settings};
+use balancer_ebpf::abi::{Address, HALF_OPEN_PER_SOURCE, Rate, Service, Settings};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::window::{self, Window};
 
-use crate::maps::{HALF_OPEN, HALF_OPEN_TOTALS, SYN_RATES};
+use crate::maps::{HALF_OPEN, HALF_OPEN_TOTALS, ICMP_RATES, SETTINGS, SYN_RATES};
 
 /// The slot of `HALF_OPEN_TOTALS` that counts for everyone.
 const ALL_SERVICES: u32 = 0;
@@ -13,7 +13,33 @@ const ALL_SERVICES: u32 = 0;
 /// Counts the SYN; an error if this CPU has looked at enough of them in this second.
 #[inline(always)]
 pub(crate) fn admit_syn(settings: &Settings, now: u64) -> Result<(), Outcome> {
-    let Some(rate) = SYN_RATES.get_ptr_mut(0) else { return Err(Outcome::NotConfigured) };
+    let rate = SYN_RATES.get_ptr_mut(0).ok_or(Outcome::NotConfigured)?;
+    if admit(rate, settings.syn_rate, now) { Ok(()) } else { Err(Outcome::SynRate) }
+}
+
+/// ICMP errors that are counted apart, so that a flood of one kind does not silence another.
+#[derive(Clone, Copy)]
+#[repr(u32)]
+pub(crate) enum Bound {
+    /// Those of others.
+    Relayed,
+    /// Ours about packets that do not fit.
+    TooBig,
+    /// Ours about packets without hops left.
+    TimeExceeded,
+}
+
+/// Counts the error; false if this CPU has sent enough of its kind in this second.
+#[inline(always)]
+pub(crate) fn admit_icmp(bound: Bound, now: u64) -> bool {
+    let (Some(rate), Some(settings)) = (ICMP_RATES.get_ptr_mut(bound as u32), SETTINGS.get(0)) else {
+        return false;
+    };
+    admit(rate, settings.icmp_rate, now)
+}
+
+#[inline(always)]
+fn admit(rate: *mut Rate, most: u32, now: u64) -> bool {
     // SAFETY: the element of this CPU, and nothing interrupts the program on it.
     let rate = unsafe { &mut *rate };
     let second = (now / 1_000_000_000) as u32;
@@ -21,11 +47,11 @@ pub(crate) fn admit_syn(settings: &Settings, now: u64) -> Result<(), Outcome> {
         rate.second = second;
         rate.count = 0;
     }
-    if rate.count >= settings.syn_rate {
-        return Err(Outcome::SynRate);
+    if rate.count >= most {
+        return false;
     }
     rate.count += 1;
-    Ok(())
+    true
 }
 
 /// Whether one more half-open flow is within bounds.

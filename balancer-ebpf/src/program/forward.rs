@@ -7,14 +7,15 @@ use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, ROUTE_NS};
 use balancer_ebpf::counter::Outcome;
-use balancer_ebpf::packet::{Headers, Packet};
+use balancer_ebpf::packet::{Ethernet, Headers, Packet};
 
 use crate::events;
 use crate::ingress;
 use crate::kernel::{self, NoRoute, Route};
 use crate::maps::INTERFACES;
 
-/// Sends a packet on with its flow's rewrite. What cannot be sent now is dropped: TCP repeats it.
+/// Sends a packet on with its flow's rewrite. What cannot be sent now is dropped: TCP repeats it. What cannot be sent at
+/// all for its size or its hops is answered, see [`crate::icmp`].
 #[inline(always)]
 pub(crate) fn forward(
     ctx: &XdpContext,
@@ -32,26 +33,37 @@ pub(crate) fn forward(
         send(ctx, packet, flow, &route)?;
         return Ok(sent(flow));
     }
-    let ifindex = ctx.ingress_ifindex() as u32;
     let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::DropNoRoute)?;
-    let route = match kernel::route(ctx, ifindex, &flow.becomes, headers.class(), packet.total_length) {
+    let route = way(ctx, flow, headers.class(), packet.total_length, now)?;
+    send(ctx, packet, flow, &route)?;
+    Ok(sent(flow))
+}
+
+/// The way of a flow's direction for a packet of that class and length, which is the flow's for a while.
+#[inline(always)]
+pub(crate) fn way(
+    ctx: &XdpContext,
+    flow: &mut Flow,
+    class: u32,
+    length: u16,
+    now: u64,
+) -> Result<Route, Outcome> {
+    match kernel::route(ctx, ctx.ingress_ifindex() as u32, &flow.becomes, class, length) {
         Ok(route) => {
             flow.route_ifindex = route.ifindex;
             flow.route_macs = route.macs;
             flow.route_mtu = route.mtu;
             flow.route_until = now + ROUTE_NS;
-            route
+            Ok(route)
         }
-        Err(NoRoute::NoNeighbour) if flow.direction != FROM_CLIENT => way_back(flow),
+        Err(NoRoute::NoNeighbour) if flow.direction != FROM_CLIENT => Ok(way_back(flow)),
         Err(NoRoute::NoNeighbour) => {
             events::tell_no_neighbour(u32::from(flow.service), flow.server, now);
-            return Err(Outcome::DropNoNeighbour);
+            Err(Outcome::DropNoNeighbour)
         }
-        Err(NoRoute::TooBig) => return Err(Outcome::DropMtu),
-        Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => return Err(Outcome::DropNoRoute),
-    };
-    send(ctx, packet, flow, &route)?;
-    Ok(sent(flow))
+        Err(NoRoute::TooBig(_)) => Err(Outcome::DropMtu),
+        Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => Err(Outcome::DropNoRoute),
+    }
 }
 
 /// Lets a SYN or SYN-ACK that is to be forwarded say no larger segments than the service wants; 0: any.
@@ -79,11 +91,16 @@ pub(crate) fn send(ctx: &XdpContext, packet: &Packet, flow: &mut Flow, route: &R
     flow.bytes += u64::from(packet.payload);
     let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::DropNoRoute)?;
     // SAFETY: `of` has checked the header.
-    let ethernet = unsafe { &mut *headers.ethernet };
-    ethernet.destination.copy_from_slice(&route.macs[..6]);
-    ethernet.source.copy_from_slice(&route.macs[6..]);
+    address(unsafe { &mut *headers.ethernet }, route);
     headers.rewrite(flow);
     Ok(())
+}
+
+/// To the neighbour, from our interface.
+#[inline(always)]
+pub(crate) fn address(ethernet: &mut Ethernet, route: &Route) {
+    ethernet.destination.copy_from_slice(&route.macs[..6]);
+    ethernet.source.copy_from_slice(&route.macs[6..]);
 }
 
 /// The way the client's SYN came.

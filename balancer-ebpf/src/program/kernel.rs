@@ -89,8 +89,8 @@ pub(crate) struct Route {
 pub(crate) enum NoRoute {
     /// The neighbour is not resolved.
     NoNeighbour,
-    /// The packet is larger than the MTU.
-    TooBig,
+    /// The packet is larger than the MTU, which is this.
+    TooBig(u16),
     /// Forwarding is off on the interface it came in by.
     ForwardingOff,
     /// Unreachable, local, or something newer.
@@ -153,7 +153,8 @@ pub(crate) fn route(
             Ok(Route { ifindex: fib.ifindex, macs, mtu: unsafe { fib.__bindgen_anon_1.mtu_result } })
         }
         BPF_FIB_LKUP_RET_NO_NEIGH => Err(NoRoute::NoNeighbour),
-        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(NoRoute::TooBig),
+        // SAFETY: as above.
+        BPF_FIB_LKUP_RET_FRAG_NEEDED => Err(NoRoute::TooBig(unsafe { fib.__bindgen_anon_1.mtu_result })),
         BPF_FIB_LKUP_RET_FWD_DISABLED => Err(NoRoute::ForwardingOff),
         _ => Err(NoRoute::Unreachable),
     }

@@ -10,8 +10,8 @@ use aya_ebpf::btf_maps::{
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
     Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, EVENT_RING_BYTES, Event,
-    EventRate, Flow, FlowKey, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES,
-    MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings, SynRate,
+    EventRate, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES,
+    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Rate, Server, Service, Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -61,7 +61,11 @@ pub(crate) static HALF_OPEN: LruHashMap<Address, Window, { MAX_HALF_OPEN_SOURCES
 pub(crate) static HALF_OPEN_TOTALS: Array<Window, { MAX_SERVICES as usize }> = Array::new();
 
 #[btf_map]
-pub(crate) static SYN_RATES: PerCpuArray<SynRate, 1> = PerCpuArray::new();
+pub(crate) static SYN_RATES: PerCpuArray<Rate, 1> = PerCpuArray::new();
+
+/// By [`crate::caps::Bound`].
+#[btf_map]
+pub(crate) static ICMP_RATES: PerCpuArray<Rate, { ICMP_BOUNDS as usize }> = PerCpuArray::new();
 
 /// Of this CPU.
 #[btf_map]

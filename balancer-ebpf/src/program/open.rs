@@ -213,11 +213,13 @@ fn hash(ctx: &XdpContext, settings: &Settings, answers: &FlowKey) -> Result<u64,
     Ok(siphash13(settings.hash_key, words))
 }
 
-/// The route to the server, once it is sure that there is one back as well.
+/// The route to the server, once it is sure that there is one back as well. A client that forbids to cut its SYN up listens
+/// to what routers say of their MTUs (RFC 1191 §3), so they may differ.
 #[inline(always)]
 fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
     let ingress = ctx.ingress_ifindex() as u32;
-    let class = Headers::of(ingress::frame(ctx)).map_or(0, |headers| headers.class());
+    let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::Truncated)?;
+    let (class, hears_of_mtu) = (headers.class(), headers.is_never_cut());
     draft.becomes.source.set(&draft.server.snat);
     draft.becomes.destination.set(&draft.server.address);
     draft.becomes.source_port = draft.flow.becomes.destination_port;
@@ -226,13 +228,13 @@ fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
         Ok(route) => route,
         Err(NoRoute::NoNeighbour) => return Err(Outcome::NoNeighbour),
         Err(NoRoute::ForwardingOff) => return Err(Outcome::ForwardingOff),
-        Err(NoRoute::TooBig | NoRoute::Unreachable) => return Err(Outcome::NoRoute),
+        Err(NoRoute::TooBig(_) | NoRoute::Unreachable) => return Err(Outcome::NoRoute),
     };
     if INTERFACES.get_ifindex(to_server.ifindex).is_none() {
         return Err(Outcome::EgressForeign);
     }
     let egress_back = match kernel::route(ctx, to_server.ifindex, &draft.flow.becomes, class, 0) {
-        Ok(back) if back.mtu != to_server.mtu => return Err(Outcome::MtuDiffers),
+        Ok(back) if back.mtu != to_server.mtu && !hears_of_mtu => return Err(Outcome::MtuDiffers),
         Ok(back) => back.ifindex,
         // The flow remembers the way that the SYN came.
         Err(NoRoute::NoNeighbour) => ingress,

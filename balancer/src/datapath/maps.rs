@@ -11,9 +11,9 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
-    MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Server, Service, Settings,
-    SynRate,
+    Address, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load,
+    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Rate, Server,
+    Service, Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::state::State;
@@ -40,7 +40,7 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 17] = [
+const SHAPES: [Shape; 18] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
@@ -52,7 +52,8 @@ const SHAPES: [Shape; 17] = [
     shape::<u32, [u32; 2]>("INTERFACES", MapType::DevMapHash, Some(MAX_INTERFACES)),
     shape::<Address, Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
     shape::<u32, Window>("HALF_OPEN_TOTALS", MapType::Array, Some(MAX_SERVICES)),
-    shape::<u32, SynRate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
+    shape::<u32, Rate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
+    shape::<u32, Rate>("ICMP_RATES", MapType::PerCpuArray, Some(ICMP_BOUNDS)),
     shape::<u32, Draft>("DRAFT", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),
     shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_SERVICES * MAX_OUTCOMES)),

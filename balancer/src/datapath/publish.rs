@@ -23,6 +23,8 @@ use crate::server::{Identity, Server, State};
 
 /// SYNs a second and CPU that are looked at: Katran bounds new flows per CPU at the same rate.
 const SYN_RATE: u32 = 125_000;
+/// ICMP errors of a kind a second and CPU: Linux sends as many of its own (`icmp_msgs_per_sec`).
+const ICMP_RATE: u32 = 1_000;
 
 /// Enters the settings of all services, once: a secret that changed would re-route repeated SYNs.
 ///
@@ -35,6 +37,7 @@ pub fn settings(maps: &mut Maps) -> anyhow::Result<()> {
     }
     settings.half_open_cap = maps.flow_entries / 2 / 4;
     settings.syn_rate = SYN_RATE;
+    settings.icmp_rate = ICMP_RATE;
     Ok(maps.settings.set(0, settings, 0)?)
 }
 
