@@ -3,6 +3,7 @@
 
 mod dns;
 mod families;
+mod path_errors;
 mod site;
 
 use std::path::Path;
@@ -18,7 +19,7 @@ use xtask::lab::{Lab, wait_until};
 
 fn main() {
     let arguments = Arguments::from_args();
-    let trials = vec![
+    let mut trials = vec![
         trial("a_known_client_goes_past_the_proxy_and_others_do_not", known_and_unknown),
         trial("a_frozen_process_serves_the_known_and_only_them", frozen),
         trial("kill_9_and_restart_keep_affinities_and_connections", kill_and_restart),
@@ -59,6 +60,7 @@ fn main() {
         trial("an_excluded_client_of_ipv6_is_always_the_proxys", families::excluded),
         trial("no_path_over_ipv6_is_told_of_larger_segments_than_mss_says", families::segments),
     ];
+    trials.extend(path_errors::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
