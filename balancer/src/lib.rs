@@ -24,10 +24,11 @@
 //! | [`proxy_protocol`], [`cidr`] | who the client is when another proxy is in front; sets of addresses (pure)
 //! | [`health`] | who is well: checks, real traffic, slow start (pure), and a task per server around it |
 //! | [`datapath`] | the XDP program: pins, registry, interfaces, flows |
+//! | [`netlink`] | what the kernel knows of interfaces, routes and neighbours |
 //! | [`admin`] | the operator's socket and its client |
 //! | [`access_log`], [`log`] | one line a request; what the operator reads on stderr |
 //! | [`run`] | the life of the daemon: start, serve, drain |
-//! | [`check`] | what would happen, without doing it |
+//! | [`check`], [`doctor`] | what would happen, without doing it; what this host offers, and how to mend it |
 //! | [`instance`], [`listen`] | one process per name; its listening sockets |
 //! | [`takeover`], [`privileges`] | hot restart: one process takes over from another; giving up root |
 //! | [`clock`] | boot time and wall clock |
@@ -41,6 +42,7 @@ pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod datapath;
+pub mod doctor;
 pub mod health;
 pub mod http;
 pub mod instance;
@@ -48,6 +50,7 @@ pub mod intent;
 pub mod listen;
 pub mod log;
 pub mod names;
+pub mod netlink;
 pub mod persist;
 pub mod privileges;
 pub mod proxy;

@@ -4,8 +4,8 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Stop};
-use balancer::config::{Host, Plan};
-use balancer::{admin, check, datapath, run};
+use balancer::config::{Host, Plan, Subject};
+use balancer::{admin, check, datapath, doctor, run};
 
 /// Requests are parsed into many small short-lived pieces.
 #[global_allocator]
@@ -25,6 +25,12 @@ fn perform(command: Command) -> Result<(), Stop> {
         Command::Check(args, settings, dump) => {
             let plan = Plan::new(&args, settings, &host)?;
             print(&check::report(&plan, dump)?);
+        }
+        Command::Doctor(args, settings, examination) => {
+            let subject = Subject::new(&args, settings, &examination.interface, &host)?;
+            let report = doctor::examine(&subject, examination.probe);
+            print(&if examination.json { report.json() } else { report.table() });
+            report.verdict()?;
         }
         Command::Ask(client, line) => {
             let admin = host.admin_path(&client.name, client.admin.as_deref())?;

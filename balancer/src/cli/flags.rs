@@ -191,8 +191,9 @@ pub(crate) enum OnMarkedDownArg {
 /// `--xdp` and what belongs to it.
 #[derive(Args, Clone, Debug)]
 pub(crate) struct DatapathArgs {
-    /// An interface to attach the XDP program to; repeatable. Without it there is no fast path
-    #[arg(long, value_name = "IF[,mode=auto|native|generic]")]
+    /// An interface to attach the XDP program to; repeatable. auto: those of the listen addresses and towards the
+    /// servers, as far as they can. Without it there is no fast path
+    #[arg(long, value_name = "auto|IF[,mode=auto|native|generic]")]
     pub(crate) xdp: Vec<String>,
     /// When a new connection may take the fast path
     #[arg(long, value_name = "WHEN", default_value = "auto", value_enum)]

@@ -37,12 +37,29 @@ pub enum Command {
     Run(Box<RunArgs>, Settings),
     /// `check`; `true` for `--dump`.
     Check(Box<RunArgs>, Settings, bool),
+    /// `doctor`.
+    Doctor(Box<RunArgs>, Settings, Examination),
     /// `show`, `set` and so on: the line to send to the admin socket.
     Ask(ClientArgs, String),
     /// The same, and then wait until nothing leads to a server any more.
     AskAndWait(ClientArgs, String, Wait),
     /// `detach`; `true` for `--force`.
     Detach(ClientArgs, bool),
+}
+
+/// What `doctor` is asked besides the flags of `run`.
+#[derive(Args, Clone, PartialEq, Eq, Debug, Default)]
+pub struct Examination {
+    /// An interface to look at; repeatable [default: those of the flags; without any, all that are up]
+    #[arg(long, value_name = "IF")]
+    pub interface: Vec<String>,
+    /// Also attach a program to every interface that has none, for a moment: the one sure answer, but some network cards
+    /// lose packets over it
+    #[arg(long)]
+    pub probe: bool,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
 }
 
 /// What is waited for.
@@ -133,6 +150,15 @@ enum Verb {
         /// Print every setting and where it came from; the output can be used as an @FILE
         #[arg(long)]
         dump: bool,
+    },
+    /// What this host offers to a balancer, and how to mend what it lacks; with the flags of `run`, what it offers to that
+    /// service. Changes nothing. Exit code 1: something is missing
+    #[command(after_help = ABOUT_VALUES)]
+    Doctor {
+        #[command(flatten)]
+        examination: Examination,
+        #[command(flatten)]
+        run: Box<RunArgs>,
     },
     /// Ask a running instance
     Show {
@@ -413,6 +439,10 @@ impl Verb {
                 run.drop_blank_lines(&settings);
                 Command::Check(run, settings, dump)
             }
+            Self::Doctor { mut run, examination } => {
+                run.drop_blank_lines(&settings);
+                Command::Doctor(run, settings, examination)
+            }
             Self::Show { what } => what.complete(),
             Self::Set { what } => what.complete()?,
             Self::Add { what: Add::Server { server, client } } => {
@@ -541,7 +571,10 @@ fn word(text: &str) -> Result<String, String> {
 /// The derived command line, with the environment added: `BALANCER_` and the flag's name.
 fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
-        Some("dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit") | None => arg,
+        Some(
+            "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit" | "interface" | "probe",
+        )
+        | None => arg,
         _ if arg.get_id() == ONE_SERVER => arg,
         Some(long) => {
             let variable = settings::variable(long);

@@ -34,14 +34,17 @@ pub struct Settings(pub Vec<Setting>);
 impl Settings {
     /// Of the subcommand that was given; empty if it has none of `run`'s flags.
     pub(crate) fn collect(command: &clap::Command, matches: &ArgMatches) -> Self {
-        let Some((verb, matches)) = matches.subcommand().filter(|(verb, _)| matches!(*verb, "run" | "check"))
+        let Some((verb, matches)) =
+            matches.subcommand().filter(|(verb, _)| matches!(*verb, "run" | "check" | "doctor"))
         else {
             return Self::default();
         };
         let definition = command.find_subcommand(verb);
         let args = definition.into_iter().flat_map(clap::Command::get_arguments);
         let of = |arg: &clap::Arg| {
-            let flag = arg.get_long().filter(|flag| !matches!(*flag, "dump" | "help" | "version"))?;
+            let flag = arg.get_long().filter(|flag| {
+                !matches!(*flag, "dump" | "help" | "version" | "interface" | "json" | "probe")
+            })?;
             let id = arg.get_id().as_str();
             let origin = match matches.value_source(id) {
                 Some(ValueSource::CommandLine) => Origin::Flag,

@@ -19,7 +19,10 @@ pub(super) const NO_BYTES: &str = "the fast path sends no bytes of its own";
 pub(super) const FORGED_CLIENT: &str =
     "servers would see the balancer's address and believe what the client itself wrote into such a header";
 
-const XDP_FORM: &str = "IF[,mode=auto|native|generic]";
+const XDP_FORM: &str = "auto|IF[,mode=auto|native|generic]";
+
+/// In the place of an interface: those that the addresses say.
+const AUTO: &str = "auto";
 
 /// Kernel's `IFNAMSIZ` without the NUL.
 const LONGEST_INTERFACE_NAME: usize = 15;
@@ -37,7 +40,7 @@ pub(super) fn datapath(
     host: &Host,
 ) -> Result<Option<DatapathConfig>, Stop> {
     // Everything is read even when there is nothing to attach to: what is wrong is wrong.
-    let interfaces = interfaces(&args.xdp)?;
+    let (interfaces, auto) = interfaces(&args.xdp)?;
     let exclude = blocks::addresses("--fast-path-exclude", &args.fast_path_exclude)?;
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
@@ -48,7 +51,7 @@ pub(super) fn datapath(
             "--datapath-hold is below 2s, so a process that is only busy would count as dead; give 2s or more".into(),
         ));
     }
-    if interfaces.is_empty() {
+    if interfaces.is_empty() && auto.is_none() {
         return match args.fast_path {
             FastPathArg::Auto | FastPathArg::Off => Ok(None),
             FastPathArg::Exclusive | FastPathArg::Always => Err(Stop::Usage(format!(
@@ -62,6 +65,7 @@ pub(super) fn datapath(
     }
     Ok(Some(DatapathConfig {
         interfaces,
+        auto,
         fast_path,
         fast_path_reason,
         verify_share: args.verify_share,
@@ -182,24 +186,27 @@ fn resolve_auto(list: &List, obstacle: Option<Obstacle>) -> (FastPath, Option<St
     (resolved, Some(reason))
 }
 
-fn interfaces(texts: &[String]) -> Result<Vec<InterfaceConfig>, Stop> {
+/// The interfaces that are named, and the mode of those that are to be found.
+pub(super) fn interfaces(texts: &[String]) -> Result<(Vec<InterfaceConfig>, Option<XdpMode>), Stop> {
     let mut interfaces: Vec<InterfaceConfig> = Vec::new();
+    let mut auto = None;
     for text in texts {
         let value = Value { flag: "--xdp", text };
         let interface = interface(value)?;
+        if interface.name == AUTO {
+            value.set_once(&mut auto, AUTO, interface.mode)?;
+            continue;
+        }
         if interfaces.iter().any(|earlier| earlier.name == interface.name) {
             return Err(value.wrong("names an interface a second time; give it once"));
         }
         interfaces.push(interface);
     }
-    Ok(interfaces)
+    Ok((interfaces, auto))
 }
 
 fn interface(value: Value<'_>) -> Result<InterfaceConfig, Stop> {
     let (name, options) = value.split();
-    if name == "auto" {
-        return Err(value.wrong("is not supported yet; name the interfaces, as in --xdp eth0"));
-    }
     let fits = |c: char| c.is_ascii_graphic() && !matches!(c, '/' | ':' | '=');
     if !(1..=LONGEST_INTERFACE_NAME).contains(&name.len()) || !name.chars().all(fits) || name.starts_with('.')
     {
@@ -218,10 +225,10 @@ fn interface(value: Value<'_>) -> Result<InterfaceConfig, Stop> {
         };
         value.set_once(&mut mode, "mode", chosen)?;
     }
-    Ok(InterfaceConfig { name: name.to_owned(), mode: mode.unwrap_or_default() })
+    Ok(InterfaceConfig { name: name.to_owned(), mode: mode.unwrap_or_default(), is_found: false })
 }
 
-fn snat_ips(texts: &[String]) -> Result<Vec<IpAddr>, Stop> {
+pub(super) fn snat_ips(texts: &[String]) -> Result<Vec<IpAddr>, Stop> {
     let mut addresses = Vec::new();
     for text in texts {
         let value = Value { flag: "--snat-ip", text };
@@ -244,7 +251,7 @@ fn snat_ips(texts: &[String]) -> Result<Vec<IpAddr>, Stop> {
     Ok(addresses)
 }
 
-fn snat_ports(text: &str) -> Result<(u16, u16), Stop> {
+pub(super) fn snat_ports(text: &str) -> Result<(u16, u16), Stop> {
     let value = Value { flag: "--snat-ports", text };
     let ends = text.split_once('-').and_then(|(low, high)| Some((low.parse().ok()?, high.parse().ok()?)));
     match ends {
@@ -261,25 +268,48 @@ fn snat_ports(text: &str) -> Result<(u16, u16), Stop> {
 
 /// A port that the kernel gives to the proxy's own connection must not be a flow's too.
 fn check_port_overlap((low, high): (u16, u16), host: &Host) -> Result<(), Stop> {
-    let Some((local_low, local_high)) = host.local_ports else { return Ok(()) };
-    if high < local_low || local_high < low {
-        return Ok(());
-    }
-    let room_above = |top: u16| top.checked_sub(high).is_some_and(|ports| ports >= FEW_PORTS);
-    let sysctl = |top| format!("sysctl -w net.ipv4.ip_local_port_range=\"{} {top}\"", high.saturating_add(1));
-    let below = local_low.saturating_sub(1);
-    let other = (below >= 1024 + FEW_PORTS)
-        .then(|| format!("--snat-ports {}-{below}", if below > 10_000 { 10_000 } else { 1024 }));
-    let remedy = match ([local_high, 60_999].into_iter().find(|top| room_above(*top)), other) {
-        (Some(top), Some(other)) => format!("type {} or choose {other}", sysctl(top)),
-        (Some(top), None) => format!("type {}", sysctl(top)),
-        (None, Some(other)) => format!("choose {other}"),
-        (None, None) => {
-            "type sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\" and leave out --snat-ports".into()
-        }
+    let Some(local) = host.local_ports else { return Ok(()) };
+    let Some(Overlap { sysctl, flag }) = overlap((low, high), local) else { return Ok(()) };
+    let remedy = match (sysctl, flag) {
+        (Some(sysctl), Some(flag)) => format!("type {sysctl} or choose {flag}"),
+        (Some(sysctl), None) => format!("type {sysctl}"),
+        (None, Some(flag)) => format!("choose {flag}"),
+        (None, None) => format!("type {} and leave out --snat-ports", usual_ports()),
     };
+    let (local_low, local_high) = local;
     Err(Stop::Failed(format!(
         "--snat-ports {low}-{high} overlaps the ports {local_low}-{local_high} that this host gives to connections of \
          its own; {remedy}"
     )))
+}
+
+/// What ends an overlap of `--snat-ports` with the ports of the host's own connections.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(crate) struct Overlap {
+    /// Other ports for the host; `None`: too few would be left.
+    pub(crate) sysctl: Option<String>,
+    /// Other ports for the flag; `None`: there are too few.
+    pub(crate) flag: Option<String>,
+}
+
+/// What the kernel gives out unless it is told otherwise, which `--snat-ports` leaves alone unless it is told otherwise.
+pub(crate) fn usual_ports() -> String {
+    ports_sysctl(32_768, 60_999)
+}
+
+fn ports_sysctl(low: u16, high: u16) -> String {
+    format!("sysctl -w net.ipv4.ip_local_port_range=\"{low} {high}\"")
+}
+
+/// Whether `--snat-ports` overlaps the `local` ports, and what to do about it.
+pub(crate) fn overlap((low, high): (u16, u16), (local_low, local_high): (u16, u16)) -> Option<Overlap> {
+    if high < local_low || local_high < low {
+        return None;
+    }
+    let room_above = |top: u16| top.checked_sub(high).is_some_and(|ports| ports >= FEW_PORTS);
+    let top = [local_high, 60_999].into_iter().find(|top| room_above(*top));
+    let below = local_low.saturating_sub(1);
+    let flag = (below >= 1024 + FEW_PORTS)
+        .then(|| format!("--snat-ports {}-{below}", if below > 10_000 { 10_000 } else { 1024 }));
+    Some(Overlap { sysctl: top.map(|top| ports_sysctl(high.saturating_add(1), top)), flag })
 }

@@ -16,6 +16,7 @@ mod persistence;
 mod plan;
 mod resolver;
 pub(crate) mod servers;
+mod subject;
 mod tcp;
 
 use std::net::{IpAddr, SocketAddr};
@@ -33,6 +34,7 @@ pub use features::{Effect, Feature};
 pub use host::Host;
 pub use owner::Owner;
 pub use plan::Plan;
+pub use subject::Subject;
 
 /// A validated service.
 #[derive(Clone, Debug)]
@@ -383,8 +385,10 @@ pub enum FastPath {
 /// `--xdp` and the flags that belong to it.
 #[derive(Clone, Debug)]
 pub struct DatapathConfig {
-    /// Interfaces to attach to, by name; never empty.
+    /// Interfaces to attach to, by name; empty only with `auto`.
     pub interfaces: Vec<InterfaceConfig>,
+    /// `--xdp auto`: also those of the listen addresses and towards the servers, in that mode, as far as they can.
+    pub auto: Option<XdpMode>,
     /// `--fast-path`, `auto` resolved.
     pub fast_path: FastPath,
     /// What `auto` was resolved to and why, for the start-up log.
@@ -410,12 +414,14 @@ pub struct DatapathConfig {
 }
 
 /// One `--xdp`.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InterfaceConfig {
     /// The interface's name.
     pub name: String,
     /// `mode=`.
     pub mode: XdpMode,
+    /// By `--xdp auto`: if nothing can be attached to it, that is said, and the others serve.
+    pub is_found: bool,
 }
 
 /// `mode=` of `--xdp`.

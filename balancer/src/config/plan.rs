@@ -138,7 +138,7 @@ fn on_down(text: &str) -> Result<OnDown, Stop> {
     }
 }
 
-fn listen(texts: &[String], with_xdp: bool) -> Result<Vec<SocketAddr>, Stop> {
+pub(super) fn listen(texts: &[String], with_xdp: bool) -> Result<Vec<SocketAddr>, Stop> {
     if texts.is_empty() {
         return Err(Stop::Usage("--listen is missing; write --listen ADDR:PORT".into()));
     }

@@ -419,7 +419,8 @@ fn other_wrong_flags() {
         ("--log-format haproxy", "--log-format \"haproxy\" is not supported yet; write text or json"),
         ("--log-format JSON", "--log-format \"JSON\" is not known; write text or json"),
         ("--admin ..", "--admin \"..\" does not name a file"),
-        ("--xdp auto", "--xdp \"auto\" is not supported yet"),
+        ("--xdp auto --xdp auto,mode=native", "has auto twice"),
+        ("--xdp auto,mode=fast", "has an unknown mode"),
         ("--xdp eth0,mode=fast", "has an unknown mode"),
         ("--xdp eth0,mtu=9", "has an unknown option \"mtu\""),
         ("--xdp eth0 --xdp eth0,mode=native", "names an interface a second time"),
@@ -594,6 +595,51 @@ fn balancing_algorithms_are_read() {
         ["roundrobin", "leastconn", "random", "first", "source", "uri", "header=X-User", "query=user"];
     for text in table {
         assert_eq!(plan(&format!("--balance {text}")).config.balance.to_string(), text);
+    }
+}
+
+#[test]
+fn interfaces_are_named_or_found_or_both() {
+    let datapath =
+        |line: &str| plan(&format!("--persist source {line}")).config.datapath.expect("a fast path");
+    let auto = datapath("--xdp auto");
+    assert_eq!((auto.auto, auto.interfaces.len()), (Some(XdpMode::Auto), 0));
+    let both = datapath("--xdp auto,mode=native --xdp eth0,mode=generic");
+    assert_eq!((both.auto, both.interfaces[0].mode), (Some(XdpMode::Native), XdpMode::Generic));
+    assert_eq!(datapath("--xdp eth0").auto, None);
+}
+
+#[test]
+fn a_doctor_takes_what_there_is_of_a_service_and_refuses_what_is_wrong() {
+    let subject = |line: &str| {
+        let words = ["balancer", "doctor"].into_iter().chain(line.split_whitespace());
+        match cli::parse(words.map(Into::into))? {
+            Command::Doctor(run, settings, asked) => Subject::new(&run, settings, &asked.interface, &host()),
+            other => panic!("{other:?}"),
+        }
+    };
+    let told = |line: &str| subject(line).unwrap_or_else(|stop| panic!("{line}: {stop:?}"));
+    let names = |subject: &Subject| {
+        subject.interfaces.iter().map(|interface| interface.name.clone()).collect::<Vec<_>>().join(" ")
+    };
+    assert!(told("").plan.is_none() && told("").interfaces.is_empty());
+    assert_eq!(names(&told("--xdp eth0 --xdp eth1,mode=native")), "eth0 eth1");
+    assert_eq!(names(&told("--xdp eth0 --interface eth2")), "eth2", "what is asked for by name");
+    assert_eq!(told("--xdp auto --interface eth2").auto, None);
+    let whole = "--listen 127.0.0.1:80 --server s1=10.0.0.1:80 --xdp eth0 --persist source";
+    assert!(told(whole).plan.is_some());
+    let overlapping = format!("{whole} --snat-ports 30000-40000");
+    assert!(told(&overlapping).plan.is_some(), "there is a row for that");
+    for (line, complaint) in [
+        ("--listen nowhere", "--listen"),
+        ("--server s1", "--server"),
+        ("--xdp eth0,mode=fast", "has an unknown mode"),
+        (&*format!("{whole} --on-down perhaps"), "--on-down"),
+    ] {
+        match subject(line) {
+            Err(Stop::Usage(message)) => assert!(message.contains(complaint), "{line}: {message}"),
+            other => panic!("{line}: {other:?}"),
+        }
     }
 }
 

@@ -20,8 +20,10 @@ pub enum Datapath {}
 /// # Errors
 /// With `--xdp`.
 pub fn open(config: &Config, _role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
-    check(config)?;
-    in_memory(config, known, "this build has no XDP")
+    let notes = check(config)?;
+    let mut opened = in_memory(config, known, "this build has no XDP")?;
+    opened.notes.splice(0..0, notes);
+    Ok(opened)
 }
 
 /// Nothing to try.
@@ -29,10 +31,14 @@ pub fn open(config: &Config, _role: Option<File>, known: &Known) -> anyhow::Resu
 /// # Errors
 /// With `--xdp`.
 pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
-    if config.datapath.is_some() {
+    let Some(datapath) = &config.datapath else { return Ok(Vec::new()) };
+    if !datapath.interfaces.is_empty() {
         bail!("--xdp: this balancer was built without XDP; build it with the feature `xdp`");
     }
-    Ok(Vec::new())
+    Ok(vec![
+        "--xdp auto: there is no fast path, everything goes through the proxy: this build has no XDP"
+            .to_owned(),
+    ])
 }
 
 /// Nothing to detach.

@@ -21,7 +21,8 @@
 //! | [`flows`] | listing flows |
 //! | [`ring`], [`ended`] | what the program tells; the ends of fast connections and their lines in the log |
 //! | [`foresee`] | whether a new connection would be fast |
-//! | [`netdev`] | whether an interface can transmit XDP frames |
+//! | `auto` | which interfaces `--xdp auto` means |
+//! | [`netdev`] | whether an interface's driver runs programs and transmits XDP frames |
 //! | [`syscall`], [`shared`] | the system calls that no library offers; a map in our memory |
 //!
 //! Everything is opened before it is used and kept as descriptors: nothing is opened by path once the service runs.
@@ -66,6 +67,8 @@ pub mod syscall;
 pub mod tend;
 
 #[cfg(feature = "xdp")]
+mod auto;
+#[cfg(feature = "xdp")]
 mod detach;
 #[cfg(feature = "xdp")]
 mod events;
@@ -82,7 +85,7 @@ mod tables;
 #[cfg(feature = "xdp")]
 pub use self::{
     detach::detach,
-    open::{check, open},
+    open::{check, open, try_to_load},
     running::Datapath,
 };
 

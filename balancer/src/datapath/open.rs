@@ -18,7 +18,7 @@ use super::registry::Registry;
 use super::ring::Ring;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
-use super::{Enrolled, Known, Opened, in_memory, ledger, program, publish, tables};
+use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, tables};
 use crate::cidr::AddressSet;
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::intent::muster::muster;
@@ -30,12 +30,18 @@ const RING: &str = "events";
 /// a predecessor that still serves has passed on. `known`: what is known already of servers and entries.
 ///
 /// # Errors
-/// With `--xdp`: whatever is missing. Without it the tables fall back to memory, and a note says so.
+/// With `--xdp`: whatever is missing. With `--xdp auto` alone there is no fast path then, and a note says why; without
+/// `--xdp` the tables fall back to memory, which a note says as well.
 pub fn open(config: &Config, role: Option<File>, known: &Known) -> anyhow::Result<Opened> {
+    let again = role.as_ref().map(File::try_clone).transpose()?;
     match open_kernel(config, role, known).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
-        Err(error) if config.datapath.is_none() && !error.is::<InUse>() => {
-            in_memory(config, known, &format!("{error:#}"))
+        Err(error) if error.is::<InUse>() => Err(error),
+        Err(error) if config.datapath.is_none() => in_memory(config, known, &format!("{error:#}")),
+        Err(error) if auto::is_all(config) => {
+            let mut opened = open(&auto::without(config), again, known)?;
+            opened.notes.insert(0, auto::no_fast_path(&format!("{error:#}")));
+            Ok(opened)
         }
         Err(error) => Err(error),
     }
@@ -53,7 +59,7 @@ fn name_the_privilege(error: anyhow::Error) -> anyhow::Error {
     };
     if error.chain().any(is_refusal) {
         return anyhow!(
-            "the kernel does not permit BPF here; root, or CAP_BPF and CAP_NET_ADMIN, are needed"
+            "the kernel does not permit BPF here; root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, are needed"
         );
     }
     error
@@ -137,13 +143,15 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         turn,
         is_silent: false,
     };
-    if let Some(datapath) = &config.datapath {
+    let addresses = members.iter().map(|Enrolled { member, .. }| member.settings.address);
+    let datapath = auto::resolve(config, addresses, &mut notes);
+    if let Some(datapath) = &datapath {
         inner.load(datapath, source.as_ref(), &folder)?;
     }
     let inner = Arc::new(Mutex::new(inner));
     let records = KernelRecords { inner: Arc::clone(&inner), service: config.name.clone() };
     let ledger = ledger(Box::new(records), recorded, mustered.intents, &members);
-    let datapath = config.datapath.clone().unwrap_or_else(no_interfaces);
+    let datapath = datapath.unwrap_or_else(no_interfaces);
     Ok(Opened {
         members,
         ledger,
@@ -163,6 +171,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
 fn no_interfaces() -> DatapathConfig {
     DatapathConfig {
         interfaces: Vec::new(),
+        auto: None,
         fast_path: FastPath::Off,
         fast_path_reason: None,
         verify_share: 0,
@@ -211,10 +220,15 @@ impl Inner {
 /// # Errors
 /// What this host lacks.
 pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
-    let Some(datapath) = &config.datapath else { return Ok(Vec::new()) };
-    let (mut ebpf, _maps) = maps::load_unpinned(datapath.flow_table).map_err(name_the_privilege)?;
-    program::verify(&mut ebpf).map_err(name_the_privilege)?;
-    let mut notes = vec!["the XDP program passes the verifier".to_owned()];
+    let mut notes = Vec::new();
+    // Names of hosts are left out: they may be anywhere by the time of the start.
+    let addresses = config.servers.iter().map(|server| server.address);
+    let Some(datapath) = &auto::resolve(config, addresses, &mut notes) else { return Ok(notes) };
+    match try_to_load(datapath.flow_table) {
+        Err(error) if auto::is_all(config) => return Ok(vec![auto::no_fast_path(&format!("{error:#}"))]),
+        tried => tried?,
+    }
+    notes.push("the XDP program passes the verifier".to_owned());
     for interface in &datapath.interfaces {
         let Ok(index) = nix::net::if_::if_nametoindex(interface.name.as_str()) else {
             bail!("--xdp {}: there is no such interface in this network namespace", interface.name)
@@ -227,4 +241,13 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
         }
     }
     Ok(notes)
+}
+
+/// Passes the program through the verifier, with maps that go away again.
+///
+/// # Errors
+/// What this host lacks.
+pub fn try_to_load(flow_table: u32) -> anyhow::Result<()> {
+    let (mut ebpf, _maps) = maps::load_unpinned(flow_table).map_err(name_the_privilege)?;
+    program::verify(&mut ebpf).map_err(name_the_privilege)
 }

@@ -20,9 +20,10 @@ use super::syscall::netns_cookie;
 pub(super) const REGISTRY: &str = "registry";
 /// The pin of what operators want of servers.
 pub(super) const INTENT: &str = "intent";
-const BPFFS: &str = "/sys/fs/bpf";
+/// Where all pins are.
+pub(crate) const BPFFS: &str = "/sys/fs/bpf";
 /// linux/magic.h
-const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
+pub(crate) const BPF_FS_MAGIC: FsType = FsType(0xcafe_4a11);
 
 /// The folder of this network namespace.
 #[derive(Clone, Debug)]

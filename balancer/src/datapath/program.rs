@@ -10,17 +10,18 @@ use aya::programs::{ProgramError, Xdp};
 use balancer_ebpf::abi::Flow;
 use nix::net::if_::{if_indextoname, if_nametoindex};
 
-use super::maps::Maps;
+use super::maps::{self, Maps};
 use super::netdev;
 use super::pins::{Pins, Rollback};
 use super::view::InterfaceInfo;
 use crate::config::{InterfaceConfig, XdpMode};
+use crate::netlink::link::{self, NATIVE_MTU_LIMIT};
 
 const PROGRAM: &str = "balancer";
 /// See [`balancer_ebpf::abi::Chore`].
 const TEND: &str = "tend";
-/// What a driver without multi-buffer support takes (veth on 4 KiB pages; most network cards are close to it).
-const NATIVE_MTU_LIMIT: u32 = 3506;
+/// Flows of a program that is on an interface for a moment.
+const PROBE_TABLE: u32 = 1000;
 
 /// The program of a loaded object.
 ///
@@ -64,7 +65,8 @@ fn pass(program: &mut Xdp) -> anyhow::Result<()> {
 }
 
 /// Attaches to every interface of the list, and takes over the pinned links of earlier processes, without a gap.
-/// Returns every interface that has the program now, also those of other services.
+/// Returns every interface that has the program now, also those of other services; `notes` say which of those that
+/// were only found have not.
 ///
 /// # Errors
 /// Names the interface and what to do.
@@ -74,6 +76,7 @@ pub fn attach(
     pins: &Pins,
     maps: &mut Maps,
     rollback: &mut Rollback,
+    notes: &mut Vec<String>,
 ) -> anyhow::Result<Vec<InterfaceInfo>> {
     let mut wanted = Vec::new();
     for interface in interfaces {
@@ -93,13 +96,18 @@ pub fn attach(
     }
     for (index, interface) in fresh {
         rollback.note(pins.link(*index));
-        attach_fresh(program, interface, pins, *index)?;
-        attached.push(*index);
+        match attach_fresh(program, interface, pins, *index) {
+            Err(error) if interface.is_found => notes.push(format!("{error:#}; it is left out")),
+            done => {
+                done?;
+                attached.push(*index);
+            }
+        }
     }
     let attached: Vec<_> = attached.into_iter().filter_map(describe).collect();
     for (index, interface) in wanted {
         let mode = attached.iter().find(|info| info.index == index).map(|info| info.mode);
-        if interface.mode == XdpMode::Native && mode == Some("generic") {
+        if interface.mode == XdpMode::Native && mode == Some("generic") && !interface.is_found {
             bail!(
                 "--xdp {name},mode=native: the program is attached to {name} in generic mode; detach the services \
                  here first (balancer detach)",
@@ -192,6 +200,20 @@ fn attach_fresh(
     }
 }
 
+/// Attaches the program, which without a service passes everything, and takes it off again at once.
+///
+/// # Errors
+/// As the start would say it.
+pub fn probe(name: &str, index: u32) -> anyhow::Result<()> {
+    let (mut ebpf, _maps) = maps::load_unpinned(PROBE_TABLE)?;
+    let program = of(&mut ebpf)?;
+    pass(program)?;
+    match program.attach_to_if_index(index, AyaMode::Driver) {
+        Ok(link) => Ok(program.detach(link)?),
+        Err(error) => Err(explain(name, &error)),
+    }
+}
+
 fn busy(name: &str, pins: &Pins, index: u32) -> anyhow::Error {
     match pins.of_other_schemas().iter().find(|other| other.link(index).exists()) {
         Some(other) => anyhow!(
@@ -207,15 +229,26 @@ fn busy(name: &str, pins: &Pins, index: u32) -> anyhow::Error {
 
 fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
     match os_error(error) {
-        Some(libc::ERANGE | libc::EINVAL) => anyhow!(
-            "--xdp {name}: the driver refuses the program, most likely for the MTU: native XDP takes at most \
-             {NATIVE_MTU_LIMIT}; lower it (ip link set dev {name} mtu 1500), or --xdp {name},mode=generic"
-        ),
+        Some(libc::ERANGE | libc::EINVAL) => {
+            // The driver of a pair looks at the MTU of the end that sends.
+            let pair = link::by_name(name).is_ok_and(|link| link.is_veth());
+            let there = if pair { ", and that of its peer" } else { "" };
+            anyhow!(
+                "--xdp {name}: the driver refuses the program, most likely for the MTU: native XDP takes at most \
+                 {NATIVE_MTU_LIMIT}; lower it (ip link set dev {name} mtu 1500){there}, or --xdp {name},mode=generic; \
+                 balancer doctor says more"
+            )
+        }
         Some(libc::EOPNOTSUPP) => {
             anyhow!("--xdp {name}: its driver has no native XDP; --xdp {name},mode=generic")
         }
+        Some(libc::ENOSPC) => anyhow!(
+            "--xdp {name}: its peer transmits by more queues than it receives by; ethtool -L {name} rx N"
+        ),
         Some(libc::EPERM) => {
-            anyhow!("--xdp {name}: not permitted; root or CAP_NET_ADMIN and CAP_BPF are needed")
+            anyhow!(
+                "--xdp {name}: not permitted; root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, are needed"
+            )
         }
         _ => anyhow!("--xdp {name}: cannot attach: {error}"),
     }

@@ -102,8 +102,10 @@ impl Datapath {
         }
         maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
         publish::listens(maps, *slot, &self.listen)?;
-        *interfaces = program::attach(program::of(ebpf)?, &self.config.interfaces, pins, maps, rollback)?;
-        let mut notes = program::open_for_transmission(maps, interfaces);
+        let mut notes = Vec::new();
+        let wanted = &self.config.interfaces;
+        *interfaces = program::attach(program::of(ebpf)?, wanted, pins, maps, rollback, &mut notes)?;
+        notes.extend(program::open_for_transmission(maps, interfaces));
         if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
             notes.push(format!(
                 "the flow table holds {} flows, as it was made; --flow-table {} counts once the last service here has \

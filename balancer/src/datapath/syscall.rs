@@ -3,11 +3,12 @@
 
 use std::io;
 use std::mem::{MaybeUninit, size_of};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use aya::Pod;
 use aya_obj::generated::{
     bpf_attr, bpf_attr__bindgen_ty_2, bpf_attr__bindgen_ty_2__bindgen_ty_1, bpf_attr__bindgen_ty_3, bpf_cmd,
+    bpf_link_info, bpf_link_type,
 };
 
 /// `SO_NETNS_COOKIE` (asm-generic/socket.h, since Linux 5.14).
@@ -174,4 +175,71 @@ impl BatchWalk {
         // SAFETY: the kernel has filled in the first `count` of both; any bit pattern is a value of a Pod.
         Ok((entries.map(|(k, v)| unsafe { (k.assume_init(), v.assume_init()) }).collect(), at_end))
     }
+}
+
+/// A program that a link keeps on an interface.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct XdpLink {
+    /// The link's number, as `bpftool link` shows it.
+    pub id: u32,
+    /// The program's number.
+    pub program: u32,
+    /// The interface's number, in whatever namespace it is.
+    pub interface: u32,
+}
+
+/// Every XDP link of this host. aya lists links, but not the interface of one.
+///
+/// # Errors
+/// Nobody may look.
+pub fn xdp_links() -> io::Result<Vec<XdpLink>> {
+    let (mut links, mut last) = (Vec::new(), 0);
+    while let Some(id) = next_link(last)? {
+        // One that goes away meanwhile is none any more.
+        links.extend(link(id).ok().flatten());
+        last = id;
+    }
+    Ok(links)
+}
+
+fn next_link(last: u32) -> io::Result<Option<u32>> {
+    // SAFETY: integers only, and the kernel wants what is not used to be zero.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_6.__bindgen_anon_1.start_id = last;
+    // SAFETY: no pointer but the one to `attr` itself.
+    match unsafe { bpf(bpf_cmd::BPF_LINK_GET_NEXT_ID, &mut attr) } {
+        // SAFETY: the kernel has written this field.
+        Ok(_) => Ok(Some(unsafe { attr.__bindgen_anon_6.next_id })),
+        Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+/// The link of that number, if it is one of XDP.
+fn link(id: u32) -> io::Result<Option<XdpLink>> {
+    // SAFETY: as above.
+    let mut attr: bpf_attr = unsafe { std::mem::zeroed() };
+    attr.__bindgen_anon_6.__bindgen_anon_1.link_id = id;
+    // SAFETY: as above; the descriptor is new and nobody else's.
+    let link = unsafe { OwnedFd::from_raw_fd(bpf(bpf_cmd::BPF_LINK_GET_FD_BY_ID, &mut attr)?) };
+    // SAFETY: as above.
+    let (mut info, mut attr): (bpf_link_info, bpf_attr) = unsafe { (std::mem::zeroed(), std::mem::zeroed()) };
+    attr.info.bpf_fd = link.as_raw_fd() as u32;
+    attr.info.info_len = size_of::<bpf_link_info>() as u32;
+    attr.info.info = &raw mut info as u64;
+    // SAFETY: the kernel writes at most `info_len` bytes, which is the size of `info`.
+    unsafe { bpf(bpf_cmd::BPF_OBJ_GET_INFO_BY_FD, &mut attr)? };
+    // SAFETY: all of it is integers, and was zero before.
+    let interface = unsafe { info.__bindgen_anon_1.xdp.ifindex };
+    let is_xdp = info.type_ == bpf_link_type::BPF_LINK_TYPE_XDP as u32;
+    Ok(is_xdp.then_some(XdpLink { id, program: info.prog_id, interface }))
+}
+
+/// # Safety
+/// Every pointer in `attr` must be valid for what the command does with it.
+unsafe fn bpf(command: bpf_cmd, attr: &mut bpf_attr) -> io::Result<libc::c_int> {
+    // SAFETY: the caller vouches for what is in it.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, attr, size_of::<bpf_attr>()) };
+    // Descriptors and zero, so it fits.
+    if result >= 0 { Ok(result as libc::c_int) } else { Err(io::Error::last_os_error()) }
 }

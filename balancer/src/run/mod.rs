@@ -128,7 +128,9 @@ impl Daemon {
             log::info(format_args!("tables: {}, in {place}", names.join(", ")));
         }
         match check::fast_path(&self.service.config) {
-            Some(line) => log::info(line),
+            Some(line) if self.desk.view.is_some() => log::info(line),
+            // --xdp auto has found nothing, and has said so.
+            Some(_) => {}
             None => log::info("fast path none: there is no --xdp"),
         }
         if let Some(view) = &self.desk.view {
