@@ -1,6 +1,6 @@
 //! Attaching the program to interfaces, by links that are pinned: it stays when the process goes.
 
-use std::fs;
+use std::{fs, io};
 
 use anyhow::{Context as _, anyhow, bail};
 use aya::Ebpf;
@@ -15,6 +15,7 @@ use super::netdev;
 use super::pins::{Pins, Rollback};
 use super::view::InterfaceInfo;
 use crate::config::{InterfaceConfig, XdpMode};
+use crate::log;
 use crate::netlink::link::{self, NATIVE_MTU_LIMIT};
 
 const PROGRAM: &str = "balancer";
@@ -190,7 +191,9 @@ fn attach_fresh(
             }
             // Only a driver that has no XDP at all is reason to try the next mode.
             Err(error) if os_error(&error) == Some(libc::EOPNOTSUPP) => refusal = Some(error),
-            Err(error) if os_error(&error) == Some(libc::EBUSY) => return Err(busy(name, pins, index)),
+            Err(error) if os_error(&error) == Some(libc::EBUSY | libc::EEXIST) => {
+                return Err(busy(name, pins, index));
+            }
             Err(error) => return Err(explain(name, &error)),
         }
     }
@@ -222,7 +225,8 @@ fn busy(name: &str, pins: &Pins, index: u32) -> anyhow::Error {
             other.link(index).display()
         ),
         None => anyhow!(
-            "--xdp {name}: another XDP program is attached there; if nobody needs it: ip link set dev {name} xdp off"
+            "--xdp {name}: another XDP program is attached there; if nobody needs it, balancer doctor --interface {name} \
+             says how to take it off"
         ),
     }
 }
@@ -250,7 +254,10 @@ fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
                 "--xdp {name}: not permitted; root, or CAP_BPF, CAP_NET_ADMIN and CAP_PERFMON, are needed"
             )
         }
-        _ => anyhow!("--xdp {name}: cannot attach: {error}"),
+        Some(code) => {
+            anyhow!("--xdp {name}: cannot attach: {}", log::reason(&io::Error::from_raw_os_error(code)))
+        }
+        None => anyhow!("--xdp {name}: cannot attach: {error}"),
     }
 }
 

@@ -62,7 +62,8 @@ impl Facts {
         let may_try = probe && on == OnIt::Nothing;
         Self {
             mode: wish.mode,
-            runs: bpf::runs(link),
+            // That of a pair does, and takes it back only while the queues do not match, which has a row of its own.
+            runs: bpf::runs(link).map(|runs| runs || link.is_veth()),
             transmits: bpf::transmits(link),
             features: ethtool::features(link.index).unwrap_or_default(),
             channels: ethtool::channels(link.index).ok(),
@@ -246,6 +247,10 @@ fn transmit(facts: &Facts) -> Option<Row> {
     if facts.is_generic() {
         return Some(Row::ok(check, "socket buffers, which every device takes"));
     }
+    // What the driver says counts once they match.
+    if has_few_queues(facts) {
+        return None;
+    }
     Some(match facts.transmits {
         Some(true) => Row::ok(check, format!("{} takes XDP frames", peer.describe())),
         Some(false) => {
@@ -263,6 +268,12 @@ fn transmit(facts: &Facts) -> Option<Row> {
     })
 }
 
+/// The peer sends by more queues than there are to receive.
+fn has_few_queues(facts: &Facts) -> bool {
+    let theirs = facts.peer.as_ref().and_then(|peer| peer.channels);
+    matches!((theirs, facts.channels), (Some(theirs), Some(own)) if theirs.transmit > own.receive)
+}
+
 fn queues(facts: &Facts) -> Option<Row> {
     let (peer, own) = (facts.peer.as_ref()?, facts.channels?);
     let check = format!("queues {}", facts.link.name);
@@ -272,7 +283,7 @@ fn queues(facts: &Facts) -> Option<Row> {
             format!("{} for packets that come in; its peer's are not known", own.receive),
         ));
     };
-    if theirs.transmit <= own.receive {
+    if !has_few_queues(facts) {
         return Some(Row::ok(check, format!("{} for packets that come in", own.receive)));
     }
     let detail = format!(

@@ -19,6 +19,7 @@ const ENOUGH_FILES: u64 = 65_536;
 
 const NET_BIND_SERVICE: Capability = Capability { number: 10, name: "cap_net_bind_service" };
 const NET_ADMIN: Capability = Capability { number: 12, name: "cap_net_admin" };
+const SYS_RESOURCE: Capability = Capability { number: 24, name: "cap_sys_resource" };
 const SYS_ADMIN: Capability = Capability { number: 21, name: "cap_sys_admin" };
 const PERFMON: Capability = Capability { number: 38, name: "cap_perfmon" };
 const BPF: Capability = Capability { number: 39, name: "cap_bpf" };
@@ -44,7 +45,9 @@ pub(super) fn examine(subject: &Subject) -> Vec<Row> {
     let program = std::env::current_exe().unwrap_or_default();
     rows.push(capabilities(&status, geteuid().is_root(), needs_low_port, &program));
     let hard = getrlimit(Resource::RLIMIT_NOFILE).map_or(u64::MAX, |(_, hard)| hard);
-    rows.push(files(hard));
+    let most = read_number("/proc/sys/fs/nr_open").unwrap_or(ENOUGH_FILES);
+    let may_raise = effective(&status).is_some_and(|set| SYS_RESOURCE.is_in(set));
+    rows.push(files(hard, may_raise.then_some(most)));
     if let Some(jit) = read_number("/proc/sys/net/core/bpf_jit_enable").filter(|_| cfg!(feature = "xdp")) {
         rows.push(compiler(jit));
     }
@@ -68,10 +71,14 @@ fn version(release: &str) -> Row {
     Row::missing("kernel", detail).mend("boot a newer kernel")
 }
 
+fn effective(status: &str) -> Option<u64> {
+    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"))?;
+    u64::from_str_radix(field.trim(), 16).ok()
+}
+
 fn capabilities(status: &str, is_root: bool, needs_low_port: bool, program: &Path) -> Row {
     let check = "capabilities";
-    let field = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
-    let Some(set) = field.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) else {
+    let Some(set) = effective(status) else {
         return Row::warning(check, "/proc/self/status does not say");
     };
     let mut needed: Vec<Capability> = Vec::new();
@@ -98,8 +105,8 @@ fn capabilities(status: &str, is_root: bool, needs_low_port: bool, program: &Pat
     row.mend(format!("setcap {}+ep {}", names(&needed), word(&program.to_string_lossy())))
 }
 
-/// The process raises its limit as far as it goes, so that is what counts.
-fn files(hard: u64) -> Row {
+/// The process raises its limit as far as it goes, so that is what counts. `most`: as far as this user may raise it.
+fn files(hard: u64, most: Option<u64>) -> Row {
     let check = "descriptors";
     if hard >= FEW_FILES {
         return Row::ok(check, format!("up to {hard}"));
@@ -109,7 +116,10 @@ fn files(hard: u64) -> Row {
         hard.saturating_sub(100) / 2
     );
     // For the shell that starts the daemon; a unit of systemd has LimitNOFILE.
-    Row::warning(check, detail).mend(format!("ulimit -n {ENOUGH_FILES}"))
+    Row::warning(check, detail).mend(match most {
+        Some(most) => format!("ulimit -n {}", most.min(ENOUGH_FILES)),
+        None => "raise it as root, or where the session or the container is started".to_owned(),
+    })
 }
 
 fn compiler(jit: u64) -> Row {
@@ -167,8 +177,10 @@ mod tests {
 
     #[test]
     fn few_descriptors_and_an_interpreter_are_worth_a_warning() {
-        assert_eq!(files(1_048_576).state, State::Ok);
-        assert_eq!(files(1024).mend.as_deref(), Some("ulimit -n 65536"));
+        assert_eq!(files(1_048_576, None).state, State::Ok);
+        assert_eq!(files(1024, Some(1_048_576)).mend.as_deref(), Some("ulimit -n 65536"));
+        assert_eq!(files(1024, Some(20_000)).mend.as_deref(), Some("ulimit -n 20000"));
+        assert!(files(1024, None).mend.is_some_and(|mend| mend.starts_with("raise it as root")));
         assert_eq!(compiler(1).state, State::Ok);
         assert_eq!(compiler(0).state, State::Warning);
     }
