@@ -271,15 +271,8 @@ fn orphaned_lock() -> Result<()> {
     ensure!(row.detail.contains("sleep"), "{row:?}");
     let daemon = clinic.daemon()?;
     let pid = daemon.child.pid();
-    let alive = clinic.run(&[
-        BALANCER,
-        "doctor",
-        "--json",
-        "--name",
-        "web",
-        "--admin",
-        path(&daemon.admin().to_owned())?,
-    ])?;
+    let alive =
+        clinic.run(&[BALANCER, "doctor", "--json", "--name", "web", "--admin", path(daemon.admin())?])?;
     let row = pick(rows(&alive.stdout)?, "instance")?;
     ensure!(row.state == "ok" && row.detail == format!("web is running, pid {pid}"), "{row:?}");
     Ok(())

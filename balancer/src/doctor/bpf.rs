@@ -94,18 +94,25 @@ fn other_versions() -> Row {
     let Ok(pins) = Pins::locate() else {
         return Row::warning(check, "network namespaces cannot be told apart here (Linux 5.14 can)");
     };
-    for other in pins.of_other_schemas() {
-        let root = other.root().display().to_string();
-        let running = other.services().into_iter().find(|name| locks::on(&other.service(name)).is_some());
-        if let Some(name) = running {
+    let running =
+        |pins: &Pins| pins.services().into_iter().find(|name| locks::on(&pins.service(name)).is_some());
+    let others: Vec<_> = pins.of_other_schemas().into_iter().map(|other| (running(&other), other)).collect();
+    let live = others.iter().find(|(running, _)| running.is_some());
+    let Some((running, other)) = live.or(others.first()) else {
+        return Row::ok(check, "have left nothing here");
+    };
+    let root = other.root().display().to_string();
+    match running {
+        Some(name) => {
             let detail = format!("a balancer of another version, {name}, is running with maps in {root}");
-            return Row::warning(check, detail).mend("stop it before this one is started");
+            Row::warning(check, detail).mend("stop it before this one is started")
         }
-        let detail =
-            format!("a balancer of another version has left maps in {root}, perhaps with its program");
-        return Row::warning(check, detail).mend(format!("rm -r {}", word(&root)));
+        None => {
+            let detail =
+                format!("a balancer of another version has left maps in {root}, perhaps with its program");
+            Row::warning(check, detail).mend(format!("rm -r {}", word(&root)))
+        }
     }
-    Row::ok(check, "have left nothing here")
 }
 
 /// The folder that the process with that name has locked.

@@ -21,6 +21,7 @@ const MERGING: [&str; 2] = ["rx-lro", "rx-gro-hw"];
 pub(super) enum OnIt {
     Nothing,
     Ours,
+    #[cfg_attr(not(feature = "xdp"), allow(dead_code, reason = "a build without XDP reads no pins"))]
     OtherVersion {
         /// The pin that keeps it there.
         pin: PathBuf,

@@ -19,7 +19,7 @@ pub(super) fn located(subject: &Subject) -> (Vec<(String, SocketAddr)>, Vec<Row>
         match (&server.host, &answers) {
             (None, _) => servers.push((server.name.clone(), server.address)),
             (Some(_), None) => {
-                rows.push(Row::warning(check, "its host is looked up once --listen is given, too"))
+                rows.push(Row::warning(check, "its host is looked up once --listen is given, too"));
             }
             (Some(host), Some(answers)) => match answers.find(server, None, &[]) {
                 Found::At(address) => {
