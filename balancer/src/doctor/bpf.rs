@@ -3,8 +3,10 @@
 
 use std::path::{Path, PathBuf};
 
+use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
+use balancer_ebpf::counter::Outcome;
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
@@ -37,6 +39,7 @@ pub(super) fn examine() -> Vec<Row> {
         faccessat(AT_FDCWD, path, flags, AtFlags::AT_EACCESS).is_ok()
     }));
     rows.push(other_versions());
+    rows.extend(unfinished());
     rows
 }
 
@@ -86,6 +89,30 @@ fn file_system(is_mounted: bool, is_there: bool, user: u32, may: impl Fn(&Path, 
     let folder = folder.display();
     Row::missing(check, format!("mounted on {BPFFS}, but this user may not write there"))
         .mend(format!("{enter}mkdir -p {folder} && chown -R {user} {folder}"))
+}
+
+/// What the program has counted of packets whose senders leave checksums to hardware that is not there.
+fn unfinished() -> Option<Row> {
+    let pins = Pins::locate().ok()?;
+    let counters = MapData::from_pin(pins.shared("COUNTERS")).ok()?;
+    let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).ok()?;
+    let of = |outcome: Outcome| {
+        let values = counters.get(&(outcome as u32), 0).ok();
+        values.map_or(0, |values| values.iter().sum::<u64>())
+    };
+    Some(senders(of(Outcome::UnfinishedSyn), of(Outcome::UnfinishedSynAck)))
+}
+
+fn senders(clients: u64, servers: u64) -> Row {
+    let check = "unfinished checksums";
+    if clients + servers == 0 {
+        return Row::ok(check, "none was seen");
+    }
+    let detail = format!(
+        "seen since the program is there: {clients} of clients (pass_unfinished_checksum), {servers} of servers; as long \
+         as these rise, connections of some go through the proxy"
+    );
+    Row::warning(check, detail).mend("at the sender: ethtool -K IF tx off")
 }
 
 /// What balancers of other versions have pinned for this network namespace.
@@ -184,6 +211,13 @@ mod tests {
             judge(true, 1000, &[("/sys/fs/bpf", enter)]).mend.as_deref(),
             Some("mkdir -p /sys/fs/bpf/balancer && chown -R 1000 /sys/fs/bpf/balancer")
         );
+    }
+
+    #[test]
+    fn what_was_counted_is_evidence() {
+        assert_eq!(senders(0, 0).state, State::Ok);
+        let row = senders(3, 1);
+        assert!(row.state == State::Warning && row.detail.contains("3 of clients"), "{row:?}");
     }
 
     #[test]

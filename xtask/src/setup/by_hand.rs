@@ -18,23 +18,23 @@ const COMMANDS: &str = "\
 Install by hand what is missing, then run `cargo xtask setup --check`.
 
   Debian, Ubuntu (with Debian's core for BPF, where `apt-cache policy libstd-rust-web-dev-bpf` knows it):
-    sudo apt-get install gcc g++ iproute2 ethtool nginx-light haproxy curl wrk valgrind
+    sudo apt-get install gcc g++ iproute2 ethtool nftables nginx-light haproxy curl wrk valgrind
     sudo apt-get install rustc-web cargo-web libstd-rust-web-dev-bpf llvm-22-dev
     rustup toolchain link debian-bpf /usr
     PATH=/usr/lib/llvm-22/bin:$PATH cargo install bpf-linker --version 0.13.0 --no-default-features --features llvm-22
 
   Debian, Ubuntu (with nightly):
-    sudo apt-get install gcc g++ iproute2 ethtool nginx-light haproxy curl wrk valgrind
+    sudo apt-get install gcc g++ iproute2 ethtool nftables nginx-light haproxy curl wrk valgrind
     rustup toolchain install nightly --component rust-src
     cargo install cargo-binstall && cargo binstall bpf-linker
 
   Fedora:
-    sudo dnf install gcc gcc-c++ iproute ethtool nginx haproxy curl wrk valgrind
+    sudo dnf install gcc gcc-c++ iproute ethtool nftables nginx haproxy curl wrk valgrind
     rustup toolchain install nightly --component rust-src
     cargo install cargo-binstall && cargo binstall bpf-linker
 
   Arch:
-    sudo pacman -S --needed gcc iproute2 ethtool nginx haproxy curl wrk valgrind
+    sudo pacman -S --needed gcc iproute2 ethtool nftables nginx haproxy curl wrk valgrind
     rustup toolchain install nightly --component rust-src
     cargo install cargo-binstall && cargo binstall bpf-linker
 

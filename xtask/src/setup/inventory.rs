@@ -34,6 +34,7 @@ impl Item {
 const LAB: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "makes the network namespaces of demo, tests and benchmarks"),
     ("ethtool", "ethtool", "sets the offloads of the veth pairs"),
+    ("nft", "nftables", "a packet filter for the tests of balancer doctor"),
     ("nginx", "nginx-light", "the origin that tests and benchmarks talk to"),
     ("haproxy", "haproxy", "the proxy that benchmarks compare with"),
     ("curl", "curl", "a client that people know"),
