@@ -191,7 +191,7 @@ fn attach_fresh(
             }
             // Only a driver that has no XDP at all is reason to try the next mode.
             Err(error) if os_error(&error) == Some(libc::EOPNOTSUPP) => refusal = Some(error),
-            Err(error) if os_error(&error) == Some(libc::EBUSY | libc::EEXIST) => {
+            Err(error) if matches!(os_error(&error), Some(libc::EBUSY | libc::EEXIST)) => {
                 return Err(busy(name, pins, index));
             }
             Err(error) => return Err(explain(name, &error)),
