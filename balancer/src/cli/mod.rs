@@ -572,7 +572,8 @@ fn word(text: &str) -> Result<String, String> {
 fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
         Some(
-            "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit" | "interface" | "probe",
+            "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit" | "interface"
+            | "probe",
         )
         | None => arg,
         _ if arg.get_id() == ONE_SERVER => arg,
