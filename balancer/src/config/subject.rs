@@ -49,7 +49,7 @@ impl Subject {
             texts => servers::servers(texts)?,
         };
         let (named, auto) = fast_path::interfaces(&args.datapath.xdp)?;
-        let snat_ips = fast_path::snat_ips(&args.datapath.snat_ip)?.into_iter().map(IpAddr::from).collect();
+        let snat_ips = fast_path::snat_ips(&args.datapath.snat_ip)?;
         let admin = host.admin_path(&service.name, args.process.admin.as_deref());
         // Without a folder for sockets there is no lock to look at, and nothing is wrong with the flags.
         let admin = match admin {
