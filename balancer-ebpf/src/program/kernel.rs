@@ -6,7 +6,7 @@ use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
     BPF_FIB_LKUP_RET_NO_NEIGH, BPF_FIB_LKUP_RET_SUCCESS, bpf_fib_lookup as FibLookup, bpf_sock_tuple,
-    bpf_sock_tuple__bindgen_ty_1, bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
+    bpf_sock_tuple__bindgen_ty_1__bindgen_ty_1 as Ipv4Tuple,
     bpf_sock_tuple__bindgen_ty_1__bindgen_ty_2 as Ipv6Tuple,
 };
 use aya_ebpf::helpers::generated::{
@@ -51,16 +51,18 @@ pub(crate) fn mark_not_fast(server: u16) {
 pub(crate) fn socket_exists(ctx: &XdpContext, answers: &FlowKey) -> bool {
     let sport = u16::from_ne_bytes(answers.destination_port);
     let dport = u16::from_ne_bytes(answers.source_port);
-    let (addresses, length) = if answers.source.is_v4() {
+    // SAFETY: all zeros is a valid value of this plain struct. What the shorter tuple leaves would be any register to the
+    // compiler otherwise, and a pointer to the verifier.
+    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let length = if answers.source.is_v4() {
         let (saddr, daddr) = (answers.destination.0[3], answers.source.0[3]);
-        let ipv4 = Ipv4Tuple { saddr, daddr, sport, dport };
-        (bpf_sock_tuple__bindgen_ty_1 { ipv4 }, size_of::<Ipv4Tuple>())
+        tuple.__bindgen_anon_1.ipv4 = Ipv4Tuple { saddr, daddr, sport, dport };
+        size_of::<Ipv4Tuple>()
     } else {
         let (saddr, daddr) = (answers.destination.0, answers.source.0);
-        let ipv6 = Ipv6Tuple { saddr, daddr, sport, dport };
-        (bpf_sock_tuple__bindgen_ty_1 { ipv6 }, size_of::<Ipv6Tuple>())
+        tuple.__bindgen_anon_1.ipv6 = Ipv6Tuple { saddr, daddr, sport, dport };
+        size_of::<Ipv6Tuple>()
     };
-    let mut tuple = bpf_sock_tuple { __bindgen_anon_1: addresses };
     // SAFETY: the tuple is initialised as far as its length says, and the reference is released below.
     unsafe {
         let socket =
