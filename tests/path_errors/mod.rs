@@ -19,8 +19,10 @@ const NARROW: u16 = 1400;
 /// Many full packets.
 const LENGTH: usize = 1 << 20;
 
+type Story = fn(Family) -> Result<()>;
+
 pub fn trials() -> Vec<Trial> {
-    let stories: [(&str, fn(Family) -> Result<()>); 7] = [
+    let stories: [(&str, Story); 7] = [
         ("an_upload_fits_through_a_narrow_way_behind_us", upload_through_a_narrow_way_behind),
         ("a_download_fits_through_a_narrow_way_before_us", download_through_a_narrow_way_before),
         ("an_upload_fits_through_our_own_narrow_way", upload_through_our_narrow_way),
@@ -29,7 +31,7 @@ pub fn trials() -> Vec<Trial> {
         ("a_port_that_is_closed_in_the_middle_is_said_to_the_client", closed_port),
         ("a_client_learns_where_its_packets_end", time_exceeded),
     ];
-    let both = |(name, story): (&str, fn(Family) -> Result<()>)| {
+    let both = |(name, story): (&str, Story)| {
         [
             trial(name, move || story(Family::V4)),
             trial(&format!("{name}_over_ipv6"), move || story(Family::V6)),

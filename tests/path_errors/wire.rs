@@ -61,10 +61,10 @@ impl Ear {
                 Family::V4 => read_v4(&packet[..length]),
                 Family::V6 => read_v6(&packet[..length]),
             };
-            if let Some((said, about)) = heard.context("what was heard is broken")? {
-                if said == what {
-                    return Ok(Heard { from: from.ip(), what, about });
-                }
+            if let Some((said, about)) = heard.context("what was heard is broken")?
+                && said == what
+            {
+                return Ok(Heard { from: from.ip(), what, about });
             }
         }
         bail!("nothing was heard that says {what:?}")
