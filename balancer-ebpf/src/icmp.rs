@@ -382,7 +382,7 @@ fn report4(frame: Frame, report: Report) -> bool {
     else {
         return false;
     };
-    let length = (frame.len() - ETHERNET) as u16;
+    let length = (frame.length() - ETHERNET) as u16;
     // SAFETY: `at` has checked that all three lie in the frame. The old Ethernet header, which the report is written over,
     // is read first.
     unsafe {
@@ -419,7 +419,7 @@ fn report6(frame: Frame, report: Report) -> bool {
     else {
         return false;
     };
-    let length = (frame.len() - offset_of!(Report6, icmp)) as u16;
+    let length = (frame.length() - offset_of!(Report6, icmp)) as u16;
     // SAFETY: as above.
     unsafe {
         turn(to.cast(), about);

@@ -141,6 +141,28 @@ impl Frame {
     pub(crate) fn len(&self) -> usize {
         self.end - self.start
     }
+
+    /// Its length, to be calculated with: the compiler may neither rearrange nor narrow a subtraction that the verifier only
+    /// takes as it stands.
+    #[inline(always)]
+    pub fn length(&self) -> usize {
+        #[cfg(target_arch = "bpf")]
+        {
+            let mut length = self.end as u64;
+            // SAFETY: one instruction between registers.
+            unsafe {
+                core::arch::asm!(
+                    "{length} -= {start}",
+                    length = inout(reg) length,
+                    start = in(reg) self.start as u64,
+                    options(pure, nomem, nostack),
+                );
+            }
+            length as usize
+        }
+        #[cfg(not(target_arch = "bpf"))]
+        self.len()
+    }
 }
 
 /// An IP header, by its version.

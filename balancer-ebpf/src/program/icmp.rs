@@ -3,8 +3,6 @@
 //! None of them counts as use of a flow, or ends one: anybody can write them. An error about anything else is the stack's,
 //! which has the proxy's connections; it answers none, so passing one does no harm.
 
-use core::arch::asm;
-
 use aya_ebpf::bindings::xdp_action::{XDP_DROP, XDP_REDIRECT};
 use aya_ebpf::helpers::generated::{bpf_xdp_adjust_head, bpf_xdp_adjust_tail};
 use aya_ebpf::programs::XdpContext;
@@ -96,10 +94,7 @@ fn mtu(ctx: &XdpContext, packet: &Packet, flow: &Flow) -> Option<u16> {
 /// Cuts the frame to its Ethernet header and so much of the packet, and makes room for a report in front.
 #[inline(always)]
 fn make_room(ctx: &XdpContext, layout: Layout) -> Option<()> {
-    let mut length = (ctx.data_end() - ctx.data()) as u64;
-    // SAFETY: nothing is changed. It keeps the compiler from calculating with the end of the packet, which the verifier only
-    // lets be compared.
-    unsafe { asm!("{length} = {length}", length = inout(reg) length, options(nomem, nostack)) };
+    let length = frame(ctx).length();
     let kept = (size_of::<Ethernet>() + layout.quoted) as i32;
     // SAFETY: what pointed into the packet is not used after this.
     let done = unsafe {
