@@ -30,6 +30,7 @@ fn main() {
     let trials = vec![
         trial("every_fast_connection_has_one_line_that_agrees_with_its_client", lines_agree),
         trial("what_ends_while_no_process_runs_is_told_by_the_next_one", told_after_a_crash),
+        trial("connections_that_end_while_the_process_stops_are_told_once", told_over_a_stop),
         trial("connections_that_last_over_a_hot_restart_are_told_once", told_after_a_hot_restart),
         trial("a_line_says_who_has_reset_a_connection_and_who_ended_it", reasons),
         trial("people_read_a_line_too", text_line),
@@ -174,6 +175,23 @@ fn told_after_a_crash() -> Result<()> {
     ensure!(told(&log.wait_for(50)?)? == tally);
     let tally = with(tally, visits(&site, 10)?);
     ensure!(told(&log.wait_for(60)?)? == tally);
+    Ok(())
+}
+
+/// A stop takes a moment, in which connections end; so does the next start.
+fn told_over_a_stop() -> Result<()> {
+    let log = Log::new()?;
+    let mut site = log.open(&[])?;
+    site.introduce(0)?;
+    let mut kept: Vec<_> = (0..200).map(|_| site.connect(0)).collect::<Result<_>>()?;
+    let fast = site.daemon.counter("syn_forwarded")? as usize;
+    site.daemon.child.signal(Signal::SIGTERM)?;
+    while site.daemon.child.is_running() {
+        kept.pop();
+    }
+    kept.clear();
+    site.daemon.restart()?;
+    log.wait_for(fast)?;
     Ok(())
 }
 

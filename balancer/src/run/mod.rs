@@ -250,6 +250,10 @@ impl Daemon {
                 () = signals.stop() => {}
             }
         }
+        // What is read from here on would not be written: the next process reads it.
+        if let Some(datapath) = &self.datapath {
+            datapath.fall_silent();
+        }
         tokio::select! {
             () = finish_log(self.access_log.take()) => {}
             () = signals.stop() => {}
