@@ -33,6 +33,8 @@ pub const FIN_SENT: u8 = 2;
 pub const SERVER_FIRST: u8 = 4;
 /// A RST was seen.
 pub const RESET: u8 = 8;
+/// The client has acknowledged the server's answer: the handshake is complete, whatever the phase.
+pub const PROVEN: u8 = 16;
 
 /// TCP flags (RFC 9293 §3.1).
 pub mod flag {
@@ -134,6 +136,16 @@ pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8, pr
         close(own, twin);
         return false;
     }
+    let completes = from_client && proves_address && flags & flag::SYN == 0 && twin.marks & ANSWERED != 0;
+    let completed = completes && own.marks & PROVEN == 0;
+    if completed {
+        own.marks |= PROVEN;
+        twin.marks |= PROVEN;
+        // A closing one may be back when both ends have talked.
+        if own.phase == HALF_OPEN {
+            become_again(own, twin);
+        }
+    }
     if flags & flag::FIN != 0 {
         if !from_client && twin.marks & FIN_SENT == 0 {
             own.marks |= SERVER_FIRST;
@@ -143,7 +155,7 @@ pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8, pr
         if twin.marks & FIN_SENT != 0 {
             close(own, twin);
         }
-        return false;
+        return completed;
     }
     if flags & flag::SYN != 0 {
         if !from_client && flags & flag::ACK != 0 {
@@ -151,17 +163,10 @@ pub fn advance(own: &mut Side, twin: &mut Side, from_client: bool, flags: u8, pr
         }
         return false;
     }
-    match own.phase {
-        HALF_OPEN if from_client && proves_address && twin.marks & ANSWERED != 0 => {
-            establish(own, twin);
-            true
-        }
-        CLOSING => {
-            resume(own, twin);
-            false
-        }
-        _ => false,
+    if own.phase == CLOSING {
+        resume(own, twin);
     }
+    completed
 }
 
 #[inline(always)]
@@ -172,10 +177,12 @@ fn close(own: &mut Side, twin: &mut Side) {
     twin.talk = 0;
 }
 
+/// Talk alone establishes nothing: whoever forges a client's address can make the server talk.
 #[inline(always)]
-fn establish(own: &mut Side, twin: &mut Side) {
-    own.phase = ESTABLISHED;
-    twin.phase = ESTABLISHED;
+fn become_again(own: &mut Side, twin: &mut Side) {
+    let phase = if own.marks & PROVEN != 0 { ESTABLISHED } else { HALF_OPEN };
+    own.phase = phase;
+    twin.phase = phase;
 }
 
 #[inline(always)]
@@ -186,7 +193,7 @@ fn resume(own: &mut Side, twin: &mut Side) {
         own.talk += 1;
     }
     if own.talk >= needed && twin.talk >= needed {
-        establish(own, twin);
+        become_again(own, twin);
         own.marks &= !RESET;
         twin.marks &= !RESET;
     }
@@ -247,6 +254,38 @@ mod tests {
         story.server(SYN | ACK);
         assert!(!advance(&mut story.client, &mut story.server, true, ACK, false));
         assert_eq!(story.phase(), HALF_OPEN);
+    }
+
+    #[test]
+    fn nor_by_resetting_it_first() {
+        let mut story = Story::new();
+        story.server(SYN | ACK);
+        // Out of the server's window, so that it answers both with an acknowledgment (RFC 9293 §3.10.7.4).
+        advance(&mut story.client, &mut story.server, true, RST, false);
+        advance(&mut story.client, &mut story.server, true, ACK, false);
+        story.server(ACK);
+        assert_eq!(story.phase(), HALF_OPEN);
+        assert!(story.client(ACK), "the real client may come yet");
+        assert_eq!(story.phase(), ESTABLISHED);
+    }
+
+    #[test]
+    fn a_reset_that_was_forged_does_not_hide_the_end_of_the_handshake() {
+        let mut story = Story::new();
+        story.server(SYN | ACK);
+        story.server(RST);
+        assert!(story.client(ACK));
+        assert_eq!(story.phase(), CLOSING);
+        story.server(ACK);
+        assert_eq!(story.phase(), ESTABLISHED);
+    }
+
+    #[test]
+    fn a_handshake_may_end_with_a_fin() {
+        let mut story = Story::new();
+        story.server(SYN | ACK);
+        assert!(story.client(FIN | ACK), "the acknowledgment before it was lost");
+        assert_eq!(story.phase(), ESTABLISHED, "the server may think for as long as it likes");
     }
 
     #[test]

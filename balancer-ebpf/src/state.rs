@@ -268,7 +268,7 @@ mod tests {
         let state =
             told(&[server(SYN | ACK), client(ACK), server(FIN | ACK), client(FIN | ACK), client(ACK)]);
         assert_eq!((state.client().phase, state.server().phase), (CLOSING, CLOSING));
-        let marks = phase::FIN_SENT | phase::SERVER_FIRST;
+        let marks = phase::FIN_SENT | phase::SERVER_FIRST | phase::PROVEN;
         assert_eq!(state.client(), Side { phase: CLOSING, marks, talk: 1 });
         assert_eq!(state.server(), Side { phase: CLOSING, marks: marks | ANSWERED, talk: 0 });
     }

@@ -74,6 +74,8 @@ const _: () = assert!(size_of::<Window>() == 24);
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -107,5 +109,43 @@ mod tests {
         window.remove(5);
         window.remove(5);
         assert_eq!(window.count(5), 0);
+    }
+
+    proptest! {
+        /// However many are removed that were never added: a count is neither below zero nor above what was added.
+        #[test]
+        fn counts_no_more_than_was_added_and_never_less_than_none(
+            steps in proptest::collection::vec((0_u64..3, any::<bool>(), 0_u64..4), 0..60),
+        ) {
+            let (mut window, mut now, mut added) = (Window::default(), 3, Vec::new());
+            for (later, adds, ago) in steps {
+                now += later;
+                if adds {
+                    window.add(now);
+                    added.push(now);
+                } else {
+                    window.remove(now - ago.min(now));
+                }
+                let recent = added.iter().filter(|then| now - **then <= 1).count() as u64;
+                prop_assert!(window.count(now) <= recent, "{} of {recent}", window.count(now));
+            }
+        }
+
+        /// What is removed was added, as long as no two CPUs are at it: then the count is exact.
+        #[test]
+        fn is_exact_for_one_cpu(steps in proptest::collection::vec((0_u64..2, any::<bool>(), any::<proptest::sample::Index>()), 0..60)) {
+            let (mut window, mut now, mut alive) = (Window::default(), 3, Vec::new());
+            for (later, adds, which) in steps {
+                now += later;
+                if adds || alive.is_empty() {
+                    window.add(now);
+                    alive.push(now);
+                } else {
+                    window.remove(alive.swap_remove(which.index(alive.len())));
+                }
+                let recent = alive.iter().filter(|then| now - **then <= 1).count() as u64;
+                prop_assert_eq!(window.count(now), recent);
+            }
+        }
     }
 }
