@@ -46,7 +46,7 @@ fn main() {
         trial("a_server_that_is_added_is_fast_and_one_that_is_deleted_is_not", come_and_go),
         trial("a_server_at_another_address_keeps_its_connections_and_gets_no_strangers", moved),
         trial("maps_of_another_version_are_let_alone", other_schema),
-        trial("a_program_of_another_version_is_named", other_program),
+        trial("a_program_of_another_version_is_replaced_when_its_time_is_over", other_program),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -444,19 +444,22 @@ fn other_schema() -> Result<()> {
     Ok(())
 }
 
+/// Nothing is known of its flows, so it has all the time there is.
 fn other_program() -> Result<()> {
     let lab = Lab::star().build()?;
     let folder = Cleared(other_folder(&lab));
     fs::create_dir_all(&folder.0)?;
     lab.balancer.run(|| attach_as_another_version(&folder.0))??;
-    let flags = all_flags(&lab, 80, SOURCE_FIRST);
-    let admin = lab.balancer.fresh_path("admin.sock");
-    let run = lab.balancer.command(BALANCER).args(["run", "--admin"]).arg(&admin).args(&flags);
-    let output = run.output(PATIENCE)?;
-    ensure!(output.status.code() == Some(1), "{output:?}");
-    let errors: Vec<_> = output.stderr.lines().filter(|line| line.contains("another version")).collect();
-    ensure!(errors.len() == 1 && errors[0].contains("/link-"), "{output:?}");
-    ensure!(!site::pins(&lab).exists(), "pins are left");
+    let _servers = site::start_servers(&lab)?;
+    let daemon = start(&lab, "web", 80, &[SOURCE_FIRST, &["--drain-timeout", "1s"]].concat())?;
+    let named = format!("the program of a version with schema {} is on c1", SCHEMA - 1);
+    ensure!(daemon.log().contains(&named), "{}", daemon.log());
+    wait_until(PATIENCE, "it to be replaced", || daemon.log().contains("is replaced on c1"))?;
+    let interfaces = || Ok::<_, anyhow::Error>(daemon.show(&["info"])?["datapath"]["interfaces"].to_string());
+    wait_until(PATIENCE, "the others to be attached to", || {
+        interfaces().is_ok_and(|all| ["c1", "s1", "s2"].iter().all(|name| all.contains(name)))
+    })?;
+    ensure!(!folder.0.exists(), "its pins are left");
     Ok(())
 }
 

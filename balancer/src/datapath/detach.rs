@@ -11,7 +11,7 @@ use super::intents::IntentMap;
 use super::maps::{self, Maps};
 use super::pins::{INTENT, Pins, REGISTRY, Rollback};
 use super::registry::Registry;
-use super::{flows, publish, syscall};
+use super::{flows, publish, syscall, upgrade};
 use crate::cidr::AddressSet;
 use crate::log;
 
@@ -78,6 +78,8 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
         fs::remove_dir(&folder).with_context(|| format!("cannot remove {}", folder.display()))?;
     }
     if pins.services().is_empty() {
+        // Links that our program has taken over from another version may be pinned there as well.
+        pins.of_other_schemas().iter().for_each(|other| upgrade::let_go(other, pins));
         for entry in fs::read_dir(pins.root()).into_iter().flatten().flatten() {
             fs::remove_file(entry.path())?;
         }

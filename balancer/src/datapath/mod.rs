@@ -22,7 +22,11 @@
 //! | [`ring`], [`ended`] | what the program tells; the ends of fast connections and their lines in the log |
 //! | [`foresee`] | whether a new connection would be fast |
 //! | `auto` | which interfaces `--xdp auto` means |
+//! | [`links`] | interfaces that come and go while the service runs |
+//! | [`upgrade`] | the program, the tables and the roles of a version with other maps |
+//! | `old_flows` | whether such a version has connections |
 //! | [`netdev`] | whether an interface's driver runs programs and transmits XDP frames |
+//! | [`routes`] | which addresses are ours; keeping servers' neighbours known |
 //! | [`syscall`], [`shared`] | the system calls that no library offers; a map in our memory |
 //!
 //! Everything is opened before it is used and kept as descriptors: nothing is opened by path once the service runs.
@@ -44,6 +48,8 @@ pub mod intents;
 #[cfg(feature = "xdp")]
 pub mod kernel_table;
 #[cfg(feature = "xdp")]
+pub mod links;
+#[cfg(feature = "xdp")]
 pub mod loads;
 #[cfg(feature = "xdp")]
 pub mod maps;
@@ -60,11 +66,15 @@ pub mod registry;
 #[cfg(feature = "xdp")]
 pub mod ring;
 #[cfg(feature = "xdp")]
+pub mod routes;
+#[cfg(feature = "xdp")]
 pub mod shared;
 #[cfg(feature = "xdp")]
 pub mod syscall;
 #[cfg(feature = "xdp")]
 pub mod tend;
+#[cfg(feature = "xdp")]
+pub mod upgrade;
 
 #[cfg(feature = "xdp")]
 mod auto;
@@ -72,6 +82,8 @@ mod auto;
 mod detach;
 #[cfg(feature = "xdp")]
 mod events;
+#[cfg(feature = "xdp")]
+mod old_flows;
 #[cfg(feature = "xdp")]
 mod open;
 #[cfg(feature = "xdp")]

@@ -11,6 +11,7 @@ use balancer_ebpf::abi::Service;
 
 use super::intents::IntentMap;
 use super::kernel_table::KernelTable;
+use super::links::Links;
 use super::maps;
 use super::pins::{self, Pins, Rollback};
 use super::records::KernelRecords;
@@ -18,7 +19,7 @@ use super::registry::Registry;
 use super::ring::Ring;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
-use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, tables};
+use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, tables, upgrade};
 use crate::cidr::AddressSet;
 use crate::config::{Config, DatapathConfig, FastPath};
 use crate::intent::muster::muster;
@@ -82,6 +83,9 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         None => pins.lock_service(&config.name),
     };
     let role = role.map_err(|error| InUse(format!("{error:#}")))?;
+    // What an earlier start could not take away when it had given up root.
+    upgrade::tidy(&pins, &config.name);
+    let mut notes = upgrade::inherit(&pins, &config.name, &mut rollback)?;
     rollback.note(pins.shared(pins::REGISTRY));
     let mut registry = Registry::open(&pins.shared(pins::REGISTRY))?;
     rollback.note(pins.shared(pins::INTENT));
@@ -97,7 +101,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         &config.persist,
         known.intents.as_ref().unwrap_or(at_hand).clone(),
     );
-    let mut notes = std::mem::take(&mut mustered.notes);
+    notes.append(&mut mustered.notes);
     let mut warnings: Vec<_> = broken
         .iter()
         .map(|server| {
@@ -162,6 +166,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
             listen: config.listen.clone(),
             deny: config.identity.deny.clone(),
             name: config.name.clone(),
+            drain_timeout: config.drain_timeout,
         }),
         notes,
         warnings,
@@ -209,8 +214,8 @@ impl Inner {
         let path = folder.join(RING);
         self.rollback.note(path.clone());
         let ring = Ring::open(&path)?;
-        let (slot, service, interfaces) = (0, Service::FREE, Vec::new());
-        self.xdp = Some(Attached { maps, slot, service, interfaces, ebpf, source, ring });
+        let (slot, service, links, waiting) = (0, Service::FREE, Links::default(), None);
+        self.xdp = Some(Attached { maps, slot, service, links, waiting, ebpf, source, ring });
         Ok(())
     }
 }

@@ -75,15 +75,23 @@ impl Pins {
         self.root.join(name)
     }
 
-    /// The folders of this network namespace that balancers of other versions have made, with maps of other schemas. They
-    /// are theirs: nothing in them is touched.
+    /// The folders of this network namespace that balancers of other versions have made, with maps of other schemas; the
+    /// latest version first.
     pub fn of_other_schemas(&self) -> Vec<Self> {
         let (Some(namespace), Some(own)) = (self.root.file_name(), self.root.parent()) else {
             return Vec::new();
         };
         let schemas = own.parent().and_then(|all| fs::read_dir(all).ok()).into_iter().flatten().flatten();
         let others = schemas.map(|schema| schema.path()).filter(|schema| schema != own);
-        others.map(|schema| Self { root: schema.join(namespace) }).filter(|pins| pins.root.exists()).collect()
+        let others = others.map(|schema| Self { root: schema.join(namespace) });
+        let mut others: Vec<_> = others.filter(|pins| pins.root.exists()).collect();
+        others.sort_by_key(|pins| std::cmp::Reverse(pins.schema()));
+        others
+    }
+
+    /// The schema of the maps in this folder, by its name.
+    pub fn schema(&self) -> Option<u32> {
+        self.root.parent()?.file_name()?.to_str()?.strip_prefix('v')?.parse().ok()
     }
 
     /// Interfaces that have a pinned link.
@@ -129,7 +137,8 @@ impl Pins {
         }
     }
 
-    /// Takes part in the role of a predecessor, who has passed on its descriptor and still serves.
+    /// Takes part in the role of a predecessor, who has passed on its descriptor and still serves. That of a version with
+    /// another schema is another role: ours is free then.
     ///
     /// # Errors
     /// It is the role in another network namespace, or another process has it.
@@ -138,15 +147,9 @@ impl Pins {
         let there = fs::metadata(&path).with_context(|| format!("cannot read {}", path.display()))?;
         let passed = role.metadata()?;
         let is_passed = |there: &fs::Metadata| (there.dev(), there.ino()) == (passed.dev(), passed.ino());
-        if self
-            .of_other_schemas()
-            .iter()
-            .any(|pins| fs::metadata(pins.service(name)).is_ok_and(|at| is_passed(&at)))
-        {
-            bail!(
-                "the running instance is of a version with other maps, which this one cannot take over; stop it, then \
-                 start this one"
-            );
+        let others = self.of_other_schemas();
+        if others.iter().any(|pins| fs::metadata(pins.service(name)).is_ok_and(|at| is_passed(&at))) {
+            return self.lock_service(name);
         }
         if !is_passed(&there) {
             bail!("the running instance serves another network namespace; start this one in the same");

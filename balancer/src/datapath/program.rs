@@ -8,8 +8,9 @@ use aya::programs::links::{FdLink, PinnedLink};
 use aya::programs::xdp::{XdpLink, XdpMode as AyaMode};
 use aya::programs::{ProgramError, Xdp};
 use balancer_ebpf::abi::Flow;
-use nix::net::if_::{if_indextoname, if_nametoindex};
+use nix::net::if_::if_nametoindex;
 
+use super::links::{Links, name_of};
 use super::maps::{self, Maps};
 use super::netdev;
 use super::pins::{Pins, Rollback};
@@ -66,8 +67,7 @@ fn pass(program: &mut Xdp) -> anyhow::Result<()> {
 }
 
 /// Attaches to every interface of the list, and takes over the pinned links of earlier processes, without a gap.
-/// Returns every interface that has the program now, also those of other services; `notes` say which of those that
-/// were only found have not.
+/// `notes` say which of those that were only found have not got it.
 ///
 /// # Errors
 /// Names the interface and what to do.
@@ -78,17 +78,9 @@ pub fn attach(
     maps: &mut Maps,
     rollback: &mut Rollback,
     notes: &mut Vec<String>,
-) -> anyhow::Result<Vec<InterfaceInfo>> {
-    let mut wanted = Vec::new();
-    for interface in interfaces {
-        let index = if_nametoindex(interface.name.as_str()).map_err(|_| {
-            anyhow!(
-                "--xdp {}: there is no such interface in this network namespace; `ip link` lists them",
-                interface.name
-            )
-        })?;
-        wanted.push((index, interface));
-    }
+) -> anyhow::Result<Links> {
+    let places = indexes(interfaces)?;
+    let wanted: Vec<_> = places.iter().copied().zip(interfaces).collect();
     let mut attached = pins.linked_interfaces();
     attached.retain(|index| adopt(program, pins, *index));
     let fresh: Vec<_> = wanted.iter().filter(|(index, _)| !attached.contains(index)).collect();
@@ -116,18 +108,70 @@ pub fn attach(
             );
         }
     }
-    Ok(attached)
+    Ok(Links { attached, places })
 }
 
-/// Lets fast packets leave by those interfaces that can transmit them; says which cannot, and which are gone.
+/// The indexes of the interfaces of the flags.
+///
+/// # Errors
+/// Names the one that is not there.
+pub fn indexes(interfaces: &[InterfaceConfig]) -> anyhow::Result<Vec<u32>> {
+    let index = |interface: &InterfaceConfig| {
+        if_nametoindex(interface.name.as_str()).map_err(|_| {
+            anyhow!(
+                "--xdp {}: there is no such interface in this network namespace; `ip link` lists them",
+                interface.name
+            )
+        })
+    };
+    interfaces.iter().map(index).collect()
+}
+
+/// An interface that is to get the program while the service runs.
+pub struct Attachment<'a> {
+    /// As the flags name it.
+    pub interface: &'a InterfaceConfig,
+    /// What it is to the kernel now.
+    pub index: u32,
+    /// Where the link is to be pinned.
+    pub pins: &'a Pins,
+}
+
+impl Attachment<'_> {
+    /// Attaches; `before`: what the interface was to the kernel when it had the program last, or 0.
+    ///
+    /// # Errors
+    /// What keeps it from having the program.
+    pub fn renew(
+        &self,
+        program: &mut Xdp,
+        maps: &mut Maps,
+        attached: &[InterfaceInfo],
+        before: u32,
+    ) -> anyhow::Result<InterfaceInfo> {
+        let pin = self.pins.link(self.index);
+        // Another service here may have been quicker.
+        if !pin.exists() || netdev::attached_mode(self.index).is_none() {
+            let _ = fs::remove_file(&pin);
+            let adopted: Vec<u32> = attached.iter().map(|info| info.index).collect();
+            forget_flows_beyond(maps, &adopted);
+            attach_fresh(program, self.interface, self.pins, self.index)?;
+        }
+        if before != 0 {
+            let _ = fs::remove_file(self.pins.link(before));
+        }
+        describe(self.index).context("it is gone again")
+    }
+}
+
+/// Lets fast packets leave by those interfaces that can transmit them; says which cannot.
 pub fn open_for_transmission(maps: &mut Maps, attached: &[InterfaceInfo]) -> Vec<String> {
     // A generic program hands over whole socket buffers, which any device takes; a native one raw frames, which a
     // device without the driver's support loses without a trace, whatever mode its own program runs in.
     let all_generic = attached.iter().all(|interface| interface.mode == "generic");
     let mut notes = Vec::new();
     for InterfaceInfo { name, index, mode } in attached {
-        if if_indextoname(*index).is_err() {
-            notes.push(format!("{name} is gone; when it is back, restart balancer to attach to it again"));
+        if name_of(*index).is_none() {
             continue;
         }
         let can = all_generic || netdev::transmits(*index).unwrap_or(*mode == "native");
@@ -147,9 +191,13 @@ pub fn open_for_transmission(maps: &mut Maps, attached: &[InterfaceInfo]) -> Vec
     notes
 }
 
-fn describe(index: u32) -> Option<InterfaceInfo> {
-    let name = if_indextoname(index).ok()?.into_string().ok()?;
-    Some(InterfaceInfo { name, index, mode: netdev::attached_mode(index).unwrap_or("unknown") })
+/// What is to be said of an interface with the program; `None`: it is gone.
+pub fn describe(index: u32) -> Option<InterfaceInfo> {
+    Some(InterfaceInfo {
+        name: name_of(index)?,
+        index,
+        mode: netdev::attached_mode(index).unwrap_or("unknown"),
+    })
 }
 
 /// Replaces the program behind a pinned link. False: the link's interface is gone, and now its pin.
@@ -271,7 +319,7 @@ fn os_error(error: &ProgramError) -> Option<i32> {
 
 /// While the program was not on an interface, the stack has owned the tuples of the flows that use it. Before it is
 /// attached anew they are removed: all flows but those between interfaces that have had the program all along.
-fn forget_flows_beyond(maps: &mut Maps, adopted: &[u32]) {
+pub fn forget_flows_beyond(maps: &mut Maps, adopted: &[u32]) {
     let is_stale =
         |flow: &Flow| !adopted.contains(&flow.client_ifindex) || !adopted.contains(&flow.server_ifindex);
     let entries = maps.flows.iter().filter_map(Result::ok);

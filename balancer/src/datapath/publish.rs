@@ -89,6 +89,11 @@ pub fn find_slot(maps: &Maps, name: &str) -> Option<u32> {
         .find(|slot| maps.services.get(slot, 0).is_ok_and(|service| service.name == padded(name)))
 }
 
+/// Whether the slot is still that of `service`: it is taken away by a detach that is forced, and may be another's then.
+pub fn has_slot(maps: &Maps, slot: u32, service: &Service) -> bool {
+    maps.services.get(&slot, 0).is_ok_and(|there| there.name == service.name)
+}
+
 /// What the program is to do for the service. `enabled`: false while the process drains.
 pub fn service(
     name: &str,

@@ -17,6 +17,7 @@ use balancer_ebpf::counter::{self, Note, Outcome};
 
 use super::collect::Collector;
 use super::intents::IntentMap;
+use super::links::Links;
 use super::loads::{Loads, ServerLoads};
 use super::maps::Maps;
 use super::pins::{Pins, Rollback};
@@ -25,15 +26,16 @@ use super::registry::Registry;
 use super::ring::Ring;
 use super::roster::Roster;
 use super::tables::{Fresh, Pinned};
-use super::view::{Asked, DatapathInfo, FastTraffic, FlowRow, InterfaceInfo, View};
-use super::{detach, ended, flows, foresee, program, publish, tend};
+use super::upgrade::{self, Waiting};
+use super::view::{Asked, DatapathInfo, FastTraffic, FlowRow, View};
+use super::{detach, ended, flows, foresee, program, publish, routes, tend};
 use crate::access_log::Sender;
 use crate::cidr::AddressSet;
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
 use crate::server::{FastLoads, Server};
 
-/// How often the program is told that we live, and wildcards and interfaces are looked at again.
+/// How often the program is told that we live, and addresses, interfaces and neighbours are looked at again.
 const HEARTBEAT: Duration = Duration::from_secs(1);
 /// Between two steps of the collector while there is something left to look at.
 const COLLECT_PAUSE: Duration = Duration::from_millis(20);
@@ -45,6 +47,7 @@ pub struct Datapath {
     pub(super) listen: Vec<SocketAddr>,
     pub(super) deny: AddressSet,
     pub(super) name: String,
+    pub(super) drain_timeout: Duration,
 }
 
 /// What the publisher, the upkeep and the view share; none of them is on the request path.
@@ -73,7 +76,9 @@ pub(super) struct Attached {
     pub(super) maps: Maps,
     pub(super) slot: u32,
     pub(super) service: Service,
-    pub(super) interfaces: Vec<InterfaceInfo>,
+    pub(super) links: Links,
+    /// The program of another version is on the interfaces.
+    pub(super) waiting: Option<Waiting>,
     /// The program itself; once its links are pinned it stays without us.
     pub(super) ebpf: Ebpf,
     /// What the program tells this service.
@@ -91,7 +96,7 @@ impl Datapath {
     pub fn attach(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
         let Inner { pins, rollback, xdp, .. } = &mut *inner;
-        let Some(Attached { maps, slot, service, interfaces, ebpf, source, ring }) = xdp else {
+        let Some(Attached { maps, slot, service, links, waiting, ebpf, source, ring }) = xdp else {
             return Ok(Vec::new());
         };
         let _turn = pins.lock_shared()?;
@@ -101,11 +106,18 @@ impl Datapath {
             maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
         }
         maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
-        publish::listens(maps, *slot, &self.listen)?;
+        publish::listens(maps, *slot, &routes::sorted(&self.listen).0)?;
+        let wanted = program::indexes(&self.config.interfaces)?;
+        *waiting = Waiting::look(pins, &wanted, self.drain_timeout, rollback)?;
         let mut notes = Vec::new();
-        let wanted = &self.config.interfaces;
-        *interfaces = program::attach(program::of(ebpf)?, wanted, pins, maps, rollback, &mut notes)?;
-        notes.extend(program::open_for_transmission(maps, interfaces));
+        if let Some(waiting) = waiting {
+            notes.push(waiting.note());
+            links.places = wanted;
+        } else {
+            let wanted = &self.config.interfaces;
+            *links = program::attach(program::of(ebpf)?, wanted, pins, maps, rollback, &mut notes)?;
+            notes.extend(program::open_for_transmission(maps, &links.attached));
+        }
         if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
             notes.push(format!(
                 "the flow table holds {} flows, as it was made; --flow-table {} counts once the last service here has \
@@ -136,7 +148,7 @@ impl Datapath {
     /// When the kernel refuses.
     pub fn settle(&self) -> anyhow::Result<()> {
         let mut inner = self.lock();
-        let Inner { registry, roster, rollback, xdp, learned, turn, .. } = &mut *inner;
+        let Inner { pins, registry, roster, rollback, xdp, learned, turn, .. } = &mut *inner;
         turn.lock().context("cannot lock the folder of pins")?;
         let committed = registry.commit();
         if let Some(Attached { maps, .. }) = xdp {
@@ -145,6 +157,9 @@ impl Datapath {
         turn.unlock().context("cannot unlock the folder of pins")?;
         committed?;
         rollback.commit();
+        if xdp.as_ref().is_none_or(|xdp| xdp.waiting.is_none()) {
+            upgrade::tidy(pins, &self.name);
+        }
         Ok(())
     }
 
@@ -158,7 +173,7 @@ impl Datapath {
 
     /// There is an XDP program, and it is told what to do by us.
     pub fn is_fast(&self) -> bool {
-        self.lock().xdp.is_some()
+        self.lock().xdp.as_ref().is_some_and(|xdp| xdp.waiting.is_none())
     }
 
     /// From now on a successor publishes.
@@ -181,7 +196,7 @@ impl Datapath {
             // Servers that have gone meanwhile.
             retire(&self.name, &roster.names_in_use(), registry, Some(maps), learned);
             // What fails now the next heartbeat tries again, and says so.
-            let _ = publish::listens(maps, *slot, &self.listen);
+            let _ = publish::listens(maps, *slot, &routes::sorted(&self.listen).0);
             let _ = publish::heartbeat(maps, *slot, service);
         }
     }
@@ -244,17 +259,47 @@ impl Datapath {
 
     fn beat(&self) -> anyhow::Result<Vec<String>> {
         let mut inner = self.lock();
-        let Inner { xdp, roster, is_silent, .. } = &mut *inner;
-        let Some(Attached { maps, slot, service, interfaces, .. }) = xdp.as_mut().filter(|_| !*is_silent)
-        else {
+        let Inner { pins, xdp, roster, turn, is_silent, .. } = &mut *inner;
+        let Some(xdp) = xdp.as_mut().filter(|_| !*is_silent) else {
             return Ok(Vec::new());
         };
-        publish::heartbeat(maps, *slot, service)?;
-        publish::listens(maps, *slot, &self.listen)?;
-        for server in roster.next_turn() {
-            publish::source_address(maps, server.id, server.address)?;
+        if !publish::has_slot(&xdp.maps, xdp.slot, &xdp.service) {
+            let what = "the service has been detached by force, and nothing of it is fast; restart balancer";
+            return Ok(vec![what.to_owned()]);
         }
-        Ok(program::open_for_transmission(maps, interfaces))
+        publish::heartbeat(&mut xdp.maps, xdp.slot, &mut xdp.service)?;
+        let (ours, not_ours) = routes::sorted(&self.listen);
+        publish::listens(&mut xdp.maps, xdp.slot, &ours)?;
+        let mut notes: Vec<_> = not_ours
+            .iter()
+            .map(|address| format!("{address} is no address of this host; nothing is fast there until it is"))
+            .collect();
+        look_after_servers(xdp, roster)?;
+        notes.extend(self.look_after_links(xdp, pins, turn)?);
+        Ok(notes)
+    }
+
+    fn look_after_links(&self, xdp: &mut Attached, pins: &Pins, turn: &File) -> anyhow::Result<Vec<String>> {
+        let Attached { maps, links, waiting, ebpf, .. } = xdp;
+        let program = program::of(ebpf)?;
+        if let Some(before) = waiting.as_mut() {
+            if let Err(note) = before.is_over() {
+                return Ok(note.into_iter().collect());
+            }
+            // Whoever has the turn may be starting just now; the next beat is soon.
+            if turn.try_lock().is_err() {
+                return Ok(Vec::new());
+            }
+            let replaced =
+                waiting.take().map(|it| it.replace(&self.name, &links.places, program, maps, pins));
+            let _ = turn.unlock();
+            if let Some(replaced) = replaced {
+                *links = replaced?;
+            }
+        }
+        let mut notes = links.follow(&self.config.interfaces, program, maps, pins, turn);
+        notes.extend(program::open_for_transmission(maps, &links.attached));
+        Ok(notes)
     }
 
     async fn collect(&self, log: Option<&Sender>) {
@@ -286,7 +331,9 @@ impl Datapath {
 
     /// The process is going: new connections pass from now on, running ones are kept.
     pub fn drain(&self) {
-        if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp {
+        if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp
+            && publish::has_slot(maps, *slot, service)
+        {
             *service = publish::service(&self.name, &self.config, &self.deny, maps, false);
             let _ = maps.services.set(*slot, *service, 0);
         }
@@ -347,11 +394,11 @@ impl View for Datapath {
     fn info(&self) -> DatapathInfo {
         let inner = self.lock();
         let (interfaces, [counters, own, host]) = match &inner.xdp {
-            Some(Attached { maps, interfaces, slot, .. }) => {
+            Some(Attached { maps, links, slot, .. }) => {
                 let own = counters(maps, [*slot].into_iter());
                 let sum = counters(maps, [0, *slot].into_iter());
                 let host = counters(maps, publish::slots(maps).chain([0]));
-                (interfaces.clone(), [sum, own, host])
+                (links.attached.clone(), [sum, own, host])
             }
             None => Default::default(),
         };
@@ -394,6 +441,7 @@ impl View for Datapath {
 
     fn foresee(&self, client: IpAddr, entry: Option<Affinity>) -> (bool, String) {
         match &self.lock().xdp {
+            Some(Attached { waiting: Some(waiting), .. }) => (false, waiting.obstacle()),
             Some(Attached { maps, service, .. }) => {
                 let lists = (&self.deny, &self.config.exclude);
                 foresee::foresee(maps, service, lists, client, entry)
@@ -401,6 +449,18 @@ impl View for Datapath {
             None => (false, "a successor has the fast path".to_owned()),
         }
     }
+}
+
+/// Which address of ours the kernel uses towards a server may change, and neighbours are forgotten that nobody uses:
+/// packets of fast connections do not count as use. Without root there are the checks, and what the program tells.
+fn look_after_servers(xdp: &mut Attached, roster: &mut Roster) -> anyhow::Result<()> {
+    for server in roster.next_turn() {
+        publish::source_address(&mut xdp.maps, server.id, server.address)?;
+        if let Some(neighbour) = routes::neighbour_towards(server.address.ip()) {
+            let _ = routes::use_neighbour(neighbour);
+        }
+    }
+    Ok(())
 }
 
 fn fast_traffic(loads: &Loads, id: u16, gone: [Traffic; 2], live: Option<&[Traffic; 2]>) -> FastTraffic {

@@ -15,7 +15,7 @@ use crate::table::set::Stores;
 use crate::table::{HashKey, Tables};
 
 /// The pin of the key that ids are hashed with.
-const HASH_KEY: &str = "hash_key";
+pub(super) const HASH_KEY: &str = "hash_key";
 
 /// What the name of a table that is not complete yet begins with.
 const FILLING: &str = "~filling~";
@@ -190,7 +190,7 @@ pub(super) fn named(tables: &[Pinned]) -> Option<Vec<bool>> {
 }
 
 /// Names and paths of the tables that are pinned in `folder`.
-fn pinned(folder: &Path) -> Vec<(String, PathBuf)> {
+pub(super) fn pinned(folder: &Path) -> Vec<(String, PathBuf)> {
     let entries = fs::read_dir(folder).into_iter().flatten().flatten();
     let names = entries.filter_map(|entry| Some((entry.file_name().into_string().ok()?, entry.path())));
     names.filter(|(name, _)| KINDS.iter().any(|kind| is_of_kind(name, kind))).collect()

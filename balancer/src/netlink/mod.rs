@@ -29,7 +29,7 @@ const CTRL_CMD_GETFAMILY: u8 = 3;
 const CTRL_ATTR_FAMILY_ID: u16 = 1;
 const CTRL_ATTR_FAMILY_NAME: u16 = 2;
 const NLM_F_REQUEST: u16 = 1;
-const NLMSG_ERROR: u16 = 2;
+pub(crate) const NLMSG_ERROR: u16 = 2;
 /// Marks an attribute that holds attributes; the newer families insist on it.
 const NLA_F_NESTED: u16 = 0x8000;
 /// The bits of an attribute's type that are its type.
@@ -96,11 +96,22 @@ pub(crate) fn network(
 
 /// One message out, one back, both without the netlink header.
 fn exchange(protocol: SockProtocol, kind: u16, body: &[u8]) -> io::Result<Vec<u8>> {
+    let (kind, answer) = talk(protocol, kind, 0, body)?;
+    match (kind == NLMSG_ERROR, integer(&answer)) {
+        (false, _) => Ok(answer),
+        // The number of an error, negative.
+        (true, Some(error)) => Err(io::Error::from_raw_os_error(error.cast_signed().saturating_neg())),
+        (true, None) => Err(short()),
+    }
+}
+
+/// The same with what the answer is, which may be [`NLMSG_ERROR`]: an error is for who cannot ask at all.
+pub(crate) fn talk(protocol: SockProtocol, kind: u16, flags: u16, body: &[u8]) -> io::Result<(u16, Vec<u8>)> {
     let socket = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol)?;
     let mut request = Vec::with_capacity(HEADER + body.len());
     request.extend(((HEADER + body.len()) as u32).to_ne_bytes());
     request.extend(kind.to_ne_bytes());
-    request.extend(NLM_F_REQUEST.to_ne_bytes());
+    request.extend((NLM_F_REQUEST | flags).to_ne_bytes());
     request.extend([0; 8]);
     request.extend(body);
     sendto(socket.as_raw_fd(), &request, &NetlinkAddr::new(0, 0), MsgFlags::empty())?;
@@ -110,14 +121,8 @@ fn exchange(protocol: SockProtocol, kind: u16, body: &[u8]) -> io::Result<Vec<u8
     if length < HEADER {
         return Err(short());
     }
-    let is_refusal = u16::from_ne_bytes([answer[4], answer[5]]) == NLMSG_ERROR;
-    let answer = answer.split_off(HEADER);
-    match (is_refusal, integer(&answer)) {
-        (false, _) => Ok(answer),
-        // The number of an error, negative.
-        (true, Some(error)) => Err(io::Error::from_raw_os_error(error.cast_signed().saturating_neg())),
-        (true, None) => Err(short()),
-    }
+    let kind = u16::from_ne_bytes([answer[4], answer[5]]);
+    Ok((kind, answer.split_off(HEADER)))
 }
 
 /// The value of the first attribute of that kind.

@@ -148,7 +148,9 @@ impl Predecessor {
     /// When the predecessor breaks off.
     pub fn copy_entries(&mut self, tables: &Tables, servers: &Servers) -> anyhow::Result<bool> {
         let Some(theirs) = &self.inventory.kind else { return Ok(false) };
-        if theirs == "kernel" && tables.kind() == Some("kernel") {
+        // A version with other maps may have left us nothing.
+        let is_shared = !tables.iter().any(|(label, table)| table.is_new && self.has_table(label));
+        if theirs == "kernel" && tables.kind() == Some("kernel") && is_shared {
             return Ok(false);
         }
         let names = self.identities(servers);
