@@ -136,7 +136,11 @@ impl Connection {
         }
     }
 
-    fn receive_for(&mut self, method: &str) -> Result<Response> {
+    /// The same for the answer to a request of that method: one to HEAD has no body.
+    ///
+    /// # Errors
+    /// As [`Connection::receive`].
+    pub fn receive_for(&mut self, method: &str) -> Result<Response> {
         let mut response = self.read_head()?;
         let coding = response.header("Transfer-Encoding").map(str::to_ascii_lowercase);
         let length = response.header("Content-Length").map(str::parse::<usize>).transpose();
