@@ -7,7 +7,7 @@ use aya::maps::{Map, MapData, PerCpuArray};
 use aya::programs::ProgramType;
 use aya::sys::{BpfHelper, is_helper_supported};
 use balancer_ebpf::abi::MAX_SERVICES;
-use balancer_ebpf::counter::{MAX_OUTCOMES, Outcome};
+use balancer_ebpf::counter::{self, Outcome};
 use nix::fcntl::{AT_FDCWD, AtFlags};
 use nix::sys::statfs::statfs;
 use nix::unistd::{AccessFlags, faccessat, geteuid};
@@ -98,7 +98,7 @@ fn unfinished() -> Option<Row> {
     let counters = MapData::from_pin(pins.shared("COUNTERS")).ok()?;
     let counters = PerCpuArray::<_, u64>::try_from(Map::PerCpuArray(counters)).ok()?;
     let of = |outcome: Outcome| {
-        let indices = (0..MAX_SERVICES).map(|slot| slot * MAX_OUTCOMES + outcome as u32);
+        let indices = (0..MAX_SERVICES).map(|slot| counter::index(slot, outcome as u32));
         let values = indices.filter_map(|index| counters.get(&index, 0).ok());
         values.map(|values| values.iter().sum::<u64>()).sum::<u64>()
     };
