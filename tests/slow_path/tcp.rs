@@ -117,7 +117,10 @@ fn ends_after_silence_and_by_the_failure_of_a_side() {
     assert!(balancer.log_line(0).ends_with(" fault=tunnel-silent\n"), "{}", balancer.log_line(0));
 
     let mut client = balancer.client();
-    let connection = server.next();
+    let mut connection = server.next();
+    // A reset before anybody has noticed the connection is a failed attempt, and another one follows.
+    connection.stream.write_all(b".").expect("sent");
+    assert_eq!(read_exactly(&mut client.0, 1), b".");
     socket2::SockRef::from(&connection.stream).set_linger(Some(Duration::ZERO)).expect("option");
     drop(connection);
     assert!(client.rest().is_err(), "a failure does not look like an end");
