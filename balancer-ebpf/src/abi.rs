@@ -119,10 +119,16 @@ impl Address {
     /// Becomes another one. Word by word: the compiler makes a call of an assignment of this size, which copies bytes.
     #[inline(always)]
     pub const fn set(&mut self, other: &Self) {
-        self.0[0] = other.0[0];
-        self.0[1] = other.0[1];
-        self.0[2] = other.0[2];
-        self.0[3] = other.0[3];
+        other.write_to(&mut self.0);
+    }
+
+    /// Writes its words.
+    #[inline(always)]
+    pub const fn write_to(&self, words: &mut [u32; 4]) {
+        words[0] = self.0[0];
+        words[1] = self.0[1];
+        words[2] = self.0[2];
+        words[3] = self.0[3];
     }
 
     /// As everybody else knows it.

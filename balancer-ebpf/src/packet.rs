@@ -416,7 +416,11 @@ impl Headers {
     }
 
     /// Lets the option that says how large segments may be (RFC 9293 §3.7.1) say no more than `limit`: the first one, if
-    /// what comes before it is as it should be. Byte by byte, so that the verifier knows every place.
+    /// what comes before it is as it should be.
+    ///
+    /// Byte by byte, so that the verifier knows every place. What it knows about where the next option begins, on the other
+    /// hand, would only be another way through all the rest for each combination of options: so what that is made of is
+    /// read once more, by which it becomes any number.
     #[inline(always)]
     pub fn clamp_mss(&self, limit: u16) {
         let options = match self.ip {
@@ -424,31 +428,31 @@ impl Headers {
             Ip::V6(_) => ETHERNET + IPV6 + size_of::<Tcp>(),
         };
         // SAFETY: `of` has checked the header.
-        let length = usize::from(unsafe { (*self.tcp).data_offset } >> 4) * 4;
+        let offset = || unsafe { (&raw const (*self.tcp).data_offset).read_volatile() };
+        let length = usize::from(offset() >> 4) * 4;
         // Or else the compiler would leave out the bound that the verifier needs.
         let length = opaque(length.saturating_sub(size_of::<Tcp>()));
-        let (mut kind, mut left, mut at) = (option::END, 0, 0);
-        while at < MAX_OPTION_BYTES && at < length {
-            let Some(byte) = self.frame.at::<u8>(options + at) else { return };
-            // SAFETY: `at` has checked that it lies in the frame.
-            let value = unsafe { *byte };
-            if left > 0 {
-                left -= 1;
-            } else if kind > option::NOTHING {
-                if kind == option::MSS {
-                    if value == 4 && length - at >= 3 {
-                        self.clamp_word(options + at + 1, at % 2 == 0, limit);
-                    }
+        // The first begins at zero.
+        let mut next = usize::from(offset() ^ offset());
+        let mut at = 0;
+        while at + 1 < MAX_OPTION_BYTES && at + 1 < length {
+            // Asked for also where it is not read: what is known of the frame is the same in all cases.
+            let Some(pair) = self.frame.at::<[u8; 2]>(options + at) else { return };
+            if at >= next {
+                // SAFETY: `at` has checked that they lie in the frame; the same below.
+                let [kind, size] = unsafe { *pair };
+                if kind == option::END {
                     return;
                 }
-                if value < 2 {
+                let length_at = if kind == option::NOTHING { 0 } else { 1 };
+                if kind == option::MSS && size == 4 && length - at >= 4 {
+                    self.clamp_word(options + at + 2, at % 2 != 0, limit);
+                }
+                if kind == option::MSS || kind != option::NOTHING && size < 2 {
                     return;
                 }
-                (kind, left) = (option::END, value - 2);
-            } else if value == option::END {
-                return;
-            } else {
-                kind = value;
+                // One, where it is the kind of an option without a length.
+                next = at + usize::from(unsafe { pair.cast::<u8>().add(length_at).read_volatile() });
             }
             at += 1;
         }

@@ -66,16 +66,6 @@ pub(crate) fn way(
     }
 }
 
-/// Lets a SYN or SYN-ACK that is to be forwarded say no larger segments than the service wants; 0: any.
-#[inline(always)]
-pub(crate) fn clamp_mss(ctx: &XdpContext, limit: u16) {
-    if limit != 0
-        && let Some(headers) = Headers::of(ingress::frame(ctx))
-    {
-        headers.clamp_mss(limit);
-    }
-}
-
 #[inline(always)]
 fn sent(flow: &Flow) -> Outcome {
     if flow.direction == FROM_CLIENT { Outcome::ToServer } else { Outcome::ToClient }

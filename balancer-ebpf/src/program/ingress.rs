@@ -17,14 +17,31 @@ const HANDSHAKE_FLAGS: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
 /// forwarded only with its own flow; only a SYN can open one.
 #[inline(always)]
 pub(crate) fn handle(ctx: &XdpContext, slot: &mut u32) -> Outcome {
-    match decide(ctx, slot) {
-        Ok(outcome) | Err(outcome) => outcome,
+    let mut has_syn = false;
+    let (Ok(outcome) | Err(outcome)) = decide(ctx, slot, &mut has_syn);
+    // Here, where all ways meet: the walk over options is long for the verifier. What else is redirected are answers of
+    // our own.
+    if has_syn && matches!(outcome, Outcome::SynForwarded | Outcome::ToServer | Outcome::ToClient) {
+        clamp_mss(ctx, *slot);
+    }
+    outcome
+}
+
+/// Lets a SYN or SYN-ACK that is forwarded say no larger segments than its service wants.
+#[inline(always)]
+fn clamp_mss(ctx: &XdpContext, slot: u32) {
+    if let Some(service) = SERVICES.get(slot)
+        && service.mss != 0
+        && let Some(headers) = Headers::of(frame(ctx))
+    {
+        headers.clamp_mss(service.mss);
     }
 }
 
 #[inline(always)]
-fn decide(ctx: &XdpContext, slot: &mut u32) -> Result<Outcome, Outcome> {
+fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcome, Outcome> {
     let packet = Packet::parse(frame(ctx))?;
+    *has_syn = packet.flags & flag::SYN != 0;
     let now = kernel::coarse_ns();
     let live = flows::find_live(&packet.key, now);
     if let Some(flow) = &live {
@@ -63,11 +80,6 @@ pub(crate) fn continue_flow(
         return Err(Outcome::UnfinishedSynAck);
     }
     let has_ended = flows::advance(ctx, &flow, packet.flags, direction == FROM_CLIENT, now);
-    if packet.flags & flag::SYN != 0 {
-        // SAFETY: as above.
-        let service = unsafe { SERVICES.get(u32::from((*flow.entry).service)) };
-        forward::clamp_mss(ctx, service.map_or(0, |service| service.mss));
-    }
     let outcome = forward::forward(ctx, packet, flow.entry, now);
     if has_ended {
         // Only now, so that this packet is counted.

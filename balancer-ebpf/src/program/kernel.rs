@@ -139,8 +139,11 @@ pub(crate) fn route(
     } else {
         fib.family = AF_INET6;
         fib.__bindgen_anon_2.flowinfo = class;
-        fib.__bindgen_anon_3.ipv6_src = key.source.0;
-        fib.__bindgen_anon_4.ipv6_dst = key.destination.0;
+        // SAFETY: all of the question is zero, whichever way it is read.
+        let (source, destination) =
+            unsafe { (&mut fib.__bindgen_anon_3.ipv6_src, &mut fib.__bindgen_anon_4.ipv6_dst) };
+        key.source.write_to(source);
+        key.destination.write_to(destination);
     }
     fib.sport = u16::from_ne_bytes(key.source_port);
     fib.dport = u16::from_ne_bytes(key.destination_port);

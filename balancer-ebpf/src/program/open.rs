@@ -262,10 +262,8 @@ fn establish(
         loads::close(plan.affinity.server());
         // The same SYN on another CPU was quicker: there is a flow now, and this packet belongs to it.
         let Some(winner) = flows::find_live(&packet.key, now) else { return Err(refusal) };
-        forward::clamp_mss(ctx, service.mss);
         return forward::forward(ctx, packet, winner.entry, now);
     }
-    forward::clamp_mss(ctx, service.mss);
     caps::opened(plan.slot, &draft.client, now);
     let entry = FLOWS.get_ptr_mut(&packet.key).ok_or(Outcome::FlowTableFull)?;
     // SAFETY: an entry of the flow map, valid for the length of this run.
