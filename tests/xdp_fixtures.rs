@@ -18,8 +18,19 @@ use balancer_ebpf::phase::{CLOSING, CLOSING_NS, DEAD, ESTABLISHED, ESTABLISHED_N
 use fixture::packet::{ACK, CWR, ECE, FIN, Frame, PSH, RST, SYN, URG};
 use fixture::{CLIENT, CLIENT6, World, both, packet, trial, trial6};
 use libtest_mimic::{Arguments, Trial};
+use xtask::kernels::guest;
+
+/// These have flows of an hour, and no flow is older than the machine that it runs on.
+const OF_AN_HOUR: [&str; 3] = [
+    "an_established_flow_expires_only_when_both_directions_are_idle",
+    "what_is_about_to_be_removed_is_not_touched",
+    "a_flow_that_expires_is_taken_off_by_the_collector",
+];
+/// This calls the kernel so often that an emulated machine would be at it for a minute.
+const OF_MANY_CALLS: &str = "a_hundred_thousand_denied_sources_are_no_trouble";
 
 fn main() {
+    guest::play_if_asked();
     let arguments = Arguments::from_args();
     let trials = [
         parsing(),
@@ -36,7 +47,17 @@ fn main() {
         fixture::errors::trials(),
     ]
     .concat_trials();
-    libtest_mimic::run(&arguments, trials).exit();
+    let conclusion = libtest_mimic::run(&arguments, trials.into_iter().map(fits_here).collect());
+    fixture::end();
+    conclusion.exit();
+}
+
+fn fits_here(trial: Trial) -> Trial {
+    let is_young = flow_clock() < ESTABLISHED_NS + 10 * SECOND;
+    let name = trial.name();
+    let cannot = is_young && OF_AN_HOUR.contains(&name) || guest::is_inside() && name == OF_MANY_CALLS;
+    let ignored = cannot || trial.has_ignored_flag();
+    trial.with_ignored_flag(ignored)
 }
 
 trait Concat {
@@ -171,7 +192,10 @@ fn decision() -> Vec<Trial> {
         }),
         doubt("a_stale_heartbeat_passes", Outcome::HeartbeatStale, |world| {
             let now = world.boot_ns();
-            world.service(|service| service.heartbeat = now - service.hold - 1);
+            world.service(|service| {
+                service.hold = 1;
+                service.heartbeat = now - 2;
+            });
         }),
         trial("exclusive_samples_some_syns_and_the_same_ones_again", |world| {
             world.service(|service| {

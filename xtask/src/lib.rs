@@ -8,6 +8,7 @@
 //! | [`demo`] | the story of a known client, each step checked against what can be observed |
 //! | [`bench`] | the paths side by side under the same load |
 //! | [`test`] | builds as the user, runs what needs privileges as root, adds up the results |
+//! | [`kernels`] | boots an old kernel and runs the XDP program's fixtures in it |
 //! | [`fuzz`] | builds the fuzz targets and runs them |
 //! | [`run`] | builds the daemon and becomes it |
 //! | [`build`] | calls cargo and collects what it made |
@@ -17,6 +18,7 @@ pub mod bench;
 pub mod build;
 pub mod demo;
 pub mod fuzz;
+pub mod kernels;
 pub mod lab;
 pub mod privilege;
 pub mod run;

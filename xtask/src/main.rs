@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, lab, run, setup, test};
+use xtask::{bench, demo, fuzz, kernels, lab, run, setup, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of the balancer workspace")]
@@ -28,6 +28,8 @@ enum Task {
     },
     /// Runs every test; those that need privileges run as root
     Test(test::Options),
+    /// Runs the fixtures of the XDP program in the oldest kernel that it is promised for, under qemu
+    Kernels(kernels::Options),
     /// Looks for inputs that break the parsers
     Fuzz(fuzz::Options),
     /// Walks through the story of a known client in namespaces of its own
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         Task::Setup { check } => setup::command(check),
         Task::Run { flags } => run::command(&flags),
         Task::Test(options) => test::command(&options),
+        Task::Kernels(options) => kernels::command(&options),
         Task::Fuzz(options) => fuzz::command(&options),
         Task::Demo(options) => demo::command(&options),
         Task::Bench(options) => bench::command(&options),

@@ -31,7 +31,7 @@ pub mod namespace;
 pub mod nginx;
 pub mod origin;
 pub mod process;
-mod scratch;
+pub(crate) mod scratch;
 pub mod star;
 mod syscall;
 pub mod wait;

@@ -10,13 +10,13 @@ use anyhow::{Context, Result};
 
 /// A new folder under the system's temporary one, removed with its contents when dropped.
 #[derive(Debug)]
-pub(super) struct Scratch {
+pub(crate) struct Scratch {
     path: PathBuf,
     serial: AtomicU32,
 }
 
 impl Scratch {
-    pub(super) fn new(name: &str) -> Result<Self> {
+    pub(crate) fn new(name: &str) -> Result<Self> {
         let path = std::env::temp_dir().join(name);
         let create = || DirBuilder::new().mode(0o700).create(&path);
         let mut created = create();
@@ -30,7 +30,7 @@ impl Scratch {
     }
 
     /// A path for a new file or folder; no two calls give the same one.
-    pub(super) fn fresh(&self, stem: &str) -> PathBuf {
+    pub(crate) fn fresh(&self, stem: &str) -> PathBuf {
         self.path.join(format!("{}-{stem}", self.serial.fetch_add(1, Ordering::Relaxed)))
     }
 }

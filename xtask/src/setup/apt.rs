@@ -30,9 +30,17 @@ pub(super) fn is_here() -> bool {
     Path::new("/etc/debian_version").exists() && find_program("apt-get").is_some()
 }
 
-/// True when this release offers `package`. Its lists may never have been read: then that comes first.
+/// True when this release offers `package`.
 pub(super) fn has_package(package: &str) -> bool {
-    is_here() && (is_offered(package) || (can_be_root() && update().is_ok() && is_offered(package)))
+    find(|| is_offered(package).then_some(())).is_some()
+}
+
+/// What `search` finds in the lists of packages. They may never have been read: then that comes first.
+pub(super) fn find<T>(search: impl Fn() -> Option<T>) -> Option<T> {
+    if !is_here() {
+        return None;
+    }
+    search().or_else(|| (can_be_root() && update().is_ok()).then(&search).flatten())
 }
 
 /// Installs `packages` without starting any service.

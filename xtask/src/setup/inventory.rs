@@ -2,7 +2,8 @@
 
 use std::process::{Command, Stdio};
 
-use super::{Needs, bpf};
+use super::{Needs, bpf, kernel};
+use crate::kernels::QEMU;
 use crate::privilege::find_program;
 
 /// One part that something needs.
@@ -22,6 +23,8 @@ pub(super) enum Remedy {
     Component(&'static str),
     /// The steps in [`bpf`].
     Toolchain,
+    /// The steps in [`kernel`].
+    Kernel,
 }
 
 impl Item {
@@ -66,6 +69,21 @@ pub(super) fn take(needs: Needs) -> Vec<Item> {
     }
     if needs.valgrind {
         items.push(program("valgrind", "valgrind", "counts the instructions of a request"));
+    }
+    if needs.qemu {
+        items.push(program(
+            QEMU,
+            "qemu-system-x86",
+            "boots the oldest kernel that the XDP program is promised for",
+        ));
+    }
+    if needs.kernel {
+        items.push(Item {
+            name: "the oldest kernel",
+            why: "loads the XDP program, under qemu",
+            found: kernel::found().map(|kernel| kernel.image.display().to_string()),
+            remedy: Remedy::Kernel,
+        });
     }
     if needs.lints {
         items.push(component("rustfmt", "cargo-fmt", "checks the formatting"));

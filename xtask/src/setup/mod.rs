@@ -1,12 +1,13 @@
 //! Finds or installs what the build, the tests and the demo need.
 //!
 //! [`inventory`] says what is there, [`bpf`] which of the two ways to an eBPF object is open, [`apt`]
-//! installs packages, and [`by_hand`] prints what to type where nothing can be installed.
+//! installs packages, [`kernel`] fetches the one that is booted for tests, and [`by_hand`] prints what to type where nothing can be installed.
 
 mod apt;
 mod bpf;
 mod by_hand;
 mod inventory;
+pub(crate) mod kernel;
 
 use std::process::ExitCode;
 
@@ -28,22 +29,38 @@ pub struct Needs {
     pub valgrind: bool,
     /// Compile libFuzzer.
     pub fuzz: bool,
+    /// Emulate a machine.
+    pub qemu: bool,
+    /// Boot the oldest kernel on it.
+    pub kernel: bool,
 }
 
 impl Needs {
     /// To be added to.
-    pub const NOTHING: Self = Self { ebpf: false, lab: false, lints: false, valgrind: false, fuzz: false };
-}
+    pub const NOTHING: Self = Self {
+        ebpf: false,
+        lab: false,
+        lints: false,
+        valgrind: false,
+        fuzz: false,
+        qemu: false,
+        kernel: false,
+    };
 
-/// Everything that any command needs.
-const ALL: Needs = Needs { ebpf: true, lab: true, lints: true, valgrind: true, fuzz: true };
+    /// Everything that any command needs, and can have here.
+    fn all() -> Self {
+        let kernel = kernel::is_possible();
+        Self { ebpf: true, lab: true, lints: true, valgrind: true, fuzz: true, qemu: kernel, kernel }
+    }
+}
 
 /// `cargo xtask setup`: reports each part, and installs the missing ones unless only asked to check.
 ///
 /// # Errors
 /// When an installation fails, or [`ByHand`] when it has to be done by a person.
 pub fn command(check: bool) -> Result<ExitCode> {
-    let items = inventory::take(ALL);
+    let all = Needs::all();
+    let items = inventory::take(all);
     for item in &items {
         match &item.found {
             Some(found) => println!("setup: ok       {:<22} {found}", item.name),
@@ -57,7 +74,7 @@ pub fn command(check: bool) -> Result<ExitCode> {
     if check {
         return Ok(ExitCode::from(1));
     }
-    install(ALL, &items)?;
+    install(all, &items)?;
     println!("setup: everything is there");
     Ok(ExitCode::SUCCESS)
 }
@@ -82,12 +99,13 @@ pub fn ebpf_env() -> Vec<(String, String)> {
 fn install(needs: Needs, missing: &[Item]) -> Result<()> {
     let mut packages: Vec<&str> = Vec::new();
     let mut components: Vec<&str> = Vec::new();
-    let mut toolchain = false;
+    let (mut toolchain, mut kernel) = (false, false);
     for item in missing.iter().filter(|item| !item.is_there()) {
         match &item.remedy {
             Remedy::Package(package) => packages.push(package),
             Remedy::Component(component) => components.push(component),
             Remedy::Toolchain => toolchain = true,
+            Remedy::Kernel => kernel = true,
         }
     }
     let way = toolchain.then(bpf::choose_way).transpose()?;
@@ -102,6 +120,9 @@ fn install(needs: Needs, missing: &[Item]) -> Result<()> {
     }
     if let Some(way) = way {
         way.install()?;
+    }
+    if kernel {
+        kernel::fetch().map_err(|error| by_hand::ask(&format!("{error:#}")))?;
     }
     let still: Vec<&str> =
         inventory::take(needs).iter().filter(|item| !item.is_there()).map(|item| item.name).collect();

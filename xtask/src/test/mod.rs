@@ -8,12 +8,12 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use binary::{As, Job};
-use tally::Tally;
+pub(crate) use tally::Tally;
 
 use crate::build::{self, Artifact};
 use crate::lab::interrupt;
-use crate::setup::Needs;
-use crate::{privilege, setup};
+use crate::setup::{Needs, kernel};
+use crate::{kernels, privilege, setup};
 
 /// What to test, and how.
 #[derive(Debug, clap::Args)]
@@ -31,7 +31,9 @@ pub struct Options {
 /// When something is missing or the build fails.
 pub fn command(options: &Options) -> Result<ExitCode> {
     interrupt::install()?;
-    setup::ensure(Needs { ebpf: true, lab: !options.unprivileged, ..Needs::NOTHING })?;
+    let old_kernel = !options.unprivileged && options.filter.is_none() && kernel::is_possible();
+    let lab = !options.unprivileged;
+    setup::ensure(Needs { ebpf: true, lab, qemu: old_kernel, kernel: old_kernel, ..Needs::NOTHING })?;
     println!("test: cargo test --workspace --no-run");
     let mut built = build::artifacts(&["test", "--workspace", "--no-run"])?;
     // A test target may use programs of the workspace, which cargo then builds and announces as well.
@@ -50,6 +52,7 @@ pub fn command(options: &Options) -> Result<ExitCode> {
     if options.filter.is_none() {
         tally += Job::documentation().run()?;
         tally += without_fast_path()?;
+        tally += in_the_oldest_kernel(old_kernel, &integration)?;
     }
     println!("\n{tally}");
     Ok(if tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -69,6 +72,18 @@ fn integration_identity(unprivileged: bool) -> Result<As> {
     }
     println!("test: neither root nor a usable sudo: privileged tests will be ignored");
     Ok(As::UserWithout)
+}
+
+/// The fixtures once more, where the XDP program has to work too. That kernel is Debian's: elsewhere one is skipped.
+fn in_the_oldest_kernel(is_possible: bool, tests: &[Artifact]) -> Result<Tally> {
+    let fixtures = tests.iter().find(|made| made.name == kernels::FIXTURES);
+    let Some(fixtures) = fixtures.filter(|_| is_possible) else {
+        println!(
+            "\ntest: the oldest kernel: skipped; it takes the privileged tests, x86-64, and Debian's package of it"
+        );
+        return Ok(Tally { skipped: 1, ..Tally::default() });
+    };
+    kernels::run(fixtures)
 }
 
 /// The proxy alone has to build where there is no eBPF toolchain: one more test, in effect.
