@@ -73,3 +73,5 @@ target!(response_head);
 target!(chunked);
 target!(cookie);
 target!(proxy_header);
+target!(frame);
+target!(flow);

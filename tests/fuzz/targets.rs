@@ -8,6 +8,14 @@
 //! | [`chunked`] | a chunked body |
 //! | [`cookie`] | a Cookie or Set-Cookie header |
 //! | [`proxy_header`] | what a trusted peer sends first |
+//! | [`frame`] | what a network card receives |
+//! | [`flow`] | the packets of one fast connection, in any order |
+
+mod frames;
+mod story;
+
+pub use frames::frame;
+pub use story::flow;
 
 use balancer::config::Limits;
 use balancer::http::body::{Body, Framing};
