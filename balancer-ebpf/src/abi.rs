@@ -573,7 +573,7 @@ pub const CHORE_END: u32 = 1;
 /// [`Chore::what`]: counts flows that their server has not answered for 3 s.
 pub const CHORE_NOTE_UNANSWERED: u32 = 2;
 /// Keys in one [`Chore`]: few, for the verifier follows each of them.
-pub const CHORE_KEYS: usize = 16;
+pub const CHORE_KEYS: usize = 4;
 
 /// What user space asks the program `tend` to do with flows, which is given it in place of a packet: entries of the flow
 /// table can only be changed in place by a program, and those that packets may be using must not be replaced.
@@ -586,8 +586,8 @@ pub struct Chore {
     pub server: u32,
     /// How many of the keys count.
     pub count: u32,
-    /// Zero.
-    pub padding: u32,
+    /// How many flows were changed: 0 to begin with.
+    pub done: u32,
     /// The client's directions of the flows.
     pub keys: [FlowKey; CHORE_KEYS],
 }
@@ -611,6 +611,22 @@ pub struct Draft {
     /// Zero.
     pub padding: [u8; 4],
 }
+
+/// Words of the map of ports: a bit for each destination that a fast packet may have. What goes elsewhere has nothing to do
+/// with us, and should not pay for it. A bit that is set stays: there may be flows.
+pub const PORT_WORDS: u32 = 65_536 / u64::BITS;
+
+/// The word and the bit of a port.
+#[inline(always)]
+pub const fn port_bit(port: u16) -> (u32, u64) {
+    (port as u32 / u64::BITS, 1 << (port as u32 % u64::BITS))
+}
+
+/// Where the program puts what it asks the kernel about a route, one per CPU: as long as `struct bpf_fib_lookup`.
+pub type Question = [u32; QUESTION_WORDS];
+
+/// Of a [`Question`].
+pub const QUESTION_WORDS: usize = 16;
 
 /// What concerns all services.
 #[repr(C)]

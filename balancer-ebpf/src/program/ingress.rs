@@ -1,14 +1,14 @@
 //! The life of a packet.
 
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::abi::FROM_CLIENT;
+use balancer_ebpf::abi::{FROM_CLIENT, port_bit};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::{Frame, Headers, Oddity, Packet};
 use balancer_ebpf::phase::flag;
 use balancer_ebpf::state::State;
 
 use crate::flows::{self, LiveFlow};
-use crate::maps::SERVICES;
+use crate::maps::{PORTS, SERVICES};
 use crate::{forward, kernel, open};
 
 const HANDSHAKE_FLAGS: u8 = flag::SYN | flag::ACK | flag::FIN | flag::RST;
@@ -42,8 +42,9 @@ fn clamp_mss(ctx: &XdpContext, slot: u32) {
 fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcome, Outcome> {
     let packet = Packet::parse(frame(ctx))?;
     *has_syn = packet.flags & flag::SYN != 0;
-    let now = kernel::coarse_ns();
-    let live = flows::find_live(&packet.key, now);
+    let is_known_port = is_known(packet.key.destination_port);
+    let now = if is_known_port { kernel::coarse_ns() } else { 0 };
+    let live = if is_known_port { flows::find_live(&packet.key, now) } else { None };
     if let Some(flow) = &live {
         // SAFETY: a pointer into the flow map, valid for the length of this run.
         *slot = unsafe { u32::from((*flow.entry).service) };
@@ -60,7 +61,17 @@ fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcom
     if !is_syn {
         return Err(Outcome::NoFlow);
     }
+    if !is_known_port {
+        return Err(Outcome::NotService);
+    }
     open::open(ctx, &packet, slot, now)
+}
+
+/// Whether fast packets may go to this port at all: much cheaper to find out than whether this one is one.
+#[inline(always)]
+fn is_known(port: [u8; 2]) -> bool {
+    let (word, bit) = port_bit(u16::from_be_bytes(port));
+    PORTS.get(word).is_none_or(|word| word & bit != 0)
 }
 
 /// A packet of a live flow: forwarded, or dropped; never passed, for the stack would answer with a reset.

@@ -1,7 +1,5 @@
 //! What the kernel is asked: clocks, sockets, routes.
 
-use core::mem::MaybeUninit;
-
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
@@ -13,9 +11,9 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::abi::{FlowKey, NOT_FAST_NS};
+use balancer_ebpf::abi::{FlowKey, NOT_FAST_NS, QUESTION_WORDS, Question};
 
-use crate::maps::NOT_FAST;
+use crate::maps::{NOT_FAST, QUESTION};
 
 const AF_INET: u8 = 2;
 const AF_INET6: u8 = 10;
@@ -99,22 +97,23 @@ pub(crate) enum NoRoute {
     Unreachable,
 }
 
-/// Makes all fields zero, as the kernel wants those that are not used. Word by word: the compiler makes a call of
-/// it otherwise, which clears byte by byte.
+/// What the kernel is asked about a route, all fields zero, as it wants those that are not used. In a map, since the stack
+/// is short. Word by word: the compiler makes a call of it otherwise, which clears byte by byte.
 #[inline(always)]
-fn clear(fib: &mut MaybeUninit<FibLookup>) -> &mut FibLookup {
-    const WORDS: usize = size_of::<FibLookup>() / size_of::<u32>();
+fn question<'a>() -> Option<&'a mut FibLookup> {
+    let words: *mut Question = QUESTION.get_ptr_mut(0)?;
     let mut word = 0;
-    while word < WORDS {
-        // SAFETY: the struct is made of so many words, and all zeros is a value of it.
-        unsafe { fib.as_mut_ptr().cast::<u32>().add(word).write_volatile(0) };
+    while word < QUESTION_WORDS {
+        // SAFETY: an element of so many words.
+        unsafe { words.cast::<u32>().add(word).write_volatile(0) };
         word += 1;
     }
-    // SAFETY: all of it was written.
-    unsafe { fib.assume_init_mut() }
+    // SAFETY: the element of this CPU, which nothing interrupts; all zeros is a value, and nobody else refers to it: an answer
+    // is copied before there is another question.
+    Some(unsafe { &mut *words.cast() })
 }
 
-const _: () = assert!(size_of::<FibLookup>() == 64 && align_of::<FibLookup>() == 4);
+const _: () = assert!(size_of::<FibLookup>() == size_of::<Question>() && align_of::<FibLookup>() == 4);
 
 /// The route of a packet with these addresses that came in by `ifindex`; `class`: what `Packet::class` says. `length` is checked against the MTU; with 0
 /// the MTU is reported instead.
@@ -126,8 +125,7 @@ pub(crate) fn route(
     class: u32,
     length: u16,
 ) -> Result<Route, NoRoute> {
-    let mut question = MaybeUninit::uninit();
-    let fib = clear(&mut question);
+    let fib = question().ok_or(NoRoute::Unreachable)?;
     fib.l4_protocol = IPPROTO_TCP;
     fib.ifindex = ifindex;
     fib.__bindgen_anon_1.tot_len = length;

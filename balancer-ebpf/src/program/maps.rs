@@ -11,7 +11,8 @@ use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
     Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, EVENT_RING_BYTES, Event,
     EventRate, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES,
-    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Rate, Server, Service, Settings,
+    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS, Question, Rate, Server, Service,
+    Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -25,6 +26,10 @@ pub(crate) static FLOWS: HashMap<FlowKey, Flow, { DEFAULT_FLOW_ENTRIES as usize 
 /// Address and port → slot of the service.
 #[btf_map]
 pub(crate) static LISTENS: HashMap<ListenKey, u32, { MAX_LISTENS as usize }> = HashMap::new();
+
+/// See [`PORT_WORDS`].
+#[btf_map]
+pub(crate) static PORTS: Array<u64, { PORT_WORDS as usize }> = Array::new();
 
 #[btf_map]
 pub(crate) static SERVICES: Array<Service, { MAX_SERVICES as usize }> = Array::new();
@@ -70,6 +75,10 @@ pub(crate) static ICMP_RATES: PerCpuArray<Rate, { ICMP_BOUNDS as usize }> = PerC
 /// Of this CPU.
 #[btf_map]
 pub(crate) static DRAFT: PerCpuArray<Draft, 1> = PerCpuArray::new();
+
+/// Of this CPU.
+#[btf_map]
+pub(crate) static QUESTION: PerCpuArray<Question, 1> = PerCpuArray::new();
 
 #[btf_map]
 pub(crate) static SETTINGS: Array<Settings, 1> = Array::new();

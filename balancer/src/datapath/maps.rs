@@ -12,8 +12,8 @@ use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, Per
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
     Address, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load,
-    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, Rate, Server,
-    Service, Settings,
+    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS,
+    Question, Rate, Server, Service, Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::state::State;
@@ -40,9 +40,10 @@ struct Shape {
 
 const FLOWS: &str = "FLOWS";
 
-const SHAPES: [Shape; 18] = [
+const SHAPES: [Shape; 20] = [
     shape::<FlowKey, Flow>(FLOWS, MapType::Hash, None),
     shape::<ListenKey, u32>("LISTENS", MapType::Hash, Some(MAX_LISTENS)),
+    shape::<u32, u64>("PORTS", MapType::Array, Some(PORT_WORDS)),
     shape::<u32, Service>("SERVICES", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, u32>("SOURCES", MapType::ArrayOfMaps, Some(MAX_SERVICES)),
     shape::<Prefix<DeniedKey>, u8>("DENIED", MapType::LpmTrie, Some(MAX_DENIED)),
@@ -55,6 +56,7 @@ const SHAPES: [Shape; 18] = [
     shape::<u32, Rate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
     shape::<u32, Rate>("ICMP_RATES", MapType::PerCpuArray, Some(ICMP_BOUNDS)),
     shape::<u32, Draft>("DRAFT", MapType::PerCpuArray, Some(1)),
+    shape::<u32, Question>("QUESTION", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),
     shape::<u32, u64>("COUNTERS", MapType::PerCpuArray, Some(MAX_SERVICES * MAX_OUTCOMES)),
     shape::<u32, u32>("EVENTS", MapType::ArrayOfMaps, Some(MAX_SERVICES)),
@@ -71,6 +73,8 @@ pub struct Maps {
     pub flows: HashMap<MapData, FlowKey, Flow>,
     /// Where services listen.
     pub listens: HashMap<MapData, ListenKey, u32>,
+    /// A bit for each port that fast packets may go to.
+    pub ports: Array<MapData, u64>,
     /// By slot.
     pub services: Array<MapData, Service>,
     /// The services' source tables, by slot.
@@ -148,6 +152,7 @@ impl Maps {
         Ok(Self {
             flows: Map::HashMap(flows).try_into()?,
             listens: take("LISTENS")?.try_into()?,
+            ports: take("PORTS")?.try_into()?,
             services: take("SERVICES")?.try_into()?,
             sources: take("SOURCES")?.try_into()?,
             denied: take("DENIED")?.try_into()?,

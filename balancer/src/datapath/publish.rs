@@ -9,8 +9,9 @@ use aya::maps::lpm_trie::Key as Prefix;
 use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
     Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey,
-    MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
-    SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key, denied_slot,
+    MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN,
+    SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key,
+    denied_slot, port_bit,
 };
 use balancer_ebpf::counter::{self, MAX_OUTCOMES};
 use nix::ifaddrs::getifaddrs;
@@ -150,6 +151,32 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
     for key in &wanted {
         if !known.contains(&(*key, slot)) {
             maps.listens.insert(key, slot, 0).context("the table of listen addresses is full")?;
+        }
+    }
+    Ok(())
+}
+
+/// Makes the ports known that fast packets may go to: where this service is to listen, also at addresses that this host may
+/// get later, and what its servers answer to. Also those of other services, should a program be theirs, too, that had no such
+/// map. To be called under the shared lock, and before there can be such a packet.
+///
+/// # Errors
+/// What the kernel refuses.
+pub fn ports(maps: &mut Maps, listen: &[SocketAddr], servers_answer_to: (u16, u16)) -> anyhow::Result<()> {
+    let services = slots(maps).filter_map(|slot| maps.services.get(&slot, 0).ok());
+    let ranges = services.map(|service| (service.first_port, service.last_port));
+    let ranges: Vec<_> = ranges.chain([servers_answer_to]).collect();
+    let listens = maps.listens.keys().filter_map(Result::ok).map(|key| u16::from_be_bytes(key.port));
+    let listens = listens.chain(listen.iter().map(SocketAddr::port));
+    let mut words = [0; PORT_WORDS as usize];
+    for port in listens.chain(ranges.into_iter().flat_map(|(first, last)| first..=last)) {
+        let (word, bit) = port_bit(port);
+        words[word as usize] |= bit;
+    }
+    for (index, word) in (0..).zip(words) {
+        let known = maps.ports.get(&index, 0)?;
+        if known | word != known {
+            maps.ports.set(index, known | word, 0)?;
         }
     }
     Ok(())

@@ -107,6 +107,7 @@ impl Datapath {
         }
         maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
         publish::listens(maps, *slot, &routes::sorted(&self.listen).0)?;
+        publish::ports(maps, &self.listen, self.config.snat_ports)?;
         let wanted = program::indexes(&self.config.interfaces)?;
         *waiting = Waiting::look(pins, &wanted, self.drain_timeout, rollback)?;
         let mut notes = Vec::new();
