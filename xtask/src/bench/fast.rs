@@ -1,39 +1,55 @@
-//! The fast path beside a direct connection. Nothing but wrk is kept on a core: what is measured runs in the kernel,
-//! wherever that is.
+//! The fast path beside a direct connection, and beside the kernel's own translation of addresses. Nothing but wrk is kept on
+//! a core: what is measured runs in the kernel, wherever that is.
 
+use std::fs;
 use std::path::Path;
 
 use anyhow::Result;
+use serde_json::{Value, json};
 
-use super::contender::{self, Contender};
+use super::contender::{self, Contender, Process};
 use super::measure::{Body, Reuse, Series, Workload, measure};
 use super::{Options, report};
 use crate::lab::Lab;
 use crate::lab::nginx::Nginx;
 
-pub(super) fn run(options: &Options, balancer: &Path) -> Result<()> {
-    // The fast path gets a network of its own: the direct row is not to pay for its program on the interfaces.
-    let (plain, with_xdp) = (contender::network()?, contender::network()?);
-    let origins = [origin(&plain)?, origin(&with_xdp)?];
+pub(super) const FAST_PATH: &str = "fast path";
+pub(super) const NAT: &str = "nftables DNAT";
+const DIRECT: &str = "direct";
+const BESIDE_XDP: &str = "direct beside XDP";
+
+/// Measures, prints, and returns the figures for scripts.
+pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
+    // Networks of their own: neither is the direct row to pay for the program on the interfaces, nor for the tracking of
+    // connections.
+    let (plain, with_xdp, with_nat) = (contender::network()?, contender::network()?, contender::network()?);
+    let origins = [origin(&plain)?, origin(&with_xdp)?, origin(&with_nat)?];
     let contenders = [
-        contender::direct("direct", &plain),
+        contender::direct(DIRECT, &plain),
         contender::fast_path(&with_xdp, balancer)?,
         // The same interfaces, the program on them passing everything: what is left is the path itself.
-        contender::direct("direct beside XDP", &with_xdp),
+        contender::direct(BESIDE_XDP, &with_xdp),
+        nat(&with_nat)?,
     ];
     contenders.iter().try_for_each(|contender| contender.prove(&[Body::Small]))?;
-    println!("- {}, shared by client, balancer and server in every row", report::machine());
-    println!("- {}", report::version("nginx", "-v"));
-    println!("- {}; 13-byte body", report::load(options));
-    println!("- offloads, direct: {}", report::offloads(&plain)?);
-    println!("- offloads, beside XDP: {}\n", report::offloads(&with_xdp)?);
+    let conditions = [
+        format!("{}, shared by client, balancer and server in every row", report::machine()),
+        report::version("nginx", "-v"),
+        format!("{}; 13-byte body", report::load(options)),
+        format!("offloads, {DIRECT} and {NAT}: {}", report::offloads(&plain)?),
+        format!("offloads, {FAST_PATH} and {BESIDE_XDP}: {}", report::offloads(&with_xdp)?),
+    ];
+    conditions.iter().for_each(|condition| println!("- {condition}"));
+    println!();
     let all = measure(&contenders, Workload::SMALL, options)?;
-    tables(&contenders, &all);
+    let rows: Vec<Row<'_>> = all.iter().map(|series| Row::of(&contenders, &all, series)).collect();
+    tables(&rows);
     let commands = report::commands(&contenders, Workload::SMALL, options)?;
     println!("\n### Commands\n\n```text\n{}\n```", commands.join("\n"));
     // Until here they had to live.
     drop(origins);
-    Ok(())
+    let rows: Vec<Value> = rows.iter().map(Row::json).collect();
+    Ok(json!({ "conditions": conditions, "rows": rows, "commands": commands }))
 }
 
 fn origin(lab: &Lab) -> Result<Nginx> {
@@ -41,37 +57,106 @@ fn origin(lab: &Lab) -> Result<Nginx> {
     Nginx::start(&server.ns, server.at(contender::ORIGIN_PORT), contender::ORIGIN_NAME)
 }
 
+/// The destination alone is translated, as `--forward nat` does with the source as well; for the answers to come back this
+/// way the balancer is the server's gateway.
+fn nat(lab: &Lab) -> Result<Contender> {
+    let (listen, server) = (lab.client().gateway_at(8000), lab.server(1).at(contender::ORIGIN_PORT));
+    let rules = format!(
+        "table ip bench {{
+    chain prerouting {{
+        type nat hook prerouting priority dstnat;
+        ip daddr {} tcp dport {} dnat to {server}
+    }}
+}}
+",
+        listen.ip(),
+        listen.port()
+    );
+    let file = lab.balancer.fresh_path("rules.nft");
+    fs::write(&file, &rules)?;
+    lab.balancer.output("nft", &["-f", &file.to_string_lossy()])?;
+    let lines = std::iter::once(format!("nft -f {}", file.display()));
+    let lines = lines.chain(rules.lines().map(|line| format!("#   {line}"))).collect();
+    Ok(Contender::new(NAT, lab, listen, lines, Process::Nobody))
+}
+
+/// One contender under one workload, compared round by round.
+struct Row<'a> {
+    contender: &'a Contender,
+    series: &'a Series,
+    to_direct: f64,
+    to_beside: f64,
+    to_nat: f64,
+}
+
+impl<'a> Row<'a> {
+    fn of(contenders: &'a [Contender], all: &'a [Series], series: &'a Series) -> Self {
+        let ratio_to = |name: &str| {
+            let is_it = |other: &&Series| {
+                other.workload == series.workload && contenders[other.contender].name == name
+            };
+            let other = all.iter().find(is_it).map_or(&[][..], |other| &other.figures);
+            report::ratio(&series.figures, other, |figures| figures.rate)
+        };
+        Self {
+            contender: &contenders[series.contender],
+            series,
+            to_direct: ratio_to(DIRECT),
+            to_beside: ratio_to(BESIDE_XDP),
+            to_nat: ratio_to(NAT),
+        }
+    }
+
+    fn rate(&self) -> f64 {
+        report::median(&self.series.figures, |figures| figures.rate)
+    }
+
+    fn line(&self) -> String {
+        let series = self.series;
+        let rounds: Vec<String> =
+            series.figures.iter().map(|figures| format!("{:.0}", figures.rate)).collect();
+        let forwarded = if self.contender.is_fast_path() {
+            format!("; {} connections by XDP", series.forwarded)
+        } else {
+            String::new()
+        };
+        format!(
+            "| {} | {:.0} | {:.2} | {:.2} | {:.2} | {} | {} | {} | {}{forwarded} |",
+            self.contender.name,
+            self.rate(),
+            self.to_direct,
+            self.to_beside,
+            self.to_nat,
+            report::time(report::median(&series.figures, |figures| figures.p50.as_secs_f64())),
+            report::time(report::median(&series.figures, |figures| figures.p99.as_secs_f64())),
+            series.errors(),
+            rounds.join(", ")
+        )
+    }
+
+    fn json(&self) -> Value {
+        json!({
+            "path": self.contender.name,
+            "workload": self.series.workload.name(),
+            "requests_per_second": self.rate(),
+            "to_direct": self.to_direct,
+            "to_direct_beside_xdp": self.to_beside,
+            "to_nat": self.to_nat,
+            "errors": self.series.errors(),
+            "connections_by_xdp": self.series.forwarded,
+        })
+    }
+}
+
 /// One table for each workload.
-fn tables(contenders: &[Contender], all: &[Series]) {
+fn tables(rows: &[Row<'_>]) {
     for &workload in Workload::SMALL {
         println!("\n### {}\n", workload.name());
-        println!("| path | req/s | / direct | p50 | p99 | errors | rounds |");
-        println!("|---|---:|---:|---:|---:|---:|---|");
-        let rows: Vec<&Series> = all.iter().filter(|series| series.workload == workload).collect();
-        for row in &rows {
-            println!("{}", line(&contenders[row.contender], row, rows[0]));
-        }
+        println!("| path | req/s | / {DIRECT} | / {BESIDE_XDP} | / {NAT} | p50 | p99 | errors | rounds |");
+        println!("|---|---:|---:|---:|---:|---:|---:|---:|---|");
+        rows.iter().filter(|row| row.series.workload == workload).for_each(|row| println!("{}", row.line()));
         if workload.reuse == Reuse::NewConnections {
             println!("\nOn each of these paths the server pays for every accept.");
         }
     }
-}
-
-fn line(contender: &Contender, row: &Series, direct: &Series) -> String {
-    let rounds: Vec<String> = row.figures.iter().map(|figures| format!("{:.0}", figures.rate)).collect();
-    let forwarded = if contender.is_fast_path() {
-        format!("; {} connections by XDP", row.forwarded)
-    } else {
-        String::new()
-    };
-    format!(
-        "| {} | {:.0} | {:.2} | {} | {} | {} | {}{forwarded} |",
-        contender.name,
-        report::median(&row.figures, |figures| figures.rate),
-        report::ratio(&row.figures, &direct.figures, |figures| figures.rate),
-        report::time(report::median(&row.figures, |figures| figures.p50.as_secs_f64())),
-        report::time(report::median(&row.figures, |figures| figures.p99.as_secs_f64())),
-        row.errors(),
-        rounds.join(", ")
-    )
 }

@@ -2,7 +2,8 @@
 //!
 //! | module | what it does |
 //! |---|---|
-//! | [`fast`] | the fast path beside a direct connection |
+//! | [`fast`] | the fast path beside a direct connection and nftables |
+//! | [`datapath`] | what a packet costs in the XDP program, and the goals of the fast path |
 //! | [`proxy`] | the proxy beside HAProxy and nginx, each alone on a core |
 //! | [`head`] | instructions per request, counted under valgrind |
 //! | [`contender`], [`rivals`] | who is measured: set up, and shown to do what the row says |
@@ -13,6 +14,7 @@
 //! Absolute figures move from run to run; the ratios are what to hold.
 
 mod contender;
+mod datapath;
 mod fast;
 mod head;
 mod measure;
@@ -47,7 +49,10 @@ pub struct Options {
     /// A daemon that is already built, instead of building this workspace's
     #[arg(long, value_name = "PATH")]
     balancer: Option<PathBuf>,
-    /// Leave the figures of `proxy` or `head` in a file, for scripts
+    /// The benchmark of packets, likewise
+    #[arg(long, value_name = "PATH", hide = true)]
+    packets: Option<PathBuf>,
+    /// Leave the figures in a file, for scripts; of `all` those of the proxy
     #[arg(long, value_name = "PATH")]
     json: Option<PathBuf>,
 }
@@ -59,6 +64,8 @@ pub enum Paths {
     Proxy,
     /// The fast path
     Fast,
+    /// Packets in the XDP program, then the fast path, beside their goals
+    Datapath,
     /// Instructions per request head, under valgrind
     Head,
     /// The proxy, then the fast path
@@ -70,9 +77,6 @@ pub enum Paths {
 /// # Errors
 /// When something is missing, the build fails, or a contender does not do what is to be measured.
 pub fn command(options: &Options) -> Result<ExitCode> {
-    if options.paths == Paths::Fast && options.json.is_some() {
-        bail!("--json goes with proxy and head; leave it out for fast");
-    }
     if options.paths == Paths::Head {
         setup::ensure(Needs { ebpf: true, valgrind: true, ..Needs::NOTHING })?;
         return head::run(options.json.as_deref());
@@ -84,31 +88,46 @@ pub fn command(options: &Options) -> Result<ExitCode> {
             build::release_daemon()?
         }
     };
+    let packets = match (&options.packets, options.paths) {
+        (Some(packets), _) => Some(packets.clone()),
+        (None, Paths::Datapath) => Some(datapath::build()?),
+        _ => None,
+    };
     if !privilege::is_root() {
         println!("bench: network namespaces and XDP need root: going on through sudo");
-        return Err(privilege::again_as_root(&options.words(&balancer)?));
+        return Err(privilege::again_as_root(&options.words(&balancer, packets.as_deref())?));
     }
     if let Some(reason) = lab::unavailable() {
         bail!("the benchmark cannot run here: {reason}");
     }
     interrupt::install()?;
+    if let Some(packets) = packets {
+        datapath::run(options, &balancer, &packets)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if options.paths != Paths::Fast {
         proxy::run(options, &balancer)?;
     }
     if options.paths != Paths::Proxy {
-        fast::run(options, &balancer)?;
+        let figures = fast::run(options, &balancer)?;
+        if let (Paths::Fast, Some(path)) = (options.paths, &options.json) {
+            write_json(path, &figures)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }
 
 impl Options {
-    fn words(&self, balancer: &Path) -> Result<Vec<OsString>> {
+    fn words(&self, balancer: &Path, packets: Option<&Path>) -> Result<Vec<OsString>> {
         let paths =
             self.paths.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let (seconds, rounds) = (self.seconds.to_string(), self.rounds.to_string());
         let words = ["bench", &paths, "--seconds", &seconds, "--rounds", &rounds, "--balancer"];
         let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         words.push(balancer.into());
+        if let Some(packets) = packets {
+            words.extend(["--packets".into(), packets.into()]);
+        }
         if let Some(json) = &self.json {
             words.push("--json".into());
             words.push(std::path::absolute(json)?.into());

@@ -37,7 +37,11 @@ impl Item {
 const LAB: &[(&str, &str, &str)] = &[
     ("ip", "iproute2", "makes the network namespaces of demo, tests and benchmarks"),
     ("ethtool", "ethtool", "sets the offloads of the veth pairs"),
-    ("nft", "nftables", "a packet filter for the tests of balancer doctor"),
+    (
+        "nft",
+        "nftables",
+        "a packet filter for tests, and the kernel's own translation of addresses for benchmarks",
+    ),
     ("nginx", "nginx-light", "the origin that tests and benchmarks talk to"),
     ("haproxy", "haproxy", "the proxy that benchmarks compare with"),
     ("curl", "curl", "a client that people know"),
