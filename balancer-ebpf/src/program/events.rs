@@ -11,6 +11,7 @@ use balancer_ebpf::state::State;
 
 use crate::atomic::{fetch_and, read};
 use crate::counters::count;
+use crate::kernel::clear;
 use crate::maps::{EVENT_RATES, EVENTS};
 
 /// Tells the end of a flow that is marked as told. `server` is null if the other direction's entry is gone; `key` is that of
@@ -79,7 +80,10 @@ pub(crate) fn tell_no_neighbour(slot: u32, server: u16, now: u64) {
     let event = record.as_mut_ptr();
     // SAFETY: the record is ours until it is submitted, and zeros are a value of every field.
     unsafe {
-        event.write(Event { what: EVENT_NO_NEIGHBOUR, server, service: slot as u16, ..core::mem::zeroed() });
+        clear(event);
+        (&raw mut (*event).what).write(EVENT_NO_NEIGHBOUR);
+        (&raw mut (*event).server).write(server);
+        (&raw mut (*event).service).write(slot as u16);
     }
     record.submit(0);
 }

@@ -1,5 +1,7 @@
 //! What the kernel is asked: clocks, sockets, routes.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext;
 use aya_ebpf::bindings::{
     BPF_F_CURRENT_NETNS, BPF_FIB_LKUP_RET_FRAG_NEEDED, BPF_FIB_LKUP_RET_FWD_DISABLED,
@@ -11,7 +13,7 @@ use aya_ebpf::helpers::generated::{
     bpf_fib_lookup, bpf_ktime_get_boot_ns, bpf_ktime_get_coarse_ns, bpf_sk_release, bpf_skc_lookup_tcp,
 };
 use aya_ebpf::programs::XdpContext;
-use balancer_ebpf::abi::{FlowKey, NOT_FAST_NS, QUESTION_WORDS, Question};
+use balancer_ebpf::abi::{FlowKey, NOT_FAST_NS, Question};
 
 use crate::maps::{NOT_FAST, QUESTION};
 
@@ -49,9 +51,13 @@ pub(crate) fn mark_not_fast(server: u16) {
 pub(crate) fn socket_exists(ctx: &XdpContext, answers: &FlowKey) -> bool {
     let sport = u16::from_ne_bytes(answers.destination_port);
     let dport = u16::from_ne_bytes(answers.source_port);
+    let mut tuple = MaybeUninit::<bpf_sock_tuple>::uninit();
     // SAFETY: all zeros is a valid value of this plain struct. What the shorter tuple leaves would be any register to the
     // compiler otherwise, and a pointer to the verifier.
-    let mut tuple: bpf_sock_tuple = unsafe { core::mem::zeroed() };
+    let tuple = unsafe {
+        clear(tuple.as_mut_ptr());
+        tuple.assume_init_mut()
+    };
     let length = if answers.source.is_v4() {
         let (saddr, daddr) = (answers.destination.0[3], answers.source.0[3]);
         tuple.__bindgen_anon_1.ipv4 = Ipv4Tuple { saddr, daddr, sport, dport };
@@ -64,7 +70,7 @@ pub(crate) fn socket_exists(ctx: &XdpContext, answers: &FlowKey) -> bool {
     // SAFETY: the tuple is initialised as far as its length says, and the reference is released below.
     unsafe {
         let socket =
-            bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut tuple, length as u32, BPF_F_CURRENT_NETNS as u64, 0);
+            bpf_skc_lookup_tcp(ctx.as_ptr(), &raw mut *tuple, length as u32, BPF_F_CURRENT_NETNS as u64, 0);
         if socket.is_null() {
             return false;
         }
@@ -98,19 +104,31 @@ pub(crate) enum NoRoute {
 }
 
 /// What the kernel is asked about a route, all fields zero, as it wants those that are not used. In a map, since the stack
-/// is short. Word by word: the compiler makes a call of it otherwise, which clears byte by byte.
+/// is short.
 #[inline(always)]
 fn question<'a>() -> Option<&'a mut FibLookup> {
-    let words: *mut Question = QUESTION.get_ptr_mut(0)?;
-    let mut word = 0;
-    while word < QUESTION_WORDS {
-        // SAFETY: an element of so many words.
-        unsafe { words.cast::<u32>().add(word).write_volatile(0) };
-        word += 1;
-    }
+    let question: *mut FibLookup = QUESTION.get_ptr_mut(0)?.cast();
     // SAFETY: the element of this CPU, which nothing interrupts; all zeros is a value, and nobody else refers to it: an answer
     // is copied before there is another question.
-    Some(unsafe { &mut *words.cast() })
+    unsafe {
+        clear(question);
+        Some(&mut *question)
+    }
+}
+
+/// Makes it all zeros, word by word: the compiler makes a call of it otherwise, which clears byte by byte, and has a stack
+/// frame of its own.
+///
+/// # Safety
+/// `place` may be written to, and its type is made of whole words.
+#[inline(always)]
+pub(crate) unsafe fn clear<T>(place: *mut T) {
+    let mut word = 0;
+    while word < size_of::<T>() / size_of::<u32>() {
+        // SAFETY: the caller's promise.
+        unsafe { place.cast::<u32>().add(word).write_volatile(0) };
+        word += 1;
+    }
 }
 
 const _: () = assert!(size_of::<FibLookup>() == size_of::<Question>() && align_of::<FibLookup>() == 4);
