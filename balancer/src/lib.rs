@@ -31,6 +31,7 @@
 //! | [`check`], [`doctor`] | what would happen, without doing it; what this host offers, and how to mend it |
 //! | [`instance`], [`listen`] | one process per name; its listening sockets |
 //! | [`takeover`], [`privileges`] | hot restart: one process takes over from another; giving up root |
+//! | [`stats`] | what is counted and timed, of clients and of each server |
 //! | [`clock`] | boot time and wall clock |
 
 pub mod access_log;
@@ -59,6 +60,7 @@ pub mod run;
 pub mod server;
 pub mod service;
 pub mod state_file;
+pub mod stats;
 pub mod table;
 pub mod takeover;
 pub mod visit;

@@ -77,6 +77,10 @@ pub struct Server {
     limit: Option<Limit>,
     /// Counts how often its sessions were ended.
     endings: AtomicU32,
+    /// The most requests that it has served at one time.
+    pub most_in_flight: AtomicU32,
+    /// The most that have waited for it and no other.
+    pub most_waiting: AtomicU32,
     /// Requests being served by it now.
     pub in_flight: CachePadded<AtomicU32>,
     /// Requests given to it since start.
@@ -104,6 +108,8 @@ impl Server {
             retired: AtomicBool::new(false),
             limit: None,
             endings: AtomicU32::new(0),
+            most_in_flight: AtomicU32::new(0),
+            most_waiting: AtomicU32::new(0),
             in_flight: CachePadded::new(AtomicU32::new(0)),
             requests: CachePadded::new(AtomicU64::new(0)),
         }
@@ -248,6 +254,20 @@ impl Server {
     /// It is down meanwhile, whatever anybody finds at the address that it does not have.
     pub fn is_unresolved(&self) -> bool {
         self.address.ip().is_unspecified()
+    }
+
+    /// Serves one request more.
+    pub(crate) fn one_more_in_flight(&self) {
+        let now = self.in_flight.fetch_add(1, Ordering::Relaxed) + 1;
+        // Seldom true, so that what others read is seldom written.
+        if now > self.most_in_flight.load(Ordering::Relaxed) {
+            self.most_in_flight.fetch_max(now, Ordering::Relaxed);
+        }
+    }
+
+    fn forget_most(&self) {
+        self.most_in_flight.store(self.in_flight.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.most_waiting.store(0, Ordering::Relaxed);
     }
 
     /// Changes when its sessions are ended: what was begun before is to end.

@@ -16,9 +16,10 @@ use balancer::config::{
 use balancer::health;
 use balancer::persist::decide::Policy;
 use balancer::persist::{List, Method};
-use balancer::proxy::{Order, Snapshot, Stats, Worker};
+use balancer::proxy::{Order, Worker};
 use balancer::server::{FastLoads, Identity, Server, Servers};
 use balancer::service::Service;
+use balancer::stats::{Front, Snapshot, Stats};
 use balancer::table::{HashKey, Tables};
 use balancer_ebpf::affinity::Affinity;
 use tokio::sync::{oneshot, watch};
@@ -312,7 +313,7 @@ impl Balancer {
     }
 
     pub fn stats(&self) -> Snapshot {
-        self.stats.iter().map(|stats| stats.snapshot()).sum()
+        self.stats.iter().map(|stats| stats.front()).sum::<Front>().into()
     }
 
     /// The log's line of that number, from 0, once it is there.

@@ -30,7 +30,7 @@ struct DecisionRow {
 /// The answer to `show decisions [json]`.
 pub(super) fn show(desk: &Desk, json: bool) -> String {
     let mut kept = desk.decisions.borrow_mut();
-    for stats in &desk.stats {
+    for stats in &desk.stats.workers {
         kept.extend(stats.recent.take());
     }
     // By worker they are in order already.

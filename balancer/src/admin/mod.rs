@@ -38,8 +38,8 @@ use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 use crate::datapath::view::View;
 use crate::intent::ledger::Ledger;
 use crate::names::follow::Names;
-use crate::proxy::Stats;
 use crate::service::Shared;
+use crate::stats::Statistics;
 use crate::takeover::successor::Estate;
 use crate::visit::{Books, Decided};
 use command::{Command, HELP};
@@ -66,8 +66,8 @@ pub struct Desk {
     pub bulk: Arc<Semaphore>,
     /// The fast path, if there is one.
     pub view: Option<Rc<dyn View>>,
-    /// The counters of each worker.
-    pub stats: Vec<Arc<Stats>>,
+    /// What is counted and timed.
+    pub stats: Rc<Statistics>,
     /// Where clients connect, ports resolved.
     pub listen: Vec<SocketAddr>,
     /// What was warned of at start.

@@ -9,8 +9,8 @@ use super::text::Columns;
 use crate::clock;
 use crate::datapath::view::{DatapathInfo, FastTraffic, FlowRow};
 use crate::proxy::descriptors::Seats;
-use crate::proxy::{Snapshot, Stats};
 use crate::server::{Servers, WHOLE};
+use crate::stats::{Since, Snapshot};
 use crate::table::Tables;
 
 /// `show info`.
@@ -59,7 +59,7 @@ impl Info {
             listen: desk.listen.iter().map(ToString::to_string).collect(),
             tables: desk.books.tables.kind().unwrap_or("none"),
             new_keys_refused: desk.books.tables.refused_keys(),
-            proxy: desk.stats.iter().map(|stats| Stats::snapshot(stats)).sum(),
+            proxy: desk.stats.front(Since::Start).counters.into(),
             warnings: desk.warnings.clone(),
             datapath: desk.view.as_ref().map(|view| view.info()),
         }

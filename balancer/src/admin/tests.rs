@@ -57,6 +57,7 @@ fn desk() -> Desk {
     let members = settings.map(member);
     let ledger = Rc::new(Ledger::new(Box::new(records), Intents::new(), Intents::new(), &members));
     let listen = vec!["127.0.0.1:8080".parse().expect("address")];
+    let stats = Rc::new(Statistics::new(&service, vec![Arc::default(), Arc::default()]));
     Desk {
         names: Names::new(&service, &ledger, &listen),
         books: Rc::new(Books::new(Arc::clone(&service), tables)),
@@ -66,7 +67,7 @@ fn desk() -> Desk {
         service,
         ledger,
         view: None,
-        stats: vec![Arc::default(), Arc::default()],
+        stats,
         listen,
         warnings: vec!["mind the gap".into()],
         started: Instant::now(),

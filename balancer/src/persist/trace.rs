@@ -29,6 +29,19 @@ pub enum Verdict {
 }
 
 impl Verdict {
+    /// All there are, each at the index that is its number.
+    pub const ALL: [Self; 9] = [
+        Self::Hit,
+        Self::Miss,
+        Self::Invalid,
+        Self::Expired,
+        Self::Down,
+        Self::Maint,
+        Self::Ambiguous,
+        Self::Outvoted,
+        Self::Backup,
+    ];
+
     /// The word used in logs.
     pub fn as_str(self) -> &'static str {
         match self {

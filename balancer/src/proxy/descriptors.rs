@@ -22,6 +22,9 @@ const BUSY: u64 = 8192;
 /// Client connections of this process.
 static CLIENTS: AtomicU64 = AtomicU64::new(0);
 
+/// The most of them at one time.
+static MOST_CLIENTS: AtomicU64 = AtomicU64::new(0);
+
 /// How often a connection to a server has failed for want of a descriptor.
 static SHORTAGES: AtomicU64 = AtomicU64::new(0);
 
@@ -80,7 +83,20 @@ fn most_clients(files: u64, reserve: u64) -> u64 {
 }
 
 pub(super) fn client_came() {
-    CLIENTS.fetch_add(1, Ordering::Relaxed);
+    let now = CLIENTS.fetch_add(1, Ordering::Relaxed) + 1;
+    if now > MOST_CLIENTS.load(Ordering::Relaxed) {
+        MOST_CLIENTS.fetch_max(now, Ordering::Relaxed);
+    }
+}
+
+/// Client connections now, and the most at one time.
+pub fn clients() -> (u64, u64) {
+    (CLIENTS.load(Ordering::Relaxed), MOST_CLIENTS.load(Ordering::Relaxed))
+}
+
+/// Begins anew to look for the most.
+pub fn forget_most_clients() {
+    MOST_CLIENTS.store(CLIENTS.load(Ordering::Relaxed), Ordering::Relaxed);
 }
 
 pub(super) fn client_left() {

@@ -73,6 +73,31 @@ impl Failure {
         matches!(self, Self::Refused(_) | Self::SlowHead | Self::CutHead | Self::SlowBody | Self::ClientGone)
     }
 
+    /// The server was asked and has not done its part.
+    pub(super) fn is_the_servers(self) -> bool {
+        matches!(
+            self,
+            Self::ServerSilent
+                | Self::ServerClosed
+                | Self::ServerCut
+                | Self::Killed
+                | Self::ServerMalformed(_)
+        )
+    }
+
+    /// It did not come to a connection with a server.
+    pub(super) fn is_before_the_server(self) -> bool {
+        matches!(
+            self,
+            Self::NoServer
+                | Self::QueueFull
+                | Self::QueueTimeout
+                | Self::ServerDown
+                | Self::Unreachable
+                | Self::Shortage
+        )
+    }
+
     /// One word for the log.
     pub(super) fn as_str(self) -> &'static str {
         match self {

@@ -12,7 +12,6 @@
 //! | [`listener`], [`socket`] | a TCP socket that the reactor hears of only when it has to be waited for |
 //! | [`descriptors`] | how many clients there may be, and what is done when this host runs short |
 //! | [`timers`] | coarse deadlines: a store per request, one sweep per tick |
-//! | [`stats`] | counters of a worker |
 //!
 //! Nothing here locks on the request path, but for requests that wait for a server with `maxconn=`: what a worker's tasks
 //! share is reached through `Rc` and `Cell`.
@@ -26,10 +25,8 @@ pub mod relay;
 pub mod session;
 pub mod slot;
 pub mod socket;
-pub mod stats;
 pub mod timers;
 pub mod upstream;
 pub mod worker;
 
-pub use stats::{Snapshot, Stats};
 pub use worker::{Order, Worker};

@@ -16,6 +16,7 @@
 
 mod account;
 mod admission;
+mod clock;
 mod delivery;
 mod exchange;
 mod identity;
@@ -44,6 +45,7 @@ use crate::http::Version;
 use crate::http::response::Connection as Announce;
 use crate::persist::issue::SetCookie;
 use crate::visit::Visit;
+use clock::Clock;
 
 /// How long and how many bytes are read from a client that was told to go, so that what it still sends does not make
 /// the kernel reset the connection under the answer (RFC 9112 §9.6).
@@ -65,6 +67,7 @@ enum Next {
 struct Incoming {
     upload: Relay,
     visit: Visit,
+    clock: Clock,
     version: Version,
     keep_alive: bool,
     to_head: bool,

@@ -26,7 +26,7 @@ impl Slot {
     /// Somebody has handed it over. The server has a request more from here on, also while it is being connected to:
     /// whoever looks for the least busy one must not run to a host that does not answer.
     fn of(service: &Arc<Service>, place: usize) -> Self {
-        service.servers[place].in_flight.fetch_add(1, Ordering::Relaxed);
+        service.servers[place].one_more_in_flight();
         Self { service: Arc::clone(service), place }
     }
 

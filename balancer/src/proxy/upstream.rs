@@ -15,6 +15,7 @@ use super::socket::Socket;
 use super::timers::{Ticks, Timers};
 use super::worker::Shared;
 use crate::server::{Server, Servers};
+use crate::stats::Stats;
 
 /// Idle connections kept per server and worker: as many as a worker has clients in a busy moment. More would only
 /// hold the server's descriptors.
@@ -77,15 +78,18 @@ impl Pool {
     }
 
     /// Closes what is too old, was closed by its server, or leads to one that is retired or whose sessions were ended.
-    pub(super) fn sweep(&self, timers: &Timers, servers: &Servers) {
-        for (place, idle) in
-            self.idle.borrow_mut().iter_mut().enumerate().filter(|(_, idle)| !idle.is_empty())
-        {
+    pub(super) fn sweep(&self, timers: &Timers, servers: &Servers, stats: &Stats) {
+        for (place, idle) in self.idle.borrow_mut().iter_mut().enumerate() {
+            if idle.is_empty() {
+                stats.idle(place, 0);
+                continue;
+            }
             let (is_retired, endings) = (servers[place].is_retired(), servers[place].endings());
             idle.retain(|idle| {
                 let is_wanted = !is_retired && idle.endings == endings;
                 is_wanted && !timers.is_older(idle.since, self.life) && idle.socket.is_quiet()
             });
+            stats.idle(place, idle.len());
         }
     }
 }
@@ -164,12 +168,12 @@ impl Upstream {
         let kept = own.map(|own| own.socket).or_else(|| shared.pool.take(slot.place, endings, reuse));
         let is_reused = kept.is_some();
         let socket = if let Some(socket) = kept {
-            shared.stats.reused();
+            shared.stats.reused(slot.place);
             socket
         } else {
             let limit = shared.service.config.timeouts.connect;
             let socket = timeout(limit, connect(server, greeting)).await??;
-            shared.stats.connected();
+            shared.stats.connected(slot.place);
             socket
         };
         slot.begin();

@@ -18,7 +18,6 @@ use super::descriptors::{self, Seats};
 use super::listener::Listener;
 use super::session;
 use super::socket::Socket;
-use super::stats::Stats;
 use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
 use crate::access_log;
@@ -26,6 +25,7 @@ use crate::config::Config;
 use crate::listen;
 use crate::log::{self, Complaint};
 use crate::service::Service;
+use crate::stats::Stats;
 use crate::table::Tables;
 use crate::visit::Books;
 
@@ -307,7 +307,7 @@ async fn tick(shared: Rc<Shared>) {
     loop {
         interval.tick().await;
         shared.timers.sweep();
-        shared.pool.sweep(&shared.timers, &shared.service.servers);
+        shared.pool.sweep(&shared.timers, &shared.service.servers, &shared.stats);
         shared.service.servers.settle_with_fast_path();
         // What one worker is short of, another may hold for nothing.
         let now = descriptors::shortages();

@@ -102,6 +102,7 @@ impl Daemon {
             let (first, is_lost) = self.answers.due(host);
             self.desk.names.follow(place, first, is_lost);
         }
+        spawn_local(Rc::clone(&self.desk.stats).watch());
         spawn_local(collector::run(self.desk.books.tables.handle()));
         let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
         self.clerk = Some(spawn_local(clerk));

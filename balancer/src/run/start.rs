@@ -34,6 +34,7 @@ use crate::proxy::descriptors::Seats;
 use crate::server::{Health, Server, Servers};
 use crate::service::{Service, Shared};
 use crate::state_file::{self, Keeper, Kept};
+use crate::stats::Statistics;
 use crate::table::Tables;
 use crate::takeover::predecessor::{Heritage, Predecessor};
 use crate::takeover::successor::{self, Estate};
@@ -119,7 +120,7 @@ impl Daemon {
             table_turn: tokio::sync::Mutex::default(),
             bulk: Arc::new(tokio::sync::Semaphore::new(admin::MOST_BULKY)),
             view,
-            stats: workers.stats.clone(),
+            stats: Rc::new(Statistics::new(&service, workers.stats.clone())),
             listen: bound.addresses,
             warnings,
             started: Instant::now(),

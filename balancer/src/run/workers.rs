@@ -10,8 +10,9 @@ use tokio::sync::{mpsc, watch};
 
 use crate::access_log::AccessLog;
 use crate::log;
-use crate::proxy::{Order, Stats, Worker};
+use crate::proxy::{Order, Worker};
 use crate::service::Shared;
+use crate::stats::Stats;
 use crate::table::Tables;
 
 /// All of them. Dropping it tells them to drain.

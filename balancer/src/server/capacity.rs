@@ -52,6 +52,14 @@ pub(super) struct Queue {
     line: Mutex<Line<Caller>>,
     /// How many; read on the way of every request to a server with a limit.
     len: CachePadded<AtomicUsize>,
+    /// The most at one time that have waited for any server.
+    most_for_any: AtomicUsize,
+}
+
+impl Queue {
+    pub(super) fn forget_most(&self) {
+        self.most_for_any.store(0, Ordering::Relaxed);
+    }
 }
 
 /// The line, held, and those who are to be called as soon as it is not.
@@ -109,6 +117,7 @@ impl Servers {
             let ticket = *ticket.get_or_insert_with(|| held.line.ticket());
             held.line.join(ticket, wish, caller);
             held.count();
+            held.note_most(wish);
             fence(Ordering::SeqCst);
             match wish {
                 Wish::Server(place) => held.reconsider(place),
@@ -130,6 +139,13 @@ impl Servers {
         } else {
             self.hold(|held| held.line.len_of(place))
         }
+    }
+
+    /// How many wait for whichever server has room first, and the most that have at one time.
+    pub fn waiting_for_any(&self) -> (usize, usize) {
+        let most = self.queue.most_for_any.load(Ordering::Relaxed);
+        let now = if self.waiting() == 0 { 0 } else { self.hold(|held| held.line.len_of_unbound()) };
+        (now, most)
     }
 
     /// How many wait for any server.
@@ -290,6 +306,18 @@ impl Held<'_> {
     fn let_go(self) -> VecDeque<(Caller, Turn)> {
         self.count();
         self.called
+    }
+
+    fn note_most(&self, wish: Wish) {
+        match wish {
+            Wish::Server(place) => {
+                let waiting = u32::try_from(self.line.len_of(place)).unwrap_or(u32::MAX);
+                self.servers[place].most_waiting.fetch_max(waiting, Ordering::Relaxed);
+            }
+            Wish::Any(_) => {
+                self.servers.queue.most_for_any.fetch_max(self.line.len_of_unbound(), Ordering::Relaxed);
+            }
+        }
     }
 
     fn count(&self) {

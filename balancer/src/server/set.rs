@@ -155,6 +155,17 @@ impl Servers {
         self.roster.load().order.clone()
     }
 
+    /// How many places there are, with those of servers that have gone.
+    pub fn places_ever(&self) -> usize {
+        self.places.count()
+    }
+
+    /// Begins anew to look for the most at one time.
+    pub fn forget_most(&self) {
+        self.places.iter().for_each(|(_, server)| server.forget_most());
+        self.queue.forget_most();
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.roster.load().order.len()

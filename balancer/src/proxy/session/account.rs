@@ -1,30 +1,33 @@
 //! What is kept of a request when it is over: counts, and a line in the log.
 
 use std::fmt::Display;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::{Incoming, Outcome, Session};
 use crate::access_log::{self, Path, Record};
 use crate::clock;
+use crate::http::fault::Fault;
 use crate::persist::issue::Letters;
+use crate::proxy::connection::Connection;
 use crate::proxy::failure::Failure;
+use crate::stats::capture::{self, Captured, Side};
 use crate::visit::{Decided, Visit};
 
 impl Session {
     /// Counts and logs a request.
     pub(super) fn account(&mut self, incoming: &Incoming, outcome: &Outcome) {
-        self.count(outcome);
+        self.count(Some((&incoming.visit, &incoming.clock)), outcome);
         self.observe_answer(&incoming.visit, outcome);
         self.log_visit(&incoming.visit, outcome);
     }
 
     /// Counts and logs a connection whose bytes nobody has read.
-    pub(super) fn account_connection(&mut self, visit: &Visit, outcome: &Outcome) {
-        let stats = &self.shared.stats;
+    pub(super) fn account_connection(&mut self, visit: &Visit, clock: &Clock, outcome: &Outcome) {
         if outcome.failure.is_some() {
-            stats.aborted();
+            self.shared.stats.aborted();
         }
-        stats.moved_bytes(self.client.take_received(), std::mem::take(&mut self.bytes_out));
+        self.count_visit(visit, clock, outcome);
         if let Some(log) = &self.shared.log {
             self.line.clear();
             access_log::write_connection(log.format, &mut self.line);
@@ -51,7 +54,7 @@ impl Session {
 
     /// Counts and logs what was not a request.
     pub(super) fn account_refusal(&mut self, outcome: &Outcome) {
-        self.count(outcome);
+        self.count(None, outcome);
         if let Some(log) = &self.shared.log {
             self.line.clear();
             access_log::write_no_request(log.format, &mut self.line);
@@ -59,18 +62,77 @@ impl Session {
         self.log::<&str>(outcome, None, Letters::NO_COOKIE, None);
     }
 
-    fn count(&mut self, outcome: &Outcome) {
+    /// `visit`: with what was a request.
+    fn count(&mut self, visit: Option<(&Visit, &Clock)>, outcome: &Outcome) {
         let stats = &self.shared.stats;
         let is_ours = outcome.issued.is_none();
-        match outcome.status {
-            Some(status) if is_ours => stats.replied(status),
-            Some(status) => stats.responded(status),
-            None => {}
+        if is_ours && outcome.status.is_some() {
+            stats.replied();
         }
+        stats.responded(outcome.status);
         if outcome.status.is_none() || (outcome.failure.is_some() && !is_ours) {
             stats.aborted();
         }
-        stats.moved_bytes(self.client.take_received(), std::mem::take(&mut self.bytes_out));
+        if let Some((visit, clock)) = visit {
+            if matches!(outcome.failure, Some(Failure::Refused(_))) {
+                stats.not_understood();
+            }
+            // A reply of ours is nobody's.
+            let back = stats.of(visit.chosen().filter(|_| !is_ours));
+            back.responded(outcome.status);
+            self.count_visit(visit, clock, outcome);
+        } else {
+            stats.not_understood();
+            stats.moved_bytes_in_front(self.client.take_received(), std::mem::take(&mut self.bytes_out));
+        }
+    }
+
+    /// What a request or a connection says about its server.
+    fn count_visit(&mut self, visit: &Visit, clock: &Clock, outcome: &Outcome) {
+        let (stats, server) = (&self.shared.stats, visit.chosen());
+        let back = stats.of(server);
+        let was_answered = outcome.issued.is_some();
+        let counters = &back.counters;
+        let count = match outcome.failure {
+            Some(Failure::ClientGone | Failure::SlowBody) => Some(&counters.client_aborts),
+            Some(failure) if failure.is_the_servers() && was_answered => Some(&counters.server_aborts),
+            Some(failure) if failure.is_the_servers() => Some(&counters.response_failures),
+            Some(failure) if failure.is_before_the_server() => Some(&counters.connect_failures),
+            _ => None,
+        };
+        if let Some(count) = count {
+            count.add(1);
+        }
+        back.took(&clock.elapsed(Instant::now()));
+        stats.decided(visit.trace());
+        stats.visit_ends();
+        stats.moved_bytes(server, self.client.take_received(), std::mem::take(&mut self.bytes_out));
+    }
+
+    /// Keeps a request that was not understood, for the operator to look at.
+    pub(super) fn capture_request(&self, failure: Failure) {
+        if let Failure::Refused(fault) = failure {
+            self.capture(Side::Request, None, fault, self.client.input.filled());
+        }
+    }
+
+    /// The same for a response.
+    pub(super) fn capture_response(&self, visit: &Visit, server: &Connection, failure: Failure) {
+        if let Failure::ServerMalformed(fault) = failure {
+            self.capture(Side::Response, visit.chosen(), fault, server.input.filled());
+        }
+    }
+
+    fn capture(&self, side: Side, server: Option<usize>, fault: Fault, message: &[u8]) {
+        self.shared.stats.capture(Captured {
+            side,
+            unix_millis: clock::unix_millis(),
+            client: self.peer,
+            server,
+            fault: fault.as_str(),
+            bytes: capture::masked(message),
+            length: message.len(),
+        });
     }
 
     fn log<T: Display>(&self, outcome: &Outcome, server: Option<usize>, letters: Letters, trace: Option<T>) {

@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 use tokio::time::sleep;
 
 use super::Session;
+use super::clock::Clock;
 use crate::persist::decide::Hold;
 use crate::proxy::failure::Failure;
 use crate::proxy::slot::{Slot, Waiting};
@@ -28,6 +29,8 @@ pub(super) struct Admission {
     ticket: Option<Ticket>,
     /// It waits, and its time runs.
     is_waiting: bool,
+    /// Choosing has taken time.
+    has_waited: bool,
     /// It was moved because of `maxqueue=`.
     was_moved: bool,
 }
@@ -37,9 +40,13 @@ impl Session {
     pub(super) async fn admit(
         &mut self,
         visit: &mut Visit,
+        clock: &mut Clock,
         admission: &mut Admission,
     ) -> Result<Slot, Failure> {
         let outcome = self.choose_and_take(visit, admission).await;
+        if outcome.is_ok() {
+            clock.admitted(std::mem::take(&mut admission.has_waited));
+        }
         if std::mem::take(&mut admission.is_waiting) {
             self.shared.stats.dequeued(matches!(outcome, Err(Failure::QueueTimeout)));
         }
@@ -68,6 +75,7 @@ impl Session {
                 Choice::Any => Wish::Any(visit.refused()),
                 Choice::Hold(Hold::Fail) => return Err(Failure::ServerDown),
                 Choice::Hold(Hold::Wait(server, limit)) => {
+                    admission.has_waited = true;
                     self.wait_for_comeback(server, limit).await?;
                     visit.has_waited();
                     continue;
@@ -112,12 +120,13 @@ impl Session {
             if !self.shared.service.config.retry.redispatch || !visit.was_decided() {
                 return Err(Failure::QueueFull);
             }
-            self.shared.stats.redispatched();
+            self.shared.stats.redispatched(visit.chosen());
             admission.was_moved = true;
             visit.refuse();
             return Ok(None);
         };
         if !std::mem::replace(&mut admission.is_waiting, true) {
+            admission.has_waited = true;
             self.shared.stats.queued();
             self.deadline.arm(self.shared.patience.queue);
         }

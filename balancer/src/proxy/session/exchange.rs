@@ -9,6 +9,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::admission::Admission;
+use super::clock::Clock;
 use super::{Incoming, Outgoing, Session, announce};
 use crate::health;
 use crate::http::Version;
@@ -48,7 +49,8 @@ impl Session {
         let mut reuse = incoming.reuse();
         let (mut slot, mut has_moved) = (None, false);
         loop {
-            let mut upstream = self.reach(&mut incoming.visit, reuse, slot.take()).await?;
+            let mut upstream =
+                self.reach(&mut incoming.visit, &mut incoming.clock, reuse, slot.take()).await?;
             let failure = match self.forward(incoming, &mut upstream.connection).await {
                 Ok(outgoing) => {
                     upstream.is_suspect = outgoing.has_no_body;
@@ -73,7 +75,7 @@ impl Session {
                 if !(may_move && is_first && self.is_lost(server).await) {
                     return Err(failure);
                 }
-                self.shared.stats.redispatched();
+                self.shared.stats.redispatched(Some(server));
                 incoming.visit.refuse();
             }
             incoming.upload.rewind();
@@ -107,6 +109,7 @@ impl Session {
     pub(super) async fn reach(
         &mut self,
         visit: &mut Visit,
+        clock: &mut Clock,
         reuse: Reuse,
         mut slot: Option<Slot>,
     ) -> Result<Upstream, Failure> {
@@ -119,13 +122,15 @@ impl Session {
         loop {
             let slot = match slot.take() {
                 Some(slot) => slot,
-                None => self.admit(visit, &mut admission).await?,
+                None => self.admit(visit, clock, &mut admission).await?,
             };
             let server = slot.place;
             // The slot is given back with an attempt that fails: others need not wait for a pause.
             let error = match Upstream::get(&shared, slot, reuse, &mut self.private, &greeting).await {
                 Ok(upstream) => {
                     self.lease = Some(upstream.lease());
+                    let now = clock.reached(upstream.is_reused);
+                    shared.stats.session_begins(server, now, visit.trace().balanced);
                     if !upstream.is_reused {
                         self.observe_connection(server);
                     }
@@ -143,12 +148,12 @@ impl Session {
             }
             let failure = if is_ours { Failure::Shortage } else { Failure::Unreachable };
             retries = retries.checked_sub(1).ok_or(failure)?;
-            shared.stats.retried();
+            shared.stats.retried(server);
             let is_lost = !shared.service.servers[server].state().keeps_users();
             // Nothing keeps a request at a server that was its turn only.
             let may_leave = retries == 0 || is_lost || visit.could_go_elsewhere();
             if !is_ours && retry.redispatch && may_leave {
-                shared.stats.redispatched();
+                shared.stats.redispatched(Some(server));
                 visit.refuse();
             } else {
                 tokio::time::sleep(RETRY_PAUSE.min(shared.service.config.timeouts.connect)).await;
@@ -167,14 +172,20 @@ impl Session {
         loop {
             poll_fn(|cx| self.poll_answer(cx, incoming, server)).await?;
             while scan.worth_parsing(server.input.filled()) || server.input.is_full() {
-                match self.take_response(incoming, server)? {
+                match self
+                    .take_response(incoming, server)
+                    .inspect_err(|failure| self.capture_response(&incoming.visit, server, *failure))?
+                {
                     Answer::Partial => break,
                     Answer::Interim => {
                         self.send_notice().await?;
                         self.wait_for(incoming, self.awaited(incoming).0);
                         scan = Scan::default();
                     }
-                    Answer::Final(outgoing) => return Ok(outgoing),
+                    Answer::Final(outgoing) => {
+                        incoming.clock.answered();
+                        return Ok(outgoing);
+                    }
                 }
             }
         }

@@ -23,7 +23,7 @@ impl Session {
         if !self.wait_for_bytes(self.shared.patience.request).await {
             return false;
         }
-        self.started = self.shared.log.is_some().then(Instant::now);
+        self.started = Some(Instant::now());
         match self.read_proxy_header().await {
             Ok(Some(Addresses { source, destination })) => {
                 (self.peer, self.front) = (source, Some(destination));

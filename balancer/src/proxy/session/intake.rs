@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
+use super::clock::Clock;
 use super::{Incoming, Session};
 use crate::access_log;
 use crate::http::fault::Fault;
@@ -26,21 +27,25 @@ impl Session {
         if self.client.input.is_empty() && !self.wait_for_bytes(self.shared.patience.keepalive).await {
             return Ok(None);
         }
-        self.started = self.shared.log.is_some().then(Instant::now);
+        let started = Instant::now();
+        self.started = Some(started);
         self.shared.stats.requested();
         self.deadline.arm(self.shared.patience.request);
         let mut scan = Scan::default();
+        let mut clock = Clock::new(started, false);
         loop {
             let is_due = scan.worth_parsing(self.client.input.filled()) || self.client.input.is_full();
-            if is_due && let Some(incoming) = self.take_request().map_err(Failure::Refused)? {
+            if is_due && let Some(incoming) = self.take_request(clock).map_err(Failure::Refused)? {
                 self.client.input.release();
+                self.shared.stats.visit_begins();
                 return Ok(Some(incoming));
             }
             if let Err(failure) = self.more_of_the_head().await {
                 // What came since the last look may be wrong in itself: the answer must not depend on the pieces.
-                self.take_request().map_err(Failure::Refused)?;
+                self.take_request(clock).map_err(Failure::Refused)?;
                 return Err(failure);
             }
+            clock = Clock::new(started, true);
         }
     }
 
@@ -81,7 +86,7 @@ impl Session {
 
     /// Parses the head at the front of the buffer, composes the one for the server, and takes along what has come of
     /// the body.
-    fn take_request(&mut self) -> Result<Option<Incoming>, Fault> {
+    fn take_request(&mut self, clock: Clock) -> Result<Option<Incoming>, Fault> {
         let config = &self.shared.service.config;
         let bytes = self.client.input.filled();
         let mut slots = Slots::default();
@@ -105,6 +110,7 @@ impl Session {
             upload,
             visit: Visit::new(&self.shared.books, &request, self.peer.ip())
                 .at_home(self.private.as_ref().and_then(Private::home)),
+            clock,
             version: request.version,
             keep_alive: request.keep_alive,
             to_head: request.is_head(),

@@ -29,6 +29,7 @@ impl Session {
 
     /// Answers what is not a request, and is done with the client.
     pub(super) async fn refuse(&mut self, failure: Failure) -> Next {
+        self.capture_request(failure);
         let (was_sent, outcome) = self.send_reply(failure, Format::Text, Announce::Close, false).await;
         self.account_refusal(&outcome);
         if was_sent { Next::Linger } else { Next::Close }

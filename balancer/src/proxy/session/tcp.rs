@@ -1,6 +1,9 @@
 //! A connection with `--mode tcp`: a server is chosen by the client's address and reached as for a request; then bytes
 //! go both ways as they come.
 
+use std::time::Instant;
+
+use super::clock::Clock;
 use super::{Outcome, Session};
 use crate::persist::issue::SetCookie;
 use crate::proxy::upstream::Reuse;
@@ -9,19 +12,19 @@ use crate::visit::Visit;
 impl Session {
     /// From the first look at the tables to the line in the log.
     pub(super) async fn serve_connection(&mut self) {
-        if self.started.is_none() {
-            self.started = self.shared.log.is_some().then(std::time::Instant::now);
-        }
+        let mut clock = Clock::new(*self.started.get_or_insert_with(Instant::now), false);
+        self.shared.stats.visit_begins();
         let mut visit = Visit::of_connection(&self.shared.books, self.peer.ip());
-        let outcome = match self.reach(&mut visit, Reuse::Never, None).await {
+        let outcome = match self.reach(&mut visit, &mut clock, Reuse::Never, None).await {
             Ok(mut upstream) => {
                 // That it accepts is all the answer that can be told from others.
                 visit.answered(None);
-                let (bytes, failure) = self.pass_bytes(&mut upstream.connection).await;
+                clock.answered();
+                let (bytes, failure) = self.pass_bytes(&mut upstream).await;
                 Outcome { status: None, bytes, failure, issued: Some(SetCookie::Nothing) }
             }
             Err(failure) => Outcome { status: None, bytes: 0, failure: Some(failure), issued: None },
         };
-        self.account_connection(&visit, &outcome);
+        self.account_connection(&visit, &clock, &outcome);
     }
 }

@@ -48,17 +48,17 @@ impl Session {
         }
         let mut bytes = 0;
         if failure.is_none() {
-            (bytes, failure) = self.pass_bytes(&mut upstream.connection).await;
+            (bytes, failure) = self.pass_bytes(&mut upstream).await;
         }
         let next = if failure.is_none() { Next::Linger } else { Next::Close };
         (next, Outcome { status: Some(status), bytes, failure, issued: Some(issued) })
     }
 
     /// Passes on what both sides send; how many bytes the client has got, and what went wrong.
-    pub(super) async fn pass_bytes(&mut self, server: &mut Connection) -> (u64, Option<Failure>) {
+    pub(super) async fn pass_bytes(&mut self, upstream: &mut Upstream) -> (u64, Option<Failure>) {
         let mut tunnel = Tunnel::new();
         self.deadline.arm(self.shared.patience.tunnel);
-        let failure = poll_fn(|cx| self.poll_tunnel(cx, server, &mut tunnel)).await.err();
+        let failure = poll_fn(|cx| self.poll_tunnel(cx, upstream, &mut tunnel)).await.err();
         let is_cut = match failure {
             Some(Failure::ServerCut | Failure::Killed) => true,
             // One of the two has not got all of what the other has sent: it must not take this for an orderly end.
@@ -67,7 +67,7 @@ impl Session {
         };
         if is_cut {
             self.reset_on_close();
-            let _ = server.socket.reset_on_close();
+            let _ = upstream.connection.socket.reset_on_close();
         }
         (tunnel.down.relay.passed, failure)
     }
@@ -75,13 +75,13 @@ impl Session {
     fn poll_tunnel(
         &mut self,
         cx: &mut Context<'_>,
-        server: &mut Connection,
+        upstream: &mut Upstream,
         tunnel: &mut Tunnel,
     ) -> Poll<Result<(), Failure>> {
         let passed = (tunnel.up.relay.passed, tunnel.down.relay.passed);
-        let outcome = tunnel.poll(cx, &mut self.client, server);
+        let outcome = tunnel.poll(cx, &mut self.client, &mut upstream.connection);
         let sent = tunnel.down.relay.passed - passed.1;
-        self.shared.stats.moved_bytes(self.client.take_received(), sent);
+        self.shared.stats.moved_bytes(Some(upstream.place()), self.client.take_received(), sent);
         if outcome.is_ready() {
             return outcome;
         }

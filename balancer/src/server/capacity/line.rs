@@ -104,6 +104,11 @@ impl<T> Line<T> {
         self.len
     }
 
+    /// How many wait for any server.
+    pub(super) fn len_of_unbound(&self) -> usize {
+        self.unbound.len()
+    }
+
     /// How many wait for the server at `place` and no other.
     pub(super) fn len_of(&self, place: usize) -> usize {
         self.bound.get(&place).map_or(0, BTreeMap::len)
