@@ -344,6 +344,45 @@ fn the_access_log_is_opened_anew_on_hup() {
 }
 
 #[test]
+fn lines_for_the_journal_have_their_priority_and_others_have_none() {
+    use std::os::unix::fs::MetadataExt;
+    let directory = TempDir::new().expect("directory");
+    let (stderr, admin) = (directory.path().join("stderr"), directory.path().join("admin.sock"));
+    let said = |level: &str, is_journal: bool| {
+        let name = fresh_name();
+        let file = fs::File::create(&stderr).expect("made");
+        let there = file.metadata().expect("there");
+        // Somebody else's stderr was the journal.
+        let inode = if is_journal { there.ino() } else { there.ino() + 1 };
+        let flags = "--listen 127.0.0.1:0 --server s1=127.0.0.1:1 --check none --retries 0 --check-rise 3";
+        let mut child = command(&format!("run --name {name} {flags} --log-level {level} --admin"))
+            .arg(&admin)
+            .env("JOURNAL_STREAM", format!("{}:{inode}", there.dev()))
+            .stderr(file)
+            .spawn()
+            .expect("started");
+        let shown = format!("show info --name {name} --admin {}", admin.display());
+        eventually("an answer", || balancer(&shown).status.success());
+        kill(Pid::from_raw(child.id() as i32), Signal::SIGTERM).expect("signalled");
+        assert!(child.wait().expect("ended").success());
+        let _ = balancer(&format!("detach --name {name}"));
+        fs::read_to_string(&stderr).expect("text")
+    };
+    let text = said("info", true);
+    assert!(
+        text.contains("<4>warn: --check-rise has no effect") && text.contains("\n<6>info: ready: "),
+        "{text}"
+    );
+    assert!(text.lines().all(|line| line.starts_with('<')), "{text}");
+    let text = said("info", false);
+    assert!(text.contains("warn: --check-rise has no effect") && text.contains("info: ready: "), "{text}");
+    assert!(!text.contains('<'), "{text}");
+    let text = said("warn", false);
+    assert!(text.contains("warn: --check-rise has no effect") && !text.contains("info: "), "{text}");
+    assert_eq!(said("error", false), "");
+}
+
+#[test]
 fn the_access_log_can_be_json_whatever_clients_send() {
     let directory = TempDir::new().expect("directory");
     let log = directory.path().join("access.log");

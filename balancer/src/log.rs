@@ -1,24 +1,82 @@
 //! What the operator reads on stderr: one line each, its weight first.
+//!
+//! Where stderr is the journal, which `JOURNAL_STREAM` tells, a line begins with its priority as sd-daemon(3) has it,
+//! and the journal takes that off again.
 
 use std::fmt::Display;
 use std::io::{self, Write};
+use std::sync::LazyLock;
+use std::sync::atomic::{AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
+use nix::sys::stat::fstat;
 
-/// Something the operator may like to know.
+/// How much a line matters, the most urgent first.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default)]
+pub enum Level {
+    /// Something that stops the service or a part of it.
+    Error,
+    /// Something the operator should look at; the service goes on.
+    Warn,
+    /// Something the operator may like to know.
+    #[default]
+    Info,
+}
+
+impl Level {
+    /// The word that lines begin with.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Error => "error",
+            Self::Warn => "warn",
+            Self::Info => "info",
+        }
+    }
+
+    /// What syslog(3) and the journal know it as.
+    const fn priority(self) -> &'static str {
+        match self {
+            Self::Error => "<3>",
+            Self::Warn => "<4>",
+            Self::Info => "<6>",
+        }
+    }
+}
+
+/// What is written: this and what is more urgent. Until it is set everything is.
+static LEAST: AtomicU8 = AtomicU8::new(Level::Info as u8);
+
+/// Stderr is the journal.
+static IS_JOURNAL: LazyLock<bool> = LazyLock::new(|| {
+    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
+    // It may have been inherited from somebody whose stderr was the journal, and ours is a file: so it says which.
+    fstat(io::stderr()).is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
+});
+
+/// Lines that are less urgent than `level` are not written from here on (`--log-level`).
+pub fn limit(level: Level) {
+    LEAST.store(level as u8, Ordering::Relaxed);
+}
+
+/// See [`Level::Info`].
 pub fn info(message: impl Display) {
-    line("info", &message);
+    line(Level::Info, &message);
 }
 
-/// Something the operator should look at; the service goes on.
+/// See [`Level::Warn`].
 pub fn warn(message: impl Display) {
-    line("warn", &message);
+    line(Level::Warn, &message);
 }
 
-/// Something that stops the service or a part of it.
+/// See [`Level::Error`].
 pub fn error(message: impl Display) {
-    line("error", &message);
+    line(Level::Error, &message);
+}
+
+/// What the journal wants a line of that weight to begin with; nothing where stderr is something else.
+pub(crate) fn prefix(level: Level) -> &'static str {
+    if *IS_JOURNAL { level.priority() } else { "" }
 }
 
 /// Between two complaints of the same kind.
@@ -40,9 +98,13 @@ impl Complaint {
     }
 }
 
-fn line(weight: &str, message: &dyn Display) {
+fn line(level: Level, message: &dyn Display) {
+    if level as u8 > LEAST.load(Ordering::Relaxed) {
+        return;
+    }
+    let line = one_line(&format!("{}{}: {message}", prefix(level), level.word()));
     // One write, so that lines of several threads do not mix. Whoever closed our stderr does not want to know.
-    let _ = io::stderr().write_all(one_line(&format!("{weight}: {message}")).as_bytes());
+    let _ = io::stderr().write_all(line.as_bytes());
 }
 
 /// `text` as exactly one line: names and values come from outside and may hold line ends or terminal codes.

@@ -273,6 +273,7 @@ impl Builder {
             health: self.health.clone(),
             admin: folder.join("admin.sock"),
             workers: self.workers,
+            log_level: balancer::log::Level::Info,
             access_log: Some(AccessLogConfig {
                 target: LogTarget::File(log.to_owned()),
                 format: LogFormat::Text,

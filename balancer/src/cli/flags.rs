@@ -287,9 +287,12 @@ pub(crate) struct ProcessArgs {
     /// One line a request, to stdout (-) or appended to a file
     #[arg(long, value_name = "-|PATH")]
     pub(crate) access_log: Option<PathBuf>,
-    /// What such a line looks like: text, json
-    #[arg(long, value_name = "text|json", default_value = "text")]
+    /// What such a line looks like; haproxy: as with its `option httplog`
+    #[arg(long, value_name = "text|json|haproxy", default_value = "text")]
     pub(crate) log_format: String,
+    /// What goes to stderr: this and what is more urgent
+    #[arg(long, value_name = "error|warn|info", default_value = "info", value_enum)]
+    pub(crate) log_level: LogLevelArg,
     /// Where learned tables and the key of their hashes are kept over a reboot; saved every minute and at exit
     #[arg(long, value_name = "PATH")]
     pub(crate) state_file: Option<PathBuf>,
@@ -305,6 +308,17 @@ pub(crate) struct ProcessArgs {
     /// Group to become [default: that of --user]
     #[arg(long, value_name = "NAME")]
     pub(crate) group: Option<String>,
+}
+
+/// `--log-level`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum LogLevelArg {
+    /// What stops the service or a part of it
+    Error,
+    /// What should be looked at
+    Warn,
+    /// What may be good to know
+    Info,
 }
 
 /// `--name` unless given.

@@ -25,6 +25,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::log;
 pub use flags::RunArgs;
 use settings::Settings;
 use units::duration;
@@ -101,7 +102,8 @@ impl Stop {
             Self::Usage(message) => (message, 2),
             Self::Failed(message) => (message, 1),
         };
-        let _ = io::stderr().write_all(crate::log::one_line(&format!("balancer: {message}")).as_bytes());
+        let prefix = log::prefix(log::Level::Error);
+        let _ = io::stderr().write_all(log::one_line(&format!("{prefix}balancer: {message}")).as_bytes());
         ExitCode::from(code)
     }
 }

@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::cidr::AddressSet;
 use crate::http::forwarded;
+use crate::log::Level;
 use crate::persist::decide::Policy;
 use crate::persist::{List, dynamic};
 use crate::proxy_protocol;
@@ -67,6 +68,8 @@ pub struct Config {
     pub admin_mode: u32,
     /// `--workers`, at least 1.
     pub workers: usize,
+    /// `--log-level`: what goes to stderr.
+    pub log_level: Level,
     /// `--access-log`, `--log-format`.
     pub access_log: Option<AccessLogConfig>,
     /// `--state-file`.

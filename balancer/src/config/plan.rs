@@ -8,9 +8,10 @@ use super::{
     AccessLogConfig, Balance, Config, FastPath, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig,
     Timeouts, address, check, fast_path, health, identity, owner, persistence, resolver, servers, tcp,
 };
-use crate::cli::flags::{ModeArg, ProcessArgs, RunArgs};
+use crate::cli::flags::{LogLevelArg, ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
 use crate::cli::{Stop, parse_duration};
+use crate::log::Level;
 use crate::persist::decide::{OnDown, Policy};
 
 /// Each of them costs a descriptor per worker.
@@ -86,6 +87,11 @@ impl Plan {
             admin,
             admin_mode: process.admin_mode,
             workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
+            log_level: match process.log_level {
+                LogLevelArg::Error => Level::Error,
+                LogLevelArg::Warn => Level::Warn,
+                LogLevelArg::Info => Level::Info,
+            },
             access_log,
             state_file,
             datapath,

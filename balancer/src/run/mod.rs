@@ -49,6 +49,7 @@ const LAST_SAVING: Duration = Duration::from_secs(60);
 /// # Errors
 /// What kept it from starting, or what ended it.
 pub fn run(plan: Plan) -> anyhow::Result<()> {
+    log::limit(plan.config.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     LocalSet::new().block_on(&runtime, async {
         // Before anything is made that a signal could leave behind.
