@@ -7,10 +7,11 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use balancer::access_log::{Path, Record, write_request};
+use balancer::access_log::{Layout, Load, Path, Record, Times, write_request};
 use balancer::balance::Balance;
 use balancer::cli::{self, Command};
 use balancer::config::{Host, Limits, LogFormat, Plan, ServerConfig};
+use balancer::http::Version;
 use balancer::http::chunked::Decoder;
 use balancer::http::fields::Slots;
 use balancer::http::request::{self, Request};
@@ -65,6 +66,7 @@ pub(super) const ALL: &[Case] = &[
     Case { name: "chunked 16 KiB, 512 bytes each", run: |times| chunked(times, 512) },
     Case { name: "log line, text", run: |times| log_line(times, LogFormat::Text) },
     Case { name: "log line, JSON", run: |times| log_line(times, LogFormat::Json) },
+    Case { name: "log line, HAProxy", run: |times| log_line(times, LogFormat::Haproxy) },
 ];
 
 /// What a worker has while it serves: everything in its place, buffers grown.
@@ -258,6 +260,7 @@ fn log_line(times: u32, format: LogFormat) {
     let mut worker = Worker::new();
     let (decision, _) = worker.request(SMALL_REQUEST);
     let (mut request, mut line) = (Vec::with_capacity(1024), Vec::with_capacity(1024));
+    let layout = Layout::new(format, "web");
     for _ in 0..times {
         request.clear();
         line.clear();
@@ -266,6 +269,7 @@ fn log_line(times: u32, format: LogFormat) {
             &mut request,
             black_box("GET"),
             black_box("/catalogue/items?page=3&sort=price"),
+            Version::Http11,
         );
         let record = Record {
             unix_millis: black_box(1_795_342_272_345),
@@ -279,8 +283,12 @@ fn log_line(times: u32, format: LogFormat) {
             trace: Some(decision.trace.display(&worker.list, &worker.servers, Some(0))),
             fault: None,
             path: Path::Slow,
+            sent: 161,
+            times: black_box(Times::default()),
+            ending: *b"--",
+            load: Load::default(),
         };
-        record.write(format, &mut line);
+        record.write(&layout, &mut line);
         black_box(&line);
     }
 }

@@ -46,6 +46,7 @@ pub struct Builder {
     workers: usize,
     policy: Policy,
     persist_ignore: Vec<String>,
+    log_format: LogFormat,
 }
 
 /// `cookie=SRV,insert,indirect`
@@ -98,6 +99,7 @@ impl Builder {
             workers: 1,
             policy: Policy::default(),
             persist_ignore: Vec::new(),
+            log_format: LogFormat::Text,
         }
     }
 
@@ -156,6 +158,16 @@ impl Builder {
 
     pub fn balance(mut self, algorithm: Balance) -> Self {
         self.balance = algorithm;
+        self
+    }
+
+    pub fn log_format(mut self, format: LogFormat) -> Self {
+        self.log_format = format;
+        self
+    }
+
+    pub fn retries(mut self, count: u32) -> Self {
+        self.retry.retries = count;
         self
     }
 
@@ -225,7 +237,7 @@ impl Builder {
             config: self.config(addresses.clone(), &log_path, folder.path()),
         });
         let tables = Tables::in_memory(&service.config.persist, HashKey::from_bytes([1; 16]));
-        let log = AccessLog::open(service.config.access_log.as_ref().expect("a log")).expect("log");
+        let log = AccessLog::open(service.config.access_log.as_ref().expect("a log"), "web").expect("log");
         let (stop, order) = watch::channel(Order::Serve);
         let mut workers = Vec::new();
         for listener in listeners {
@@ -276,7 +288,7 @@ impl Builder {
             log_level: balancer::log::Level::Info,
             access_log: Some(AccessLogConfig {
                 target: LogTarget::File(log.to_owned()),
-                format: LogFormat::Text,
+                format: self.log_format,
             }),
             state_file: None,
             datapath: None,
@@ -302,7 +314,7 @@ pub struct Balancer {
     stats: Vec<Arc<Stats>>,
     stop: watch::Sender<Order>,
     threads: Vec<JoinHandle<()>>,
-    log_path: PathBuf,
+    pub log_path: PathBuf,
     _control: Control,
     _log: AccessLog,
     _folder: tempfile::TempDir,

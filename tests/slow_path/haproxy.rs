@@ -28,6 +28,11 @@ pub struct Haproxy {
 impl Haproxy {
     /// With these lines in its section, `web`. `None`: it is not installed, which CI does not forgive.
     pub fn start(lines: &[String]) -> Option<Self> {
+        Self::start_logging(lines, &format!("log-format {OF_REQUESTS}%tsc"))
+    }
+
+    /// The same with another log.
+    pub fn start_logging(lines: &[String], log_format: &str) -> Option<Self> {
         let program = find_program("haproxy");
         assert!(program.is_some() || std::env::var_os("CI").is_none(), "haproxy is missing");
         let program = program?;
@@ -39,8 +44,7 @@ impl Haproxy {
             ["haproxy.cfg", "stats.sock", "log.sock"].map(|name| folder.path().join(name));
         let text = format!(
             "global\n  nbthread 1\n  stats socket {} level admin\n  log {} format raw local0\ndefaults\n  mode http\n  \
-             timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n  log global\n  log-format \
-             {OF_REQUESTS}%tsc\nlisten web\n  bind fd@{}\n  {}\n",
+             timeout connect 5s\n  timeout client 30s\n  timeout server 30s\n  log global\n  {log_format}\nlisten web\n  bind fd@{}\n  {}\n",
             stats.display(),
             log.display(),
             listener.as_raw_fd(),
@@ -67,12 +71,17 @@ impl Haproxy {
         answer
     }
 
+    /// The next line of its log, whatever it is about.
+    pub fn log_line(&self) -> String {
+        let mut line = [0; 4096];
+        let length = self.log.recv(&mut line).expect("a line of the log");
+        String::from_utf8_lossy(&line[..length]).into_owned()
+    }
+
     /// The two letters of persistence in the next line of its log that is about a request.
     pub fn letters(&self) -> String {
-        let mut line = [0; 1024];
         loop {
-            let length = self.log.recv(&mut line).expect("a line of the log");
-            let text = String::from_utf8_lossy(&line[..length]).into_owned();
+            let text = self.log_line();
             if let Some((_, state)) = text.split_once(OF_REQUESTS) {
                 return state.trim().chars().skip(2).take(2).collect();
             }

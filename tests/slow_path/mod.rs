@@ -12,6 +12,7 @@ mod failures;
 mod haproxy;
 mod health;
 mod hostile;
+mod httplog;
 mod identity;
 mod messages;
 pub mod origin;

@@ -1,4 +1,4 @@
-//! Numbers, addresses and words as both formats write them. Every request pays for its line, so what is the same in
+//! Numbers, addresses and words as all formats write them. Every request pays for its line, so what is the same in
 //! all lines does not go through `std::fmt`.
 
 use std::fmt::{Display, Write as _};

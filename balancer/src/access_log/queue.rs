@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
-use crate::config::LogFormat;
+use super::record::Layout;
 
 /// Bytes of lines that wait for the writer: a second of a very busy service.
 const BACKLOG: usize = 16 * 1024 * 1024;
@@ -77,12 +77,12 @@ impl Queue {
 pub struct Sender {
     queue: Arc<Queue>,
     /// What the lines are to look like.
-    pub format: LogFormat,
+    pub layout: Arc<Layout>,
 }
 
 impl Sender {
-    pub(super) fn new(queue: Arc<Queue>, format: LogFormat) -> Self {
-        Self { queue, format }
+    pub(super) fn new(queue: Arc<Queue>, layout: Arc<Layout>) -> Self {
+        Self { queue, layout }
     }
 
     /// Hands whole lines over, or drops them when the writer is too far behind.
@@ -100,10 +100,11 @@ impl Sender {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     #[test]
     fn a_writer_that_is_too_far_behind_loses_lines_and_says_so() {
-        let sender = Sender::new(Arc::default(), LogFormat::Text);
+        let sender = Sender::new(Arc::default(), Arc::new(Layout::new(LogFormat::Text, "web")));
         let large = vec![b'x'; BACKLOG];
         sender.send(&large);
         sender.send(b"one too many\n");

@@ -4,8 +4,9 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use super::{json, text};
+use super::{haproxy, json, text};
 use crate::config::LogFormat;
+use crate::http::Version;
 use crate::persist::issue::Letters;
 
 /// Bytes of a method or a target that are shown, escapes included: enough to recognise a request by.
@@ -38,6 +39,65 @@ pub struct Record<'a, T> {
     pub fault: Option<&'static str>,
     /// Which path it took.
     pub path: Path,
+    /// Bytes that the client was sent, heads included.
+    pub sent: u64,
+    /// When it came to its stations.
+    pub times: Times,
+    /// How it ended, in HAProxy's two letters: who ended it, and where it was then.
+    pub ending: [u8; 2],
+    /// How busy everything was; nothing where the format does not show it.
+    pub load: Load,
+}
+
+/// How long a request took from each of its stations to the next; `None`: it has not come to that one.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Times {
+    /// For the rest of its head, after its first byte.
+    pub head: Option<Duration>,
+    /// Until a server had room.
+    pub queue: Option<Duration>,
+    /// Until there was a connection to a server, with all attempts.
+    pub connect: Option<Duration>,
+    /// Until the head of the answer was complete.
+    pub response: Option<Duration>,
+}
+
+/// How busy everything was when a request was over.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Load {
+    /// Connections of clients, its own among them.
+    pub clients: u64,
+    /// Other requests that were being served.
+    pub requests: u64,
+    /// Of these by its server.
+    pub of_server: u32,
+    /// Attempts to connect for it, after the first.
+    pub retries: u32,
+    /// It was sent to another server than was chosen first.
+    pub was_moved: bool,
+    /// Where it stood among those who waited for its server, and for any; 0: it did not wait.
+    pub waited_behind: (u32, u32),
+}
+
+/// What is the same in all lines of a log.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Layout {
+    /// What a line looks like.
+    pub format: LogFormat,
+    /// The service.
+    service: String,
+    /// Host and process, as syslog names them.
+    sender: String,
+}
+
+impl Layout {
+    /// For the log of that service, written by this process.
+    pub fn new(format: LogFormat, service: &str) -> Self {
+        let host = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        let host = host.split_whitespace().next().unwrap_or("localhost");
+        let sender = format!("{host} balancer[{}]", std::process::id());
+        Self { format, service: service.to_owned(), sender }
+    }
 }
 
 /// The two paths.
@@ -54,20 +114,22 @@ pub enum Path {
 
 impl<T: Display> Record<'_, T> {
     /// Appends the line.
-    pub fn write(&self, format: LogFormat, line: &mut Vec<u8>) {
-        match format {
+    pub fn write(&self, layout: &Layout, line: &mut Vec<u8>) {
+        match layout.format {
             LogFormat::Text => text::write(self, line),
             LogFormat::Json => json::write(self, line),
+            LogFormat::Haproxy => haproxy::write(self, &layout.service, &layout.sender, line),
         }
     }
 }
 
-/// Appends method and target so that nothing a client sends can end the line or look like another field. They are
+/// Appends method, target and version so that nothing a client sends can end the line or look like another field. They are
 /// written while the request is at hand; the rest of the line follows when its bytes are gone.
-pub fn write_request(format: LogFormat, line: &mut Vec<u8>, method: &str, target: &str) {
+pub fn write_request(format: LogFormat, line: &mut Vec<u8>, method: &str, target: &str, version: Version) {
     match format {
         LogFormat::Text => text::write_request(line, method, target),
         LogFormat::Json => json::write_request(line, method, target),
+        LogFormat::Haproxy => haproxy::write_request(line, method, target, version),
     }
 }
 
@@ -76,6 +138,7 @@ pub fn write_no_request(format: LogFormat, line: &mut Vec<u8>) {
     line.extend_from_slice(match format {
         LogFormat::Text => text::NO_REQUEST,
         LogFormat::Json => json::NO_REQUEST,
+        LogFormat::Haproxy => haproxy::NO_REQUEST,
     });
 }
 
@@ -84,6 +147,7 @@ pub fn write_connection(format: LogFormat, line: &mut Vec<u8>) {
     line.extend_from_slice(match format {
         LogFormat::Text => text::CONNECTION,
         LogFormat::Json => json::CONNECTION,
+        LogFormat::Haproxy => haproxy::CONNECTION,
     });
 }
 
@@ -92,6 +156,7 @@ pub fn write_fast(format: LogFormat, line: &mut Vec<u8>) {
     line.extend_from_slice(match format {
         LogFormat::Text => text::FAST,
         LogFormat::Json => json::FAST,
+        LogFormat::Haproxy => haproxy::FAST,
     });
 }
 
@@ -110,5 +175,14 @@ pub(super) fn example(request: &[u8]) -> Record<'_, &'static str> {
         trace: Some("cookie:miss,balance>s1"),
         fault: None,
         path: Path::Slow,
+        sent: 161,
+        times: Times {
+            head: Some(Duration::ZERO),
+            queue: Some(Duration::from_millis(2)),
+            connect: Some(Duration::from_micros(3_999)),
+            response: Some(Duration::from_millis(4)),
+        },
+        ending: *b"--",
+        load: Load::default(),
     }
 }

@@ -1,4 +1,4 @@
-//! RFC 3339.
+//! RFC 3339, and the two ways to write a time that HAProxy and syslog have.
 
 const MILLIS_OF_DAY: u64 = 86_400_000;
 
@@ -21,6 +21,60 @@ pub(crate) fn write(line: &mut Vec<u8>, unix_millis: u64) {
     put(17, 19, millis / 1000 % 60);
     put(20, 23, millis % 1000);
     line.extend_from_slice(&text);
+}
+
+/// Appends a time in UTC as HAProxy writes it into its lines: `22/Nov/2026:10:11:12.345`.
+pub(super) fn write_clf(line: &mut Vec<u8>, unix_millis: u64) {
+    let (days, millis) = (unix_millis / MILLIS_OF_DAY, unix_millis % MILLIS_OF_DAY);
+    let (year, month, day) = civil_date(days);
+    digits(line, day, 2);
+    line.push(b'/');
+    line.extend_from_slice(name(month));
+    line.push(b'/');
+    digits(line, year, 4);
+    line.push(b':');
+    clock(line, millis);
+    line.push(b'.');
+    digits(line, millis % 1000, 3);
+}
+
+/// Appends a time in UTC as syslog does (RFC 3164): `Nov 22 10:11:12`, the day of two places.
+pub(super) fn write_syslog(line: &mut Vec<u8>, unix_millis: u64) {
+    let (_, month, day) = civil_date(unix_millis / MILLIS_OF_DAY);
+    line.extend_from_slice(name(month));
+    line.push(b' ');
+    if day < 10 {
+        line.push(b' ');
+        digits(line, day, 1);
+    } else {
+        digits(line, day, 2);
+    }
+    line.push(b' ');
+    clock(line, unix_millis % MILLIS_OF_DAY);
+}
+
+fn name(month: u64) -> &'static [u8] {
+    const NAMES: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let start = (month as usize).clamp(1, 12) * 3 - 3;
+    &NAMES[start..start + 3]
+}
+
+fn clock(line: &mut Vec<u8>, millis: u64) {
+    digits(line, millis / 3_600_000, 2);
+    line.push(b':');
+    digits(line, millis / 60_000 % 60, 2);
+    line.push(b':');
+    digits(line, millis / 1000 % 60, 2);
+}
+
+/// The last so many digits of a number.
+fn digits(line: &mut Vec<u8>, mut value: u64, count: usize) {
+    let start = line.len();
+    line.resize(start + count, b'0');
+    for digit in line[start..].iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+    }
 }
 
 /// Year, month and day of a count of days since 1970: the Gregorian calendar repeats every 146 097 days, and a year
@@ -55,5 +109,16 @@ mod tests {
         write(&mut line, 951_868_799_007);
         write(&mut line, 0);
         assert_eq!(line, b"2000-02-29T23:59:59.007Z1970-01-01T00:00:00.000Z");
+    }
+
+    #[test]
+    fn haproxy_and_syslog_name_the_month() {
+        let (mut line, mut prefix) = (Vec::new(), Vec::new());
+        for millis in [951_868_799_007, 0] {
+            write_clf(&mut line, millis);
+            write_syslog(&mut prefix, millis);
+        }
+        assert_eq!(line, b"29/Feb/2000:23:59:59.00701/Jan/1970:00:00:00.000");
+        assert_eq!(prefix, b"Feb 29 23:59:59Jan  1 00:00:00");
     }
 }

@@ -11,7 +11,8 @@ use std::time::Duration;
 use nix::fcntl::{FcntlArg, OFlag, fcntl};
 
 use super::queue::{Orders, Queue, Sender};
-use crate::config::{AccessLogConfig, LogFormat, LogTarget, Owner};
+use super::record::Layout;
+use crate::config::{AccessLogConfig, LogTarget, Owner};
 use crate::log;
 
 /// Pause of the writer after a batch, so that a busy service is written in large pieces and a quiet one promptly.
@@ -20,22 +21,22 @@ const BATCH_PAUSE: Duration = Duration::from_millis(5);
 /// The log's target, open; the thread is missing still. Threads are not started before privileges are given up.
 pub struct Opened {
     sink: Sink,
-    format: LogFormat,
+    layout: Layout,
 }
 
 impl Opened {
-    /// Opens the target; a file that is made here is `owner`'s. One that was there stays whose it is: a link could lead
+    /// Opens the target for the lines of `service`; a file that is made here is `owner`'s. One that was there stays whose it is: a link could lead
     /// to it.
     ///
     /// # Errors
     /// When the file cannot be opened.
-    pub fn new(config: &AccessLogConfig, owner: Option<&Owner>) -> io::Result<Self> {
+    pub fn new(config: &AccessLogConfig, service: &str, owner: Option<&Owner>) -> io::Result<Self> {
         if let (LogTarget::File(path), Some(owner)) = (&config.target, owner)
             && let Ok(file) = OpenOptions::new().append(true).create_new(true).open(path)
         {
             fchown(&file, Some(owner.uid), Some(owner.gid))?;
         }
-        Ok(Self { sink: Sink::open(&config.target)?, format: config.format })
+        Ok(Self { sink: Sink::open(&config.target)?, layout: Layout::new(config.format, service) })
     }
 
     /// Starts the thread.
@@ -43,12 +44,12 @@ impl Opened {
     /// # Errors
     /// When there can be no further thread.
     pub fn start(self) -> io::Result<AccessLog> {
-        let Self { sink, format } = self;
+        let Self { sink, layout } = self;
         let queue = Arc::<Queue>::default();
         let theirs = Arc::clone(&queue);
         let writer =
             thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
-        Ok(AccessLog { queue, format, writer: Some(writer) })
+        Ok(AccessLog { queue, layout: Arc::new(layout), writer: Some(writer) })
     }
 }
 
@@ -56,7 +57,7 @@ impl Opened {
 #[derive(Debug)]
 pub struct AccessLog {
     queue: Arc<Queue>,
-    format: LogFormat,
+    layout: Arc<Layout>,
     writer: Option<JoinHandle<()>>,
 }
 
@@ -65,13 +66,13 @@ impl AccessLog {
     ///
     /// # Errors
     /// When the file cannot be opened or the thread cannot be started.
-    pub fn open(config: &AccessLogConfig) -> io::Result<Self> {
-        Opened::new(config, None)?.start()
+    pub fn open(config: &AccessLogConfig, service: &str) -> io::Result<Self> {
+        Opened::new(config, service, None)?.start()
     }
 
     /// An end for a worker.
     pub fn sender(&self) -> Sender {
-        Sender::new(Arc::clone(&self.queue), self.format)
+        Sender::new(Arc::clone(&self.queue), Arc::clone(&self.layout))
     }
 
     /// Opens the file anew before the next line: it has been rotated.
@@ -167,9 +168,11 @@ fn write_lines(queue: &Queue, mut sink: Sink) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::config::LogFormat;
 
     fn open(path: PathBuf) -> io::Result<AccessLog> {
-        AccessLog::open(&AccessLogConfig { target: LogTarget::File(path), format: LogFormat::Text })
+        let config = AccessLogConfig { target: LogTarget::File(path), format: LogFormat::Text };
+        AccessLog::open(&config, "web")
     }
 
     #[test]

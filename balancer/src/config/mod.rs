@@ -306,6 +306,8 @@ pub enum LogFormat {
     Text,
     /// An object a line, for programs.
     Json,
+    /// HAProxy's `option httplog`, for what reads that.
+    Haproxy,
 }
 
 /// Where the access log goes.

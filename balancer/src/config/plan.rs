@@ -239,8 +239,8 @@ fn log_format(text: &str) -> Result<LogFormat, Stop> {
     match text {
         "text" => Ok(LogFormat::Text),
         "json" => Ok(LogFormat::Json),
-        "haproxy" => Err(value.wrong("is not supported yet; write text or json")),
-        _ => Err(value.wrong("is not known; write text or json")),
+        "haproxy" => Ok(LogFormat::Haproxy),
+        _ => Err(value.wrong("is not known; write text, json or haproxy")),
     }
 }
 

@@ -416,8 +416,7 @@ fn other_wrong_flags() {
             "which --mode tcp does not; write connect alone",
         ),
         ("--access-log /", "--access-log \"/\" does not name a file"),
-        ("--log-format haproxy", "--log-format \"haproxy\" is not supported yet; write text or json"),
-        ("--log-format JSON", "--log-format \"JSON\" is not known; write text or json"),
+        ("--log-format JSON", "--log-format \"JSON\" is not known; write text, json or haproxy"),
         ("--admin ..", "--admin \"..\" does not name a file"),
         ("--xdp auto --xdp auto,mode=native", "has auto twice"),
         ("--xdp auto,mode=fast", "has an unknown mode"),
@@ -698,6 +697,7 @@ fn the_access_log_has_a_target_and_a_format() {
         ("--access-log -", LogTarget::Stdout, LogFormat::Text),
         ("--access-log /a --log-format text", LogTarget::File("/a".into()), LogFormat::Text),
         ("--access-log /a --log-format json", LogTarget::File("/a".into()), LogFormat::Json),
+        ("--access-log /a --log-format haproxy", LogTarget::File("/a".into()), LogFormat::Haproxy),
     ];
     for (line, target, format) in table {
         let Plan { config, warnings, .. } = plan(line);

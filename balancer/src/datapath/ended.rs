@@ -7,7 +7,7 @@ use balancer_ebpf::abi::{Event, Flow, FlowKey, Traffic};
 use balancer_ebpf::state::{End, State};
 
 use super::flows::address;
-use crate::access_log::{self, Path, Record, Sender};
+use crate::access_log::{self, Load, Path, Record, Sender, Times};
 use crate::clock;
 use crate::persist::issue::Letters;
 
@@ -61,7 +61,7 @@ impl Ended {
     /// Appends its line.
     fn write(&self, log: &Sender, name: &str, line: &mut Vec<u8>) {
         let mut request = Vec::new();
-        access_log::write_fast(log.format, &mut request);
+        access_log::write_fast(log.layout.format, &mut request);
         let record = Record {
             unix_millis: clock::unix_millis().saturating_sub(self.ago.as_millis() as u64),
             client: self.client,
@@ -74,8 +74,12 @@ impl Ended {
             trace: Some(format_args!("source>{name}")),
             fault: fault(self.end),
             path: Path::Fast { bytes_in: self.from_client.bytes },
+            sent: self.to_client.bytes,
+            times: Times { queue: Some(Duration::ZERO), connect: Some(Duration::ZERO), ..Times::default() },
+            ending: ending(self.end),
+            load: Load::default(),
         };
-        record.write(log.format, line);
+        record.write(&log.layout, line);
     }
 }
 
@@ -85,6 +89,21 @@ pub(super) fn log(ended: &[Ended], log: &Sender, name: impl Fn(u16) -> String) {
     ended.iter().for_each(|ended| ended.write(log, &name(ended.server), &mut lines));
     if !lines.is_empty() {
         log.send(&lines);
+    }
+}
+
+/// The same in HAProxy's letters.
+const fn ending(end: End) -> [u8; 2] {
+    *match end {
+        End::Closed => b"--",
+        End::ResetByClient => b"CD",
+        End::ResetByServer => b"SD",
+        End::Refused => b"SC",
+        End::NoAnswer => b"sC",
+        End::NoHandshake => b"cC",
+        End::TimedOut => b"cD",
+        End::Killed => b"KD",
+        End::Unfinished => b"PD",
     }
 }
 

@@ -1,5 +1,6 @@
 //! How a request can fail, whose fault that is, and what the client is told.
 
+use super::session::Phase;
 use crate::http::fault::Fault;
 use crate::http::reply::Reply;
 use crate::proxy_protocol;
@@ -96,6 +97,26 @@ impl Failure {
                 | Self::Unreachable
                 | Self::Shortage
         )
+    }
+
+    /// In HAProxy's letters: whose doing it was, and where the request was then.
+    pub(super) fn ending(self, phase: Phase) -> [u8; 2] {
+        let cause = match self {
+            Self::NoServer | Self::ServerDown => return *b"SC",
+            Self::QueueFull => return *b"SQ",
+            Self::QueueTimeout => return *b"sQ",
+            Self::Unreachable => return *b"SC",
+            Self::Shortage => return *b"RC",
+            // A head can be complete and wrong.
+            Self::Refused(_) | Self::Unidentified(_) if phase == Phase::Head => return *b"PR",
+            Self::Refused(_) | Self::Unidentified(_) | Self::ServerMalformed(_) => b'P',
+            Self::SlowHead | Self::SlowBody | Self::TunnelSilent => b'c',
+            Self::CutHead | Self::ClientGone => b'C',
+            Self::ServerSilent => b's',
+            Self::ServerClosed | Self::ServerCut => b'S',
+            Self::Killed => b'K',
+        };
+        [cause, phase.letter()]
     }
 
     /// One word for the log.

@@ -46,6 +46,7 @@ use crate::http::response::Connection as Announce;
 use crate::persist::issue::SetCookie;
 use crate::visit::Visit;
 use clock::Clock;
+pub(super) use clock::Phase;
 
 /// How long and how many bytes are read from a client that was told to go, so that what it still sends does not make
 /// the kernel reset the connection under the answer (RFC 9112 §9.6).

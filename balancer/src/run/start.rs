@@ -286,8 +286,10 @@ fn keeper(service: &Shared, tables: &Tables, ledger: &Ledger) -> anyhow::Result<
 
 fn open_log(config: &Config) -> anyhow::Result<Option<access_log::Opened>> {
     let Some(log) = &config.access_log else { return Ok(None) };
-    access_log::Opened::new(log, config.owner.as_ref()).map(Some).map_err(|error| match &log.target {
-        LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
-        LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
+    access_log::Opened::new(log, &config.name, config.owner.as_ref()).map(Some).map_err(|error| {
+        match &log.target {
+            LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
+            LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
+        }
     })
 }

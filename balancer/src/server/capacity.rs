@@ -148,7 +148,16 @@ impl Servers {
         (now, most)
     }
 
-    /// How many wait for any server.
+    /// Where the last one with that wish stands, first among those who wait for its server, then among those who wait for
+    /// any; 0: it is not there.
+    pub fn position(&self, wish: Wish) -> (u32, u32) {
+        self.hold(|held| match wish {
+            Wish::Server(place) => (held.line.len_of(place) as u32, 0),
+            Wish::Any(_) => (0, held.line.len_of_unbound() as u32),
+        })
+    }
+
+    /// How many wait, for one server or for any.
     pub fn waiting(&self) -> usize {
         self.queue.len.load(Ordering::Relaxed)
     }

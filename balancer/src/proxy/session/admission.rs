@@ -33,6 +33,8 @@ pub(super) struct Admission {
     has_waited: bool,
     /// It was moved because of `maxqueue=`.
     was_moved: bool,
+    /// Where it stood among those who wait for its server, and for any.
+    waited_behind: (u32, u32),
 }
 
 impl Session {
@@ -44,6 +46,8 @@ impl Session {
         admission: &mut Admission,
     ) -> Result<Slot, Failure> {
         let outcome = self.choose_and_take(visit, admission).await;
+        clock.delays.waited_behind = admission.waited_behind;
+        clock.delays.was_moved |= admission.was_moved;
         if outcome.is_ok() {
             clock.admitted(std::mem::take(&mut admission.has_waited));
         }
@@ -127,6 +131,7 @@ impl Session {
         };
         if !std::mem::replace(&mut admission.is_waiting, true) {
             admission.has_waited = true;
+            admission.waited_behind = self.shared.service.servers.position(wish);
             self.shared.stats.queued();
             self.deadline.arm(self.shared.patience.queue);
         }

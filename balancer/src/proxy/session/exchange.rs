@@ -1,6 +1,7 @@
 //! From a request to the head of its response: a server is reached, asked and heard.
 
 use std::future::poll_fn;
+use std::io::ErrorKind;
 use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -125,6 +126,7 @@ impl Session {
                 None => self.admit(visit, clock, &mut admission).await?,
             };
             let server = slot.place;
+            clock.goes_to(server);
             // The slot is given back with an attempt that fails: others need not wait for a pause.
             let error = match Upstream::get(&shared, slot, reuse, &mut self.private, &greeting).await {
                 Ok(upstream) => {
@@ -139,6 +141,7 @@ impl Session {
                 Err(error) => error,
             };
             let is_ours = health::is_ours(&error);
+            clock.delays.has_timed_out = error.kind() == ErrorKind::TimedOut;
             if !is_ours {
                 self.observe_no_connection(server, &error);
             }
@@ -149,6 +152,7 @@ impl Session {
             let failure = if is_ours { Failure::Shortage } else { Failure::Unreachable };
             retries = retries.checked_sub(1).ok_or(failure)?;
             shared.stats.retried(server);
+            clock.delays.retries += 1;
             let is_lost = !shared.service.servers[server].state().keeps_users();
             // Nothing keeps a request at a server that was its turn only.
             let may_leave = retries == 0 || is_lost || visit.could_go_elsewhere();

@@ -93,7 +93,14 @@ impl Session {
         let Some(request) = request::parse(bytes, &mut slots, &config.limits)? else { return Ok(None) };
         if let Some(log) = &self.shared.log {
             self.line.clear();
-            access_log::write_request(log.format, &mut self.line, request.method, request.target);
+            let line = &mut self.line;
+            access_log::write_request(
+                log.layout.format,
+                line,
+                request.method,
+                request.target,
+                request.version,
+            );
         }
         let default_host = if request.needs_host() { self.local_address() } else { String::new() };
         let rewrite = request::Rewrite {

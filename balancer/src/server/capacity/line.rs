@@ -104,14 +104,14 @@ impl<T> Line<T> {
         self.len
     }
 
-    /// How many wait for any server.
-    pub(super) fn len_of_unbound(&self) -> usize {
-        self.unbound.len()
-    }
-
     /// How many wait for the server at `place` and no other.
     pub(super) fn len_of(&self, place: usize) -> usize {
         self.bound.get(&place).map_or(0, BTreeMap::len)
+    }
+
+    /// How many wait for any server.
+    pub(super) fn len_of_unbound(&self) -> usize {
+        self.unbound.len()
     }
 
     fn leave_bound(&mut self, place: usize, ticket: Ticket) -> Option<T> {
