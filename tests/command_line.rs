@@ -2,6 +2,7 @@
 
 mod dns;
 mod operator;
+mod scrape;
 
 use std::cell::RefCell;
 use std::collections::VecDeque;

@@ -139,7 +139,8 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-fn explain(error: &io::Error) -> String {
+/// Why an address cannot be listened on, and what to do.
+pub(crate) fn explain(error: &io::Error) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
         Some(Errno::EADDRINUSE) => {
             "address in use by another process; stop it or choose another address or port (ss -ltnp shows who has it)"

@@ -299,6 +299,7 @@ impl Builder {
             mss: None,
             drain_timeout: Duration::from_secs(5),
             admin_mode: 0o600,
+            http_admin: None,
             takeover: false,
             owner: None,
         }

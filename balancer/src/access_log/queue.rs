@@ -85,6 +85,11 @@ impl Sender {
         Self { queue, layout }
     }
 
+    /// Lines that were dropped since start.
+    pub fn dropped(&self) -> u64 {
+        self.queue.dropped()
+    }
+
     /// Hands whole lines over, or drops them when the writer is too far behind.
     pub fn send(&self, lines: &[u8]) {
         self.queue.change(|state| {

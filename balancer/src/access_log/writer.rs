@@ -13,7 +13,7 @@ use nix::fcntl::{FcntlArg, OFlag, fcntl};
 use super::queue::{Orders, Queue, Sender};
 use super::record::Layout;
 use crate::config::{AccessLogConfig, LogTarget, Owner};
-use crate::log;
+use crate::log::{self, Complaint};
 
 /// Pause of the writer after a batch, so that a busy service is written in large pieces and a quiet one promptly.
 const BATCH_PAUSE: Duration = Duration::from_millis(5);
@@ -145,6 +145,7 @@ fn append_to(path: &PathBuf) -> io::Result<File> {
 fn write_lines(queue: &Queue, mut sink: Sink) {
     let mut batch = Vec::new();
     let mut has_failed = false;
+    let (mut dropped, mut complaint) = (0, Complaint::default());
     loop {
         batch.clear();
         let Orders { reopen, closed } = queue.take(&mut batch);
@@ -158,6 +159,10 @@ fn write_lines(queue: &Queue, mut sink: Sink) {
             log::warn(format_args!("access log: {reason}; lines are lost until it can be written again"));
         }
         has_failed = outcome.is_err();
+        let now = queue.dropped();
+        if std::mem::replace(&mut dropped, now) != now {
+            complaint.make(format_args!("access log: it is written too slowly, {now} lines are lost so far"));
+        }
         if closed {
             return;
         }

@@ -2,8 +2,8 @@
 
 use serde::Serialize;
 
+use super::Desk;
 use super::text::Columns;
-use super::{Desk, rows};
 use crate::access_log::time;
 use crate::visit::Decided;
 
@@ -12,7 +12,7 @@ const MOST: usize = 1000;
 
 /// A row: a request.
 #[derive(Debug, Serialize)]
-struct DecisionRow {
+pub(super) struct DecisionRow {
     /// When it was over, in UTC.
     time: String,
     /// Whose it was.
@@ -29,6 +29,11 @@ struct DecisionRow {
 
 /// The answer to `show decisions [json]`.
 pub(super) fn show(desk: &Desk, json: bool) -> String {
+    super::rows(&rows(desk), json)
+}
+
+/// The rows of it, the oldest first.
+pub(super) fn rows(desk: &Desk) -> Vec<DecisionRow> {
     let mut kept = desk.decisions.borrow_mut();
     for stats in &desk.stats.workers {
         kept.extend(stats.recent.take());
@@ -37,8 +42,7 @@ pub(super) fn show(desk: &Desk, json: bool) -> String {
     kept.make_contiguous().sort_by_key(|decided| decided.unix_millis);
     let superfluous = kept.len().saturating_sub(MOST);
     kept.drain(..superfluous);
-    let found: Vec<_> = kept.iter().map(|decided| row(desk, decided)).collect();
-    rows(&found, json)
+    kept.iter().map(|decided| row(desk, decided)).collect()
 }
 
 fn row(desk: &Desk, decided: &Decided) -> DecisionRow {

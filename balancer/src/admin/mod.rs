@@ -9,6 +9,7 @@
 //! | [`tables`] | commands about learned tables and their answers |
 //! | [`explain`], `decisions` | why requests go where they go |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
+//! | [`http`] | what programs ask over HTTP (`--http-admin`) |
 //! | [`client`] | the other end, for `balancer show`, `set` and so on |
 //!
 //! Everything runs on the control thread and only reads what the workers write, so an operator never holds up a
@@ -19,6 +20,7 @@ pub mod command;
 mod decisions;
 pub mod explain;
 mod flows;
+pub mod http;
 mod operate;
 pub mod report;
 pub mod socket;
@@ -35,6 +37,7 @@ use std::time::Instant;
 use serde::Serialize;
 use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
 
+use crate::access_log::Sender;
 use crate::datapath::view::View;
 use crate::intent::ledger::Ledger;
 use crate::names::follow::Names;
@@ -76,6 +79,10 @@ pub struct Desk {
     pub started: Instant,
     /// It has been told to stop and is finishing what it has.
     pub draining: Cell<bool>,
+    /// The first round of checks was complete at some time.
+    pub was_ready: Cell<bool>,
+    /// An end of the access log, which knows what was dropped.
+    pub log: Option<Sender>,
     /// What a successor can have; `None` once this process is ending.
     pub estate: RefCell<Option<Rc<Estate>>>,
 }

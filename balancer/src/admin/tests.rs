@@ -72,6 +72,8 @@ fn desk() -> Desk {
         warnings: vec!["mind the gap".into()],
         started: Instant::now(),
         draining: Cell::new(false),
+        was_ready: Cell::new(false),
+        log: None,
         estate: RefCell::default(),
     }
 }

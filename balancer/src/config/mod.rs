@@ -66,6 +66,8 @@ pub struct Config {
     pub admin: PathBuf,
     /// `--admin-mode`: permissions of the admin socket.
     pub admin_mode: u32,
+    /// `--http-admin`.
+    pub http_admin: Option<SocketAddr>,
     /// `--workers`, at least 1.
     pub workers: usize,
     /// `--log-level`: what goes to stderr.

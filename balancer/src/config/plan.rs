@@ -64,6 +64,7 @@ impl Plan {
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         let state_file = state_file(process)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
+        let http_admin = http_admin(process.http_admin.as_deref(), &listen)?;
         let owner = owner::owner(process.user.as_deref(), process.group.as_deref(), host)?;
         if owner.is_some() && args.datapath.detach_on_stop {
             return Err(Stop::Usage(
@@ -86,6 +87,7 @@ impl Plan {
             health,
             admin,
             admin_mode: process.admin_mode,
+            http_admin,
             workers: process.workers.unwrap_or(host.cores).clamp(1, MOST_WORKERS) as usize,
             log_level: match process.log_level {
                 LogLevelArg::Error => Level::Error,
@@ -185,6 +187,24 @@ fn overlap(one: &SocketAddr, other: &SocketAddr) -> bool {
     any && one.port() == other.port() && one.port() != 0 && one.is_ipv4() == other.is_ipv4()
 }
 
+/// `--http-admin`.
+fn http_admin(text: Option<&str>, listen: &[SocketAddr]) -> Result<Option<SocketAddr>, Stop> {
+    let Some(text) = text else { return Ok(None) };
+    let value = Value { flag: "--http-admin", text };
+    let address = match text.parse::<u16>() {
+        Ok(port) => Err(format!("has no address; write 127.0.0.1:{port}, which only this host can reach")),
+        Err(_) => address::parse(text),
+    };
+    let address = address.map_err(|rest| value.wrong(rest))?;
+    let other = listen.iter().find(|listen| **listen == address || overlap(listen, &address));
+    match other.filter(|_| address.port() != 0) {
+        Some(other) => {
+            Err(value.wrong(format_args!("is what clients have, --listen {other}; write another port")))
+        }
+        None => Ok(Some(address)),
+    }
+}
+
 fn balance(text: &str) -> Result<Balance, Stop> {
     let value = Value { flag: "--balance", text };
     let named = |what: &str, name: &str| {
@@ -267,6 +287,12 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
             "detach-on-stop",
         ];
         warnings.extend(idle("out --xdp", &flags));
+    }
+    if let Some(address) = config.http_admin.filter(|address| !address.ip().is_loopback()) {
+        warnings.push(format!(
+            "--http-admin {address} is open to whoever can reach that address; /status.json there does not say who the \
+             clients are"
+        ));
     }
     if config.access_log.is_none() {
         warnings.extend(idle("out --access-log", &["log-format"]));

@@ -19,7 +19,7 @@ use tokio::task::{JoinHandle, LocalSet, spawn_local};
 use tokio::time::{sleep, timeout};
 
 use crate::access_log::AccessLog;
-use crate::admin::{self, Desk};
+use crate::admin::{self, Desk, http};
 use crate::config::{Config, Plan};
 use crate::datapath::Datapath;
 use crate::instance::Instance;
@@ -77,6 +77,9 @@ struct Daemon {
     socket: admin::Socket,
     /// The task that answers operators, once it runs.
     clerk: Option<JoinHandle<()>>,
+    /// `--http-admin`, and the task that answers there.
+    http: Option<http::Listener>,
+    http_clerk: Option<JoinHandle<()>>,
     service: Shared,
     answers: Answers,
     notes: Vec<String>,
@@ -107,6 +110,9 @@ impl Daemon {
         spawn_local(collector::run(self.desk.books.tables.handle()));
         let clerk = self.socket.serve(Rc::clone(&self.desk)).context("admin socket")?;
         self.clerk = Some(spawn_local(clerk));
+        if let Some(http) = &self.http {
+            self.http_clerk = Some(spawn_local(http.serve(Rc::clone(&self.desk)).context("--http-admin")?));
+        }
         if let Some(datapath) = &self.datapath {
             let log = self.access_log.as_ref().map(AccessLog::sender);
             spawn_local(Rc::clone(datapath).upkeep(log));
@@ -142,6 +148,9 @@ impl Daemon {
         }
         log::info(format_args!("clients: at most {} at one time", Seats::new(&self.service.config).limit));
         log::info(format_args!("admin socket {}", admin.display()));
+        if let Some(Ok(address)) = self.http.as_ref().map(http::Listener::address) {
+            log::info(format_args!("http admin {address}"));
+        }
         let listen: Vec<_> = self.desk.listen.iter().map(ToString::to_string).collect();
         log::info(format_args!(
             "ready: balancer {} serves {name:?} on {} with {} workers, pid {}",
@@ -213,9 +222,9 @@ impl Daemon {
                 }
                 self.instance.give_up();
                 self.socket.give_up();
-                if let Some(clerk) = &self.clerk {
-                    clerk.abort();
-                }
+                // Who is being answered gets the rest; who waits in the queue is the successor's.
+                [&self.clerk, &self.http_clerk].into_iter().flatten().for_each(JoinHandle::abort);
+                self.http = None;
                 if let Some(datapath) = &self.datapath {
                     datapath.hand_over(successor.is_fast);
                 }

@@ -18,7 +18,7 @@ use tokio::task::spawn_local;
 use super::workers::Workers;
 use super::{Daemon, Restart};
 use crate::access_log;
-use crate::admin::{self, Access, Desk};
+use crate::admin::{self, Access, Desk, http};
 use crate::balance::Balance;
 use crate::cli::settings::Origin;
 use crate::config::{Config, LogTarget, Plan};
@@ -60,7 +60,7 @@ impl Daemon {
         let key = predecessor.as_ref().map(|predecessor| predecessor.inventory.hash_key);
         known.hash_key = key.or(kept.as_ref().map(Kept::key));
         known.kept = kept.as_ref().map(Kept::intents).unwrap_or_default();
-        let Held { mut instance, mut socket, opened, bound } = Held::take(&config, passed, &known)?;
+        let Held { mut instance, mut socket, http, opened, bound } = Held::take(&config, passed, &known)?;
         let access_log = open_log(&config)?;
         let Made { service, ledger, tables, datapath, mut notes, warnings: more, wants_entries } =
             Made::of(config, opened, predecessor.as_mut())?;
@@ -74,7 +74,8 @@ impl Daemon {
             datapath.tables_are_complete()?;
         }
         let (heir, heirs) = mpsc::unbounded_channel();
-        let offered = offer(&instance, &socket, datapath.as_deref(), &service.config, &bound)?;
+        let offered =
+            offer(&instance, (&socket, http.as_ref()), datapath.as_deref(), &service.config, &bound)?;
         let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), datapath.clone(), offered, heir);
 
         if let Some(owner) = &service.config.owner {
@@ -125,6 +126,8 @@ impl Daemon {
             warnings,
             started: Instant::now(),
             draining: Cell::new(false),
+            was_ready: Cell::new(false),
+            log: access_log.as_ref().map(access_log::AccessLog::sender),
             estate: RefCell::new(Some(estate)),
         });
         let clerk = None;
@@ -136,6 +139,8 @@ impl Daemon {
             datapath,
             socket,
             clerk,
+            http,
+            http_clerk: None,
             service,
             answers,
             notes,
@@ -202,15 +207,18 @@ struct Held {
     opened: Opened,
     bound: Bound,
     socket: admin::Socket,
+    http: Option<http::Listener>,
 }
 
 impl Held {
-    fn take(config: &Config, passed: Heritage, known: &Known) -> anyhow::Result<Self> {
+    fn take(config: &Config, mut passed: Heritage, known: &Known) -> anyhow::Result<Self> {
         let instance = match passed.instance {
             Some(lock) => Instance::share(&config.name, &config.admin, lock)?,
             None => Instance::claim(&config.name, &config.admin)?,
         };
         let opened = datapath::open(config, passed.role, known)?;
+        let http = config.http_admin.map(|address| http::Listener::bind(address, &mut passed.listeners));
+        let http = http.transpose()?;
         let bound = listen::bind(&config.listen, config.workers, passed.listeners)?;
         bound.limit_segments(config.mss).context("the kernel does not take --mss")?;
         let access = Access { mode: config.admin_mode, owner: config.owner.as_ref() };
@@ -218,7 +226,7 @@ impl Held {
             Some(listener) => admin::Socket::share(&config.admin, access, listener)?,
             None => admin::Socket::bind(&config.admin, access, &instance)?,
         };
-        Ok(Self { instance, opened, bound, socket })
+        Ok(Self { instance, opened, bound, socket, http })
     }
 }
 
@@ -246,7 +254,7 @@ fn kept(config: &Config, predecessor: Option<&Predecessor>) -> anyhow::Result<Op
 /// Second descriptors of everything that a successor will need, made while it is certain that there are some.
 fn offer(
     instance: &Instance,
-    socket: &admin::Socket,
+    (socket, http): (&admin::Socket, Option<&http::Listener>),
     datapath: Option<&Datapath>,
     config: &Config,
     bound: &Bound,
@@ -255,6 +263,9 @@ fn offer(
     let mut offered = vec![(Descriptor::Instance, OwnedFd::from(instance.descriptor()?))];
     offered.extend(role.map(|role| (Descriptor::Role, OwnedFd::from(role))));
     offered.push((Descriptor::Admin, socket.descriptor()?.into()));
+    if let Some(http) = http {
+        offered.push((Descriptor::Listener(http.address()?), http.descriptor()?.into()));
+    }
     offered.extend(successor::listeners(bound.workers.iter().flatten(), &config.listen, &bound.addresses)?);
     Ok(offered)
 }

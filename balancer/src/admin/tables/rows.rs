@@ -11,7 +11,7 @@ use crate::table::hash::{hex, push_hex};
 use crate::table::{Found, Key, Table, Tables, source_address};
 
 /// A row of `show table`.
-#[derive(Debug, Serialize)]
+#[derive(Clone, Debug, Serialize)]
 pub struct TableSummary {
     /// Called as in its flag.
     pub name: String,
@@ -28,7 +28,7 @@ pub struct TableSummary {
 }
 
 impl TableSummary {
-    pub(super) fn all(tables: &Tables) -> Vec<Self> {
+    pub(in crate::admin) fn all(tables: &Tables) -> Vec<Self> {
         tables.iter().map(|(name, table)| Self::of(name, table)).collect()
     }
 
