@@ -2,6 +2,7 @@
 
 mod intents;
 mod names;
+mod reload;
 
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};

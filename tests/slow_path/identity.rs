@@ -167,7 +167,7 @@ fn denied_clients_are_turned_away_without_an_answer() {
     let balancer = Builder::new([source()])
         .server(origin.address)
         .identity(|identity| {
-            identity.deny = set(&["127.0.0.8/29", "192.0.2.0/24"]);
+            identity.deny = set(&["127.0.0.8/29", "192.0.2.0/24"]).into();
             identity.accept_proxy = set(&["127.0.0.1"]);
         })
         .start();

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`socket`] | the Unix socket: its place, its permissions, its limits |
 //! | [`command`] | a line → what is asked |
-//! | `operate` | what is done to servers |
+//! | `operate`, [`reload`] | what is done to servers, by the operator and by flags that are read again |
 //! | `flows` | fast connections: showing and ending them |
 //! | [`tables`] | commands about learned tables and their answers |
 //! | [`explain`], `decisions` | why requests go where they go |
@@ -22,6 +22,7 @@ pub mod explain;
 mod flows;
 pub mod http;
 mod operate;
+pub mod reload;
 pub mod report;
 pub mod socket;
 pub mod tables;

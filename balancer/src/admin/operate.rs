@@ -122,7 +122,7 @@ impl Desk {
     }
 
     /// What is to be said when a change cannot be written down.
-    fn written(&self, server: &Server, outcome: anyhow::Result<()>) -> String {
+    pub(super) fn written(&self, server: &Server, outcome: anyhow::Result<()>) -> String {
         match outcome {
             Ok(()) => String::new(),
             Err(error) => {

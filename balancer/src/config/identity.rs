@@ -19,7 +19,7 @@ pub(super) fn identity(args: &IdentityArgs) -> Result<IdentityConfig, Stop> {
     let debuggers = args.debug_from.iter().map(|text| block(Value { flag: "--debug-from", text }));
     let proxies = args.accept_proxy.iter().map(|text| block(Value { flag: "--accept-proxy", text }));
     Ok(IdentityConfig {
-        deny: addresses("--deny", &args.deny)?,
+        deny: addresses("--deny", &args.deny)?.into(),
         accept_proxy: proxies.collect::<Result<AddressSet, Stop>>()?,
         debug_from: debuggers.collect::<Result<AddressSet, Stop>>()?,
         send_proxy: args.send_proxy.map(|version| match version {

@@ -23,7 +23,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use crate::cidr::AddressSet;
+use crate::cidr::{AddressSet, SharedSet};
 use crate::http::forwarded;
 use crate::log::Level;
 use crate::persist::decide::Policy;
@@ -110,7 +110,7 @@ pub enum Mode {
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct IdentityConfig {
     /// `--deny`: closed at once, never forwarded.
-    pub deny: AddressSet,
+    pub deny: SharedSet,
     /// `--accept-proxy`: peers whose connections start with a PROXY header.
     pub accept_proxy: AddressSet,
     /// `--debug-from`: peers that are told why they went where they went.

@@ -31,6 +31,8 @@ pub struct Plan {
     pub warnings: Vec<String>,
     /// Where the settings came from.
     pub settings: Settings,
+    /// What the host was when they were looked at: the process may give some of it up.
+    pub host: Host,
 }
 
 impl Plan {
@@ -115,7 +117,7 @@ impl Plan {
             owner,
         };
         let warnings = warnings(&config, &settings);
-        Ok(Self { config, warnings, settings })
+        Ok(Self { config, warnings, settings, host: host.clone() })
     }
 }
 

@@ -123,6 +123,14 @@ impl Datapath {
     }
 
     /// See the build with XDP.
+    ///
+    /// # Errors
+    /// None.
+    pub fn deny(&self, _deny: &crate::cidr::AddressSet) -> anyhow::Result<()> {
+        match *self {}
+    }
+
+    /// See the build with XDP.
     pub fn drain(&self) {
         match *self {}
     }

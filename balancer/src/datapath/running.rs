@@ -30,7 +30,7 @@ use super::upgrade::{self, Waiting};
 use super::view::{Asked, DatapathInfo, FastTraffic, FlowRow, View};
 use super::{detach, ended, flows, foresee, program, publish, routes, tend};
 use crate::access_log::Sender;
-use crate::cidr::AddressSet;
+use crate::cidr::{AddressSet, SharedSet};
 use crate::config::{DatapathConfig, FastPath};
 use crate::log;
 use crate::server::{FastLoads, Server};
@@ -45,7 +45,7 @@ pub struct Datapath {
     pub(super) inner: Arc<Mutex<Inner>>,
     pub(super) config: DatapathConfig,
     pub(super) listen: Vec<SocketAddr>,
-    pub(super) deny: AddressSet,
+    pub(super) deny: SharedSet,
     pub(super) name: String,
     pub(super) drain_timeout: Duration,
 }
@@ -127,8 +127,8 @@ impl Datapath {
                 self.config.flow_table
             ));
         }
-        publish::deny(maps, *slot, &self.deny, &self.config.exclude)?;
-        *service = publish::service(&self.name, &self.config, &self.deny, maps, true);
+        publish::deny(maps, *slot, &self.deny.now(), &self.config.exclude)?;
+        *service = publish::service(&self.name, &self.config, &self.deny.now(), maps, true);
         maps.services.set(*slot, *service, 0)?;
         Ok(notes)
     }
@@ -330,12 +330,32 @@ impl Datapath {
         step.at_end
     }
 
+    /// The kernel is to turn these away too. Who is being served goes on.
+    ///
+    /// # Errors
+    /// It does not take them, and goes on with those of before.
+    pub fn deny(&self, deny: &AddressSet) -> anyhow::Result<()> {
+        if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp
+            && publish::has_slot(maps, *slot, service)
+        {
+            let outcome = publish::deny(maps, *slot, deny, &self.config.exclude);
+            if outcome.is_err() {
+                // What there was before had room.
+                let _ = publish::deny(maps, *slot, &self.deny.now(), &self.config.exclude);
+            }
+            outcome?;
+            *service = publish::service(&self.name, &self.config, deny, maps, true);
+            maps.services.set(*slot, *service, 0)?;
+        }
+        Ok(())
+    }
+
     /// The process is going: new connections pass from now on, running ones are kept.
     pub fn drain(&self) {
         if let Some(Attached { maps, slot, service, .. }) = &mut self.lock().xdp
             && publish::has_slot(maps, *slot, service)
         {
-            *service = publish::service(&self.name, &self.config, &self.deny, maps, false);
+            *service = publish::service(&self.name, &self.config, &self.deny.now(), maps, false);
             let _ = maps.services.set(*slot, *service, 0);
         }
     }
@@ -444,7 +464,8 @@ impl View for Datapath {
         match &self.lock().xdp {
             Some(Attached { waiting: Some(waiting), .. }) => (false, waiting.obstacle()),
             Some(Attached { maps, service, .. }) => {
-                let lists = (&self.deny, &self.config.exclude);
+                let deny = self.deny.now();
+                let lists = (&*deny, &self.config.exclude);
                 foresee::foresee(maps, service, lists, client, entry)
             }
             None => (false, "a successor has the fast path".to_owned()),

@@ -152,6 +152,27 @@ impl Ledger {
         self.change(&name, |intent| *intent = Intent { added, ..Intent::default() })
     }
 
+    /// The flags say that there is a server more: nothing is wanted beyond that.
+    ///
+    /// # Errors
+    /// As for [`Self::wish`].
+    pub fn configured(&self, settings: ServerConfig) -> anyhow::Result<()> {
+        let name = settings.name.clone();
+        self.settings.borrow_mut().insert(name.clone(), settings);
+        self.change(&name, |intent| *intent = Intent::default())
+    }
+
+    /// The flags give a server another weight, which counts for more than one that was given at run time.
+    ///
+    /// # Errors
+    /// As for [`Self::wish`].
+    pub fn configured_weight(&self, server: &str, weight: u32) -> anyhow::Result<()> {
+        if let Some(settings) = self.settings.borrow_mut().get_mut(server) {
+            settings.weight = weight;
+        }
+        self.change(server, |intent| intent.weight = None)
+    }
+
     /// There is a server less. `flag`: where the flags say that it is.
     ///
     /// # Errors

@@ -240,8 +240,7 @@ impl Shared {
 
     /// `--deny` names it.
     pub(super) fn denies(&self, client: IpAddr) -> bool {
-        let deny = &self.service.config.identity.deny;
-        !deny.is_empty() && deny.contains(client)
+        self.service.config.identity.deny.contains(client)
     }
 
     /// `--debug-from` names it.

@@ -4,6 +4,7 @@
 //! was made so far takes itself back when it is dropped. The process's main thread is the control thread: signals, checks, the admin socket and the upkeep
 //! of the fast path run there; clients are served by the [`workers`].
 
+mod reload;
 mod restart;
 mod signals;
 mod start;
@@ -31,6 +32,7 @@ use crate::state_file::Keeper;
 use crate::table::collector;
 use crate::takeover::wire::Ready;
 use crate::{check, health, log};
+use reload::Reload;
 use restart::Restart;
 use signals::{Signal, Signals};
 use workers::Workers;
@@ -84,6 +86,8 @@ struct Daemon {
     answers: Answers,
     notes: Vec<String>,
     restart: Restart,
+    /// The flags that are in force.
+    reload: Reload,
     /// Who has taken over.
     heirs: mpsc::UnboundedReceiver<Ready>,
     instance: Instance,
@@ -176,12 +180,13 @@ impl Daemon {
         }
     }
 
-    fn reopen_logs(&self) {
+    /// HUP.
+    fn reopen_logs(&mut self) {
         if let Some(log) = &self.access_log {
             log.reopen();
             log::info("access log opened anew");
         }
-        log::info("flags and the files that they name are not read again; USR2 does that");
+        self.reload.run(&self.desk, self.datapath.as_deref());
     }
 
     /// Why a process that is started by this one could not do what this one does.

@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::workers::Workers;
-use super::{Daemon, Restart};
+use super::{Daemon, Reload, Restart};
 use crate::access_log;
 use crate::admin::{self, Access, Desk, http};
 use crate::balance::Balance;
@@ -46,6 +46,7 @@ impl Daemon {
     /// `answers`: who the hosts of the servers are.
     pub(super) fn start(plan: Plan, answers: Answers) -> anyhow::Result<Self> {
         let restart = Restart::new(plan.config.takeover && plan.settings.origin("takeover") == Origin::Flag);
+        let reload = Reload::new(plan.clone());
         let Plan { config, mut warnings, .. } = plan;
         listen::raise_descriptor_limit();
         warnings.extend(Seats::new(&config).shortfall(&config));
@@ -145,6 +146,7 @@ impl Daemon {
             answers,
             notes,
             restart,
+            reload,
             heirs,
             instance,
         })
