@@ -1,9 +1,10 @@
 //! Real peers: HAProxy in front and behind, nginx behind, and who they believe the client to be; and HAProxy beside us,
-//! where it has the same feature.
+//! where it has the same feature. And the tools that people have for HAProxy, on our admin socket.
 #![allow(unreachable_pub, missing_docs, dead_code, reason = "a test is nobody's library")]
 
 mod beside;
 mod site;
+mod tools;
 
 use std::fs;
 use std::net::SocketAddr;
@@ -26,6 +27,7 @@ fn main() {
         trial("tcp_mode_between_haproxy_and_nginx", tcp_between_haproxy_and_nginx),
     ];
     trials.extend(beside::trials());
+    trials.extend(tools::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -7,12 +7,14 @@
 //! | `set` | all of them, by place, name, cookie and id |
 //! | `fast` | what the fast path knows of them |
 //! | `marks` | what real traffic says about them |
+//! | `checks` | what its checks have found |
 //! | `capacity` | how much they take at one time, and who waits |
 //!
 //! States are atomics, so that the request path reads them without a lock. A change goes through [`Servers`], which
 //! publishes it to the kernel in the same step.
 
 mod capacity;
+mod checks;
 mod fast;
 mod marks;
 mod set;
@@ -29,6 +31,7 @@ use crate::config::ServerConfig;
 
 use capacity::Limit;
 pub use capacity::{QueueFull, Ticket, Turn, Wish};
+pub use checks::{CheckState, Checked, Checks};
 pub use fast::{FastLoads, NoFastLoads};
 pub use marks::{Mark, Marks, Streak};
 pub use set::{Ended, NoPlace, Publisher, Servers};
@@ -71,6 +74,8 @@ pub struct Server {
     is_hearsay: bool,
     /// Wakes whoever watches over it.
     stir: Notify,
+    /// What its checks have found.
+    pub checks: Checks,
     /// What real traffic says about it.
     pub marks: Marks,
     retired: AtomicBool,
@@ -104,6 +109,7 @@ impl Server {
             health: AtomicU8::new(Health::Unknown as u8),
             is_hearsay: false,
             stir: Notify::new(),
+            checks: Checks::default(),
             marks: Marks::default(),
             retired: AtomicBool::new(false),
             limit: None,
@@ -179,6 +185,11 @@ impl Server {
     /// The most that it serves at one time.
     pub fn maxconn(&self) -> Option<u32> {
         self.limit.as_ref().map(|limit| limit.maxconn)
+    }
+
+    /// How many may wait for it and no other.
+    pub fn maxqueue(&self) -> Option<u32> {
+        self.limit.as_ref().and_then(|limit| limit.maxqueue)
     }
 
     /// Its share of what is balanced, against the other servers' weights.

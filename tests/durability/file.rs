@@ -30,7 +30,7 @@ fn saved(world: &World) -> Result<PathBuf> {
 
 fn start(world: &World, path: &Path) -> Result<Child> {
     let child = world.start(&["--state-file", path.to_str().context("a path")?])?;
-    ensure!(world.ask("show info json")?["tables"] == "memory", "{}", child.stderr());
+    ensure!(world.ask("show process json")?["tables"] == "memory", "{}", child.stderr());
     Ok(child)
 }
 

@@ -34,7 +34,7 @@ fn story(user: u32, kind: &str) -> Result<()> {
     let lab = Lab::star().build()?;
     let world = World::open(&lab.balancer, user)?;
     let mut first = world.start(&[])?;
-    ensure!(world.ask("show info json")?["tables"] == kind, "{}", first.stderr());
+    ensure!(world.ask("show process json")?["tables"] == kind, "{}", first.stderr());
     // A user of s2, which takes nobody new.
     world.tell("set table session=JS key old data.server_key s2")?;
     world.tell("set server s2 drain")?;
@@ -46,7 +46,11 @@ fn story(user: u32, kind: &str) -> Result<()> {
     let second = world.start(&["--takeover"])?;
     // New clients are the new one's from here on; the one who waits is still the old one's.
     wait_until(PATIENCE, "the old one to let go", || first.stderr().contains("handed over"))?;
-    ensure!(world.ask("show info json")?["pid"] == second.pid() && first.is_running(), "{}", first.stderr());
+    ensure!(
+        world.ask("show process json")?["pid"] == second.pid() && first.is_running(),
+        "{}",
+        first.stderr()
+    );
     ensure!(world.ask("show server s2 json")?["state"] == "drain");
     ensure!(who(&lab, "JS=old")? == "s2", "users stay");
     for n in 0..4 {

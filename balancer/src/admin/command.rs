@@ -8,7 +8,19 @@ use crate::server::Operator;
 /// What `help` and anything unknown is answered with.
 pub const HELP: &str = "\
   help                                  : this list
-  show info [json]                      : the process, its counters and its fast path
+  prompt                                : go on after the answer, with a prompt before each command; again: no longer
+  quit                                  : after `prompt`, the end
+  set timeout cli TIME                  : how long the prompt waits, in seconds or with a unit
+  show process [json]                   : the process, its counters and its fast path
+  show info [typed|json]                : the process, in HAProxy's keys
+  show stat [NAME|IID TYPE SID] [up|no-maint] [typed|json]
+                                        : clients, servers and all of them together, in HAProxy's columns
+  show servers state|conn [NAME]        : the servers in HAProxy's state file; their connections
+  show sess                             : the clients that are connected to the proxy
+  show backend                          : the name of the service, which is that of frontend and backend
+  show errors [NAME] [request|response] : the last messages that were not understood, without what is secret
+  show version                          : of this program
+  clear counters [all]                  : forget the largest values, or all that was counted, for show stat
   show servers [json]                   : the servers and their states
   show server [B/]S [json]              : one of them, with its connections and learned entries
   show table [text|json]                : the learned tables
@@ -38,8 +50,8 @@ pub const HELP: &str = "\
 pub enum Command<'a> {
     /// `help`
     Help,
-    /// `show info [json]`
-    ShowInfo {
+    /// `show process [json]`
+    ShowProcess {
         /// Not for people.
         json: bool,
     },
@@ -170,7 +182,7 @@ impl<'a> Command<'a> {
             all => (all, false),
         };
         let command = match *words {
-            ["info"] => Self::ShowInfo { json },
+            ["process"] => Self::ShowProcess { json },
             ["servers"] => Self::ShowServers { json },
             ["server", name] => Self::ShowServer { name, json },
             ["flows", ref which @ ..] => Self::ShowFlows { which: Which::parse(which)?, json },
@@ -248,8 +260,8 @@ mod tests {
     fn commands() {
         let table = [
             ("help", Some(Command::Help)),
-            ("show info", Some(Command::ShowInfo { json: false })),
-            ("  show\tinfo  json ", Some(Command::ShowInfo { json: true })),
+            ("show process", Some(Command::ShowProcess { json: false })),
+            ("  show\tprocess  json ", Some(Command::ShowProcess { json: true })),
             ("show server s1 json", Some(Command::ShowServer { name: "s1", json: true })),
             ("show server", None),
             ("show flows", Some(Command::ShowFlows { which: Which::default(), json: false })),
@@ -291,8 +303,8 @@ mod tests {
             ("set server s1", None),
             ("set server s1 drain json", None),
             ("show", None),
-            ("show info please", None),
-            ("SHOW INFO", None),
+            ("show process please", None),
+            ("SHOW PROCESS", None),
             ("", None),
         ];
         for (text, expected) in table {

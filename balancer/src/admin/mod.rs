@@ -3,11 +3,13 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`socket`] | the Unix socket: its place, its permissions, its limits |
+//! | `crowd` | who may stay when there are too many |
 //! | [`command`] | a line → what is asked |
 //! | `operate`, [`reload`] | what is done to servers, by the operator and by flags that are read again |
 //! | `flows` | fast connections: showing and ending them |
 //! | [`tables`] | commands about learned tables and their answers |
 //! | [`explain`], `decisions` | why requests go where they go |
+//! | `haproxy` | HAProxy's own answers: `show stat`, `show info` and so on |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
 //! | [`http`] | what programs ask over HTTP (`--http-admin`) |
 //! | [`client`] | the other end, for `balancer show`, `set` and so on |
@@ -17,9 +19,11 @@
 
 pub mod client;
 pub mod command;
+mod crowd;
 mod decisions;
 pub mod explain;
 mod flows;
+mod haproxy;
 pub mod http;
 mod operate;
 pub mod reload;
@@ -48,6 +52,7 @@ use crate::takeover::successor::Estate;
 use crate::visit::{Books, Decided};
 use command::{Command, HELP};
 use explain::{Explanation, Question};
+pub use haproxy::Walked;
 use report::{Info, ServerDetail, ServerRow};
 pub use socket::{Access, Socket};
 use text::Columns;
@@ -70,6 +75,8 @@ pub struct Desk {
     pub bulk: Arc<Semaphore>,
     /// The fast path, if there is one.
     pub view: Option<Rc<dyn View>>,
+    /// What the fast path has carried, when it was asked last.
+    pub walked: RefCell<Option<Walked>>,
     /// What is counted and timed.
     pub stats: Rc<Statistics>,
     /// Where clients connect, ports resolved.
@@ -107,11 +114,12 @@ impl Desk {
             if bulk.is_none() && tables::is_bulky(command) {
                 bulk = Arc::clone(&self.bulk).acquire_owned().await.ok();
             }
-            let answer = match Command::parse(command) {
-                Some(command) => {
+            let answer = match (haproxy::answer(self, command), Command::parse(command)) {
+                (Some(answer), _) => answer,
+                (None, Some(command)) => {
                     self.perform(&command).await.unwrap_or_else(|refusal| format!("error: {refusal}\n"))
                 }
-                None => match self.answer_about_decisions(command) {
+                (None, None) => match self.answer_about_decisions(command) {
                     Some(answer) => answer,
                     None => tables::answer(self, command).await.unwrap_or_else(|| {
                         format!("error: unknown command {command:?}; the commands are:\n{HELP}")
@@ -128,7 +136,7 @@ impl Desk {
     async fn perform(&self, command: &Command<'_>) -> Result<String, String> {
         match *command {
             Command::Help => Ok(HELP.to_owned()),
-            Command::ShowInfo { json } => {
+            Command::ShowProcess { json } => {
                 let info = Info::of(self);
                 Ok(if json { json_line(&info) } else { info.text() })
             }

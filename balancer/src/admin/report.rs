@@ -13,7 +13,7 @@ use crate::server::{Servers, WHOLE};
 use crate::stats::{Since, Snapshot};
 use crate::table::Tables;
 
-/// `show info`.
+/// `show process`.
 #[derive(Debug, Serialize)]
 pub struct Info {
     /// `--name`.
@@ -226,7 +226,7 @@ impl ServerDetail {
         Self { connections: servers.connections(&row.name), row, entries }
     }
 
-    /// One line per fact, like `show info`.
+    /// One line per fact, like `show process`.
     pub(super) fn text(&self) -> String {
         let cells = ServerRow::NAMES.iter().copied().zip(self.row.cells());
         let counts = [

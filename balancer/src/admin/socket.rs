@@ -2,7 +2,6 @@
 //!
 //! A hot restart passes the listening socket itself on: the file stays, and no operator meets a gap.
 
-use std::cell::Cell;
 use std::fs;
 use std::io;
 use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt, lchown};
@@ -20,6 +19,7 @@ use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
 use super::Desk;
+use super::crowd::{Crowd, Seat};
 use crate::config::Owner;
 use crate::instance::Instance;
 use crate::log::{Complaint, reason};
@@ -31,8 +31,14 @@ const LONGEST_LINE: usize = 16 * 1024;
 /// Operators and their scripts; more would be a script gone wrong.
 const MOST_CONNECTIONS: usize = 64;
 
+/// Somebody silent for so long may have to go when there are too many.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// For a line to arrive, and for each piece of an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// At most, for the next line of somebody who has asked for a prompt.
+const LONGEST_PATIENCE: Duration = Duration::from_secs(24 * 3600);
 
 /// Answers go out in pieces of this size, each with its own patience: a large table may take long as a whole.
 const PIECE: usize = 64 * 1024;
@@ -164,11 +170,11 @@ impl Socket {
 }
 
 async fn accept(listener: UnixListener, desk: Rc<Desk>) {
-    let (open, refused) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(0)));
+    let (open, refused) = (Crowd::new(MOST_CONNECTIONS, GRACE), Crowd::new(MOST_CONNECTIONS, GRACE));
     let mut complaint = Complaint::default();
     loop {
         match listener.accept().await {
-            Ok((stream, _)) => match (Seat::take(&open), Seat::take(&refused)) {
+            Ok((stream, _)) => match (open.seat_of_the_silent().await, refused.seat()) {
                 (Some(seat), _) => drop(spawn_local(converse(stream, Rc::clone(&desk), seat))),
                 (None, Some(seat)) => drop(spawn_local(refuse(stream, seat))),
                 // Not even worth a word.
@@ -192,78 +198,180 @@ impl Drop for Socket {
     }
 }
 
-/// One of the connections that may be open at one time.
-struct Seat(Rc<Cell<usize>>);
-
-impl Seat {
-    fn take(taken: &Rc<Cell<usize>>) -> Option<Self> {
-        (taken.get() < MOST_CONNECTIONS).then(|| {
-            taken.set(taken.get() + 1);
-            Self(Rc::clone(taken))
-        })
-    }
+/// Somebody who gives commands.
+struct Conversation {
+    stream: UnixStream,
+    seat: Seat,
+    /// What has come beyond the last line.
+    ahead: Vec<u8>,
+    /// After `prompt`: one line after the other, each answer followed by `> `.
+    is_interactive: bool,
+    /// For a line to arrive.
+    patience: Duration,
 }
 
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.0.set(self.0.get() - 1);
-    }
+/// What comes after a line.
+#[derive(PartialEq, Eq)]
+enum Next {
+    Line,
+    End,
+    /// Whoever was talking has gone.
+    Gone,
 }
 
-async fn converse(mut stream: UnixStream, desk: Rc<Desk>, _seat: Seat) {
-    let mut whole;
-    let answer = match timeout(PATIENCE, read_line(&mut stream)).await {
-        // Not one of the operator's commands: what follows is not lines.
-        Ok(Ok(Some(line))) if successor::is_asking(&line) => {
-            match successor::serve(stream, &desk, &line).await {
-                Some((refused, refusal)) => {
-                    stream = refused;
-                    format!("error: {refusal}\n\n")
+async fn converse(stream: UnixStream, desk: Rc<Desk>, seat: Seat) {
+    let mut conversation =
+        Conversation { stream, seat, ahead: Vec::new(), is_interactive: false, patience: PATIENCE };
+    loop {
+        let read = conversation.read_line();
+        let line = match read.await {
+            // Not one of the operator's commands: what follows is not lines.
+            Some(Line::Whole(line)) if successor::is_asking(&line) && !conversation.is_interactive => {
+                let Conversation { stream, seat, .. } = conversation;
+                if let Some((stream, refusal)) = successor::serve(stream, &desk, &line).await {
+                    reply(stream, &seat, &format!("error: {refusal}\n\n")).await;
                 }
-                None => return,
+                return;
+            }
+            Some(Line::Whole(line)) => line,
+            Some(Line::TooLong) => {
+                let Conversation { stream, seat, .. } = conversation;
+                let words = format!("error: the line is longer than {LONGEST_LINE} bytes\n\n");
+                return reply(stream, &seat, &words).await;
+            }
+            None => return,
+        };
+        match conversation.perform(&desk, &line).await {
+            Next::Line => {}
+            Next::End => return finish(conversation.stream).await,
+            Next::Gone => return,
+        }
+    }
+}
+
+async fn refuse(stream: UnixStream, seat: Seat) {
+    reply(stream, &seat, "error: too many connections to the admin socket; try again\n\n").await;
+}
+
+/// A line as it was read.
+enum Line {
+    /// Without its end; the end of the stream ends a line too.
+    Whole(String),
+    TooLong,
+}
+
+impl Conversation {
+    /// `None`: there is none, or it has taken too long.
+    async fn read_line(&mut self) -> Option<Line> {
+        let Self { stream, seat, ahead, patience, .. } = self;
+        let is_first = !self.is_interactive;
+        let read = async {
+            let mut piece = [0; 1024];
+            loop {
+                if let Some(end) = ahead.iter().position(|byte| *byte == b'\n') {
+                    let rest = ahead.split_off(end + 1);
+                    let mut line = std::mem::replace(ahead, rest);
+                    line.truncate(end);
+                    return Some(line);
+                }
+                if ahead.len() > LONGEST_LINE {
+                    return Some(std::mem::take(ahead));
+                }
+                let count = stream.read(&mut piece).await.ok()?;
+                ahead.extend_from_slice(&piece[..count]);
+                if count == 0 {
+                    let line = std::mem::take(ahead);
+                    return (is_first || !line.is_empty()).then_some(line);
+                }
+            }
+        };
+        let line = seat.patiently(*patience, read).await??;
+        if line.len() > LONGEST_LINE {
+            return Some(Line::TooLong);
+        }
+        Some(Line::Whole(String::from_utf8_lossy(&line).trim_end_matches('\r').to_owned()))
+    }
+
+    /// Answers the commands of a line, each before the next is begun: an answer may be a large one.
+    async fn perform(&mut self, desk: &Desk, line: &str) -> Next {
+        let mut commands = super::commands(line).peekable();
+        if commands.peek().is_none() {
+            let was_taken =
+                if self.is_interactive { self.send("\n").await } else { self.answer(desk, "help").await };
+            if !was_taken {
+                return Next::Gone;
             }
         }
-        Ok(Ok(Some(line))) => {
-            // Kept until it has been taken: it may be a large one.
-            whole = desk.answer(&line).await;
-            std::mem::take(&mut whole.text)
+        for command in commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            let was_taken = match *words {
+                ["quit"] => return Next::End,
+                ["prompt"] => {
+                    self.is_interactive = !self.is_interactive;
+                    self.send("\n").await
+                }
+                ["set", "timeout", "cli", time] => {
+                    let said = self.set_patience(time);
+                    self.send(&said).await
+                }
+                _ => self.answer(desk, command).await,
+            };
+            if !was_taken {
+                return Next::Gone;
+            }
         }
-        Ok(Ok(None)) => format!("error: the line is longer than {LONGEST_LINE} bytes\n\n"),
-        Ok(Err(_)) | Err(_) => return,
-    };
-    reply(&mut stream, &answer).await;
-}
+        if !self.is_interactive {
+            return Next::End;
+        }
+        if self.send("> ").await { Next::Line } else { Next::Gone }
+    }
 
-async fn refuse(mut stream: UnixStream, _seat: Seat) {
-    reply(&mut stream, "error: too many connections to the admin socket; try again\n\n").await;
-}
+    async fn answer(&mut self, desk: &Desk, command: &str) -> bool {
+        // Kept until it has been taken: it counts as one of the large ones until then.
+        let answer = desk.answer(command).await;
+        self.send(&answer.text).await
+    }
 
-async fn reply(stream: &mut UnixStream, answer: &str) {
-    for piece in answer.as_bytes().chunks(PIECE) {
-        if !matches!(timeout(PATIENCE, stream.write_all(piece)).await, Ok(Ok(()))) {
-            return;
+    /// As HAProxy's `set timeout cli`: seconds, unless a unit says something else.
+    fn set_patience(&mut self, time: &str) -> String {
+        let seconds = time.parse().map(Duration::from_secs).map_err(drop);
+        match seconds.or_else(|()| crate::cli::units::duration(time).map_err(drop)) {
+            Ok(time) => {
+                self.patience = time.clamp(Duration::from_secs(1), LONGEST_PATIENCE);
+                "\n".to_owned()
+            }
+            Err(()) => {
+                format!("error: {time:?} is no time; write seconds, or a number with a unit as in 5m\n\n")
+            }
         }
     }
+
+    async fn send(&mut self, text: &str) -> bool {
+        send(&mut self.stream, &self.seat, text).await
+    }
+}
+
+/// Sends the last words.
+async fn reply(mut stream: UnixStream, seat: &Seat, answer: &str) {
+    if send(&mut stream, seat, answer).await {
+        finish(stream).await;
+    }
+}
+
+/// False: they are not taken.
+async fn send(stream: &mut UnixStream, seat: &Seat, text: &str) -> bool {
+    for piece in text.as_bytes().chunks(PIECE) {
+        if !matches!(seat.patiently(PATIENCE, stream.write_all(piece)).await, Some(Ok(()))) {
+            return false;
+        }
+    }
+    true
+}
+
+async fn finish(mut stream: UnixStream) {
     let _ = stream.shutdown().await;
     // Closing on unread input would throw away the answer with it; but not for longer than is decent.
-    let _ = timeout(Duration::from_secs(1), drain(stream)).await;
-}
-
-/// A line without its end; the end of the stream ends a line too. `None`: it is too long.
-async fn read_line(stream: &mut UnixStream) -> io::Result<Option<String>> {
-    let mut line = Vec::new();
-    let mut piece = [0; 1024];
-    loop {
-        let count = stream.read(&mut piece).await?;
-        let end = piece[..count].iter().position(|byte| *byte == b'\n');
-        line.extend_from_slice(&piece[..end.unwrap_or(count)]);
-        if line.len() > LONGEST_LINE {
-            return Ok(None);
-        }
-        if end.is_some() || count == 0 {
-            return Ok(Some(String::from_utf8_lossy(&line).into_owned()));
-        }
-    }
+    let _ = timeout(Duration::from_secs(1), drain(&mut stream)).await;
 }
 
 async fn drain(stream: &mut UnixStream) {

@@ -33,7 +33,7 @@ fn config(line: &str) -> Config {
 }
 
 /// Two servers, and a source table that knows two clients.
-fn desk() -> Desk {
+pub(super) fn desk() -> Desk {
     let config = config("--persist source,timeout=1600s,size=16 --persist session=JS,timeout=100s,size=16");
     let tables = Tables::in_memory(&config.persist, HashKey::from_bytes([3; 16]));
     let table = tables.source().expect("there");
@@ -67,6 +67,7 @@ fn desk() -> Desk {
         service,
         ledger,
         view: None,
+        walked: RefCell::default(),
         stats,
         listen,
         warnings: vec!["mind the gap".into()],
@@ -78,7 +79,7 @@ fn desk() -> Desk {
     }
 }
 
-fn answer(desk: &Desk, line: &str) -> String {
+pub(super) fn answer(desk: &Desk, line: &str) -> String {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
     tokio::task::LocalSet::new().block_on(&runtime, desk.answer(line)).text
 }
@@ -89,7 +90,7 @@ fn json(desk: &Desk, line: &str) -> Value {
 
 #[test]
 fn info_has_its_fields() {
-    let info = json(&desk(), "show info json");
+    let info = json(&desk(), "show process json");
     for field in
         ["name", "version", "pid", "uptime_seconds", "workers", "requests", "connections", "datapath"]
     {
@@ -99,7 +100,7 @@ fn info_has_its_fields() {
     assert_eq!(info["tables"], "memory");
     assert_eq!(info["warnings"], serde_json::json!(["mind the gap"]));
     assert_eq!(info["datapath"], Value::Null);
-    let text = answer(&desk(), "show info");
+    let text = answer(&desk(), "show process");
     for line in ["name: balancer", "requests: 0", "warning: mind the gap", "fast_path: none"] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
@@ -391,11 +392,11 @@ fn hostile_input_is_harmless() {
         assert!(exchange(path, b"\0\xff\xfe;show\x1b info\n").starts_with("error: unknown command"));
         assert!(exchange(path, b";;;;\n").contains("show info"));
         let idle: Vec<_> = (0..64).map(|_| UnixStream::connect(path).expect("connected")).collect();
-        assert!(exchange(path, b"show info\n").starts_with("error: too many connections"));
+        assert!(exchange(path, b"show process\n").starts_with("error: too many connections"));
         drop(idle);
         let patience = (0..100).any(|_| {
             std::thread::sleep(std::time::Duration::from_millis(20));
-            exchange(path, b"show info\n").starts_with("name: ")
+            exchange(path, b"show process\n").starts_with("name: ")
         });
         assert!(patience, "places are free again");
     });
@@ -503,7 +504,7 @@ fn a_large_table_keeps_nobody_waiting() {
             tokio::task::yield_now().await;
         }
         assert!(
-            desk.answer("show info").await.text.starts_with("name: balancer"),
+            desk.answer("show process").await.text.starts_with("name: balancer"),
             "meanwhile others are served"
         );
         assert!(!large.is_finished());
@@ -531,7 +532,7 @@ fn large_answers_wait_until_others_were_taken() {
             taken.push(desk.answer("show table source").await);
         }
         assert!(desk.answer("show table source key 10.9.9.1").await.text.contains("10.9.9.1"), "a small one");
-        let mut next = Box::pin(desk.answer("show info; show table source"));
+        let mut next = Box::pin(desk.answer("show process; show table source"));
         let waits = tokio::time::timeout(std::time::Duration::from_millis(50), &mut next).await;
         assert!(waits.is_err());
         taken.pop();
@@ -557,4 +558,83 @@ fn a_cookie_with_a_name_of_its_own_is_given_as_clients_send_it() {
         refused.starts_with("Invalid key; write the cookie as clients send it, ASPREST=VALUE"),
         "{refused}"
     );
+}
+
+/// Sends lines one by one; what came up to each prompt.
+fn converse(path: &Path, lines: &[&str]) -> Vec<String> {
+    let mut stream = UnixStream::connect(path).expect("connected");
+    stream.set_read_timeout(Some(std::time::Duration::from_secs(10))).expect("option");
+    let mut said = Vec::new();
+    for line in lines {
+        stream.write_all(format!("{line}\n").as_bytes()).expect("sent");
+        let (mut answer, mut piece) = (Vec::new(), [0; 4096]);
+        loop {
+            let count = stream.read(&mut piece).expect("an answer");
+            answer.extend_from_slice(&piece[..count]);
+            if count == 0 || answer.ends_with(b"\n> ") {
+                break;
+            }
+        }
+        said.push(String::from_utf8(answer).expect("text"));
+    }
+    said
+}
+
+#[test]
+fn with_a_prompt_one_command_follows_the_other() {
+    with_socket(|path| {
+        let said = converse(
+            path,
+            &[
+                "prompt",
+                "show backend",
+                "",
+                "get weight s1; get weight s2\r",
+                "nonsense",
+                "prompt; show version",
+            ],
+        );
+        assert_eq!(
+            said[..4],
+            ["\n> ", "# name\nbalancer\n\n> ", "\n> ", "1 (initial 1)\n\n1 (initial 1)\n\n> "]
+        );
+        assert!(
+            said[4].starts_with("error: unknown command \"nonsense\"; the commands are:\n"),
+            "{}",
+            said[4]
+        );
+        assert_eq!(
+            said[5],
+            format!("\n{}\n\n", env!("CARGO_PKG_VERSION")),
+            "the end: the prompt is off again"
+        );
+        let said = converse(
+            path,
+            &["prompt", "set timeout cli 90", "set timeout cli 5m", "set timeout cli x", "quit"],
+        );
+        assert_eq!(said[..3], ["\n> "; 3]);
+        assert!(said[3].starts_with("error: \"x\" is no time"), "{}", said[3]);
+        assert_eq!(said[4], "");
+    });
+}
+
+#[test]
+fn operators_are_served_whoever_holds_the_places() {
+    with_socket(|path| {
+        let mut crowd: Vec<_> = (0..1000).map(|_| UnixStream::connect(path).expect("connected")).collect();
+        let interactive = &mut crowd[0];
+        interactive.write_all(b"prompt\n").expect("sent");
+        let served = (0..500).any(|_| {
+            std::thread::sleep(std::time::Duration::from_millis(10));
+            // Or a reset: there are so many that not all of them are told.
+            let mut stream = UnixStream::connect(path).expect("connected");
+            let mut answer = String::new();
+            stream.write_all(b"show backend\n").is_ok_and(|()| stream.read_to_string(&mut answer).is_ok())
+                && answer.starts_with("# name")
+        });
+        assert!(served, "who is silent makes room for who is not");
+        for _ in 0..200 {
+            assert!(exchange(path, b"show backend\n").starts_with("# name"));
+        }
+    });
 }

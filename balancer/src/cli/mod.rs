@@ -11,7 +11,7 @@
 mod argument_file;
 pub mod flags;
 pub mod settings;
-mod units;
+pub(crate) mod units;
 mod usage;
 
 use std::ffi::OsString;
@@ -263,6 +263,12 @@ enum Show {
     },
     /// The last few hundred requests, and why they went where they went
     Decisions(Question),
+    /// What is counted of clients and servers, in HAProxy's columns
+    Stat(Question),
+    /// The clients that are connected to the proxy
+    Sess(ClientArgs),
+    /// The last messages that were not understood, without what is secret
+    Errors(ClientArgs),
 }
 
 /// Which connections are meant.
@@ -503,7 +509,7 @@ impl Set {
 impl Show {
     fn complete(self) -> Command {
         let (line, question) = match self {
-            Self::Info(question) => ("show info".into(), question),
+            Self::Info(question) => ("show process".into(), question),
             Self::Servers(question) => ("show servers".into(), question),
             Self::Server { server, question } => (format!("show server {server}"), question),
             Self::Tables(question) | Self::Table { table: None, question } => {
@@ -517,6 +523,9 @@ impl Show {
                 (format!("show flows{}{limit}", which.words()), question)
             }
             Self::Decisions(question) => ("show decisions".into(), question),
+            Self::Stat(question) => ("show stat".into(), question),
+            Self::Sess(client) => return Command::Ask(client, "show sess".into()),
+            Self::Errors(client) => return Command::Ask(client, "show errors".into()),
         };
         Command::Ask(question.client, if question.json { line + " json" } else { line })
     }

@@ -106,7 +106,11 @@ fn help_shows_groups_and_defaults() {
 #[test]
 fn client_commands_become_lines_of_the_admin_protocol() {
     let table = [
-        ("show info", "show info"),
+        ("show info", "show process"),
+        ("show stat", "show stat"),
+        ("show stat --json", "show stat json"),
+        ("show sess --name web", "show sess"),
+        ("show errors", "show errors"),
         ("show servers --json", "show servers json"),
         ("show table", "show table text"),
         ("show tables --json", "show table json"),

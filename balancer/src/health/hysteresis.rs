@@ -16,6 +16,15 @@ impl Hysteresis {
         Self { rise, fall, verdict: None, against: 0 }
     }
 
+    /// HAProxy's count of the same: it is up from `rise` on, which one result more or less in a row changes by one; at the
+    /// most `rise + fall - 1`.
+    pub fn level(&self) -> u32 {
+        match self.verdict {
+            Some(false) => self.against,
+            Some(true) | None => (self.rise + self.fall - 1).saturating_sub(self.against),
+        }
+    }
+
     /// The last results contradict the verdict, without having changed it yet.
     pub fn is_in_doubt(&self) -> bool {
         self.against > 0
@@ -82,6 +91,16 @@ mod tests {
             })
             .into();
         assert_eq!(doubts, [false, true, true, false, true, true, false, true, false]);
+    }
+
+    #[test]
+    fn the_level_is_haproxys() {
+        let mut state = Hysteresis::new(2, 3);
+        let levels = [true, false, false, false, true, true].map(|result| {
+            state.observe(result);
+            state.level()
+        });
+        assert_eq!(levels, [4, 3, 2, 0, 1, 4]);
     }
 
     #[test]

@@ -140,6 +140,16 @@ impl Monitor {
         self.marked(now, Streak { count: self.fast.streak, last })
     }
 
+    /// Nobody has found it to be down.
+    pub(super) fn is_up(&self) -> bool {
+        self.health != Health::Down
+    }
+
+    /// As HAProxy counts it: see [`CheckState::health`](crate::server::CheckState::health).
+    pub(super) fn haproxy_health(&self) -> u32 {
+        self.hysteresis.level()
+    }
+
     /// The operator's wish is this now.
     pub(super) fn told(&mut self, now: Instant, operator: Operator) {
         self.operator = operator;

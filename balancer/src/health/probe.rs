@@ -1,8 +1,9 @@
 //! One check of one server: a connection, and with `http=` a request on it.
 
+use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -13,6 +14,7 @@ use crate::config::{Limits, Probe};
 use crate::http::fields::Slots;
 use crate::http::response;
 use crate::log;
+use crate::server::Checked;
 
 /// What a check has found.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -26,28 +28,48 @@ pub(super) enum Finding {
     NotChecked(String),
 }
 
-/// Checks the server at `address`, for at most `limit`.
-pub(super) async fn check(address: SocketAddr, probe: &Probe, limit: Duration) -> Finding {
-    timeout(limit, connect_and_ask(address, probe))
-        .await
-        .unwrap_or_else(|_| Finding::Ill(format!("no answer within {limit:?}")))
+/// What a check has found, and how HAProxy would put it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Look {
+    pub(super) finding: Finding,
+    pub(super) checked: Checked,
 }
 
-async fn connect_and_ask(address: SocketAddr, probe: &Probe) -> Finding {
+/// Checks the server at `address`, for at most `limit`.
+pub(super) async fn check(address: SocketAddr, probe: &Probe, limit: Duration) -> Look {
+    let (started, has_connected) = (Instant::now(), Cell::new(false));
+    let looked = timeout(limit, connect_and_ask(address, probe, &has_connected)).await;
+    let (finding, word, code) = looked.unwrap_or_else(|_| {
+        let word = if has_connected.get() { "L7TOUT" } else { "L4TOUT" };
+        (Finding::Ill(format!("no answer within {limit:?}")), word, None)
+    });
+    let said = match &finding {
+        Finding::Ill(why) | Finding::NotChecked(why) => why.clone(),
+        Finding::Well | Finding::Draining => String::new(),
+    };
+    Look { finding, checked: Checked { word, code, duration: started.elapsed(), said } }
+}
+
+async fn connect_and_ask(
+    address: SocketAddr,
+    probe: &Probe,
+    has_connected: &Cell<bool>,
+) -> (Finding, &'static str, Option<u16>) {
     let mut stream = match TcpStream::connect(address).await {
         Ok(stream) => stream,
-        Err(error) if is_ours(&error) => return Finding::NotChecked(log::reason(&error)),
-        Err(error) => return Finding::Ill(log::reason(&error)),
+        Err(error) if is_ours(&error) => return (Finding::NotChecked(log::reason(&error)), "L4CON", None),
+        Err(error) => return (Finding::Ill(log::reason(&error)), "L4CON", None),
     };
+    has_connected.set(true);
     // A reset instead of a farewell: otherwise every check leaves a TIME_WAIT behind.
     let _ = stream.set_zero_linger();
-    let Probe::Http { path, host, expect, drain_on } = probe else { return Finding::Well };
+    let Probe::Http { path, host, expect, drain_on } = probe else { return (Finding::Well, "L4OK", None) };
     let host = host.clone().unwrap_or_else(|| address.to_string());
     match status(&mut stream, path, &host).await {
-        Ok(status) if expect.contains(status) => Finding::Well,
-        Ok(status) if *drain_on == Some(status) => Finding::Draining,
-        Ok(status) => Finding::Ill(format!("GET {path} is answered with {status}")),
-        Err(why) => Finding::Ill(format!("GET {path}: {why}")),
+        Ok(status) if expect.contains(status) => (Finding::Well, "L7OK", Some(status)),
+        Ok(status) if *drain_on == Some(status) => (Finding::Draining, "L7OKC", Some(status)),
+        Ok(status) => (Finding::Ill(format!("GET {path} is answered with {status}")), "L7STS", Some(status)),
+        Err(why) => (Finding::Ill(format!("GET {path}: {why}")), "L7RSP", None),
     }
 }
 
@@ -117,13 +139,15 @@ mod tests {
     async fn a_listener_is_well_and_a_closed_port_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");
-        assert_eq!(check(address, &Probe::Tcp, LIMIT).await, Finding::Well);
+        let look = check(address, &Probe::Tcp, LIMIT).await;
+        assert_eq!((look.finding, look.checked.word), (Finding::Well, "L4OK"));
         drop(listener);
-        assert_eq!(check(address, &Probe::Tcp, LIMIT).await, Finding::Ill("connection refused".into()));
+        let look = check(address, &Probe::Tcp, LIMIT).await;
+        assert_eq!((look.finding, look.checked.word), (Finding::Ill("connection refused".into()), "L4CON"));
     }
 
     /// A server that sends `answer` in these pieces to whoever asks, and what it was asked.
-    async fn asked(answer: &'static [&'static str], limit: Duration) -> (Finding, String) {
+    async fn asked(answer: &'static [&'static str], limit: Duration) -> (Look, String) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");
         let server = tokio::spawn(async move {
@@ -151,28 +175,35 @@ mod tests {
 
     #[tokio::test]
     async fn the_status_decides() {
-        let table: [(&[&str], Finding); 8] = [
-            (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], Finding::Well),
-            (&["HTTP/1.0 302 Found\r\n", "\r\n"], Finding::Well),
-            (&["HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200", " OK\r\n\r\n"], Finding::Well),
-            (&["HTTP/1.1 404 Not Found\r\n\r\n"], Finding::Draining),
+        let table: [(&[&str], Finding, &str); 8] = [
+            (&["HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n"], Finding::Well, "L7OK"),
+            (&["HTTP/1.0 302 Found\r\n", "\r\n"], Finding::Well, "L7OK"),
+            (&["HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 200", " OK\r\n\r\n"], Finding::Well, "L7OK"),
+            (&["HTTP/1.1 404 Not Found\r\n\r\n"], Finding::Draining, "L7OKC"),
             (
                 &["HTTP/1.1 503 Service Unavailable\r\n\r\n"],
                 Finding::Ill("GET /health?deep=1 is answered with 503".into()),
+                "L7STS",
             ),
             (
                 &["SSH-2.0\r\n"],
                 Finding::Ill("GET /health?deep=1: the answer is malformed: malformed head".into()),
+                "L7RSP",
             ),
             (
                 &["HTTP/1.1 200 OK\r\n"],
                 Finding::Ill("GET /health?deep=1: the connection ends before the answer".into()),
+                "L7RSP",
             ),
-            (&["HTTP/1.1 500 No\r\n\r\n"], Finding::Ill("GET /health?deep=1 is answered with 500".into())),
+            (
+                &["HTTP/1.1 500 No\r\n\r\n"],
+                Finding::Ill("GET /health?deep=1 is answered with 500".into()),
+                "L7STS",
+            ),
         ];
-        for (answer, expected) in table {
+        for (answer, expected, word) in table {
             let (found, request) = asked(answer, LIMIT).await;
-            assert_eq!(found, expected, "{answer:?}");
+            assert_eq!((found.finding, found.checked.word), (expected, word), "{answer:?}");
             assert!(request.starts_with("GET /health?deep=1 HTTP/1.1\r\nHost: app.example\r\n"), "{request}");
         }
     }
@@ -180,6 +211,7 @@ mod tests {
     #[tokio::test]
     async fn a_server_that_takes_the_request_and_says_nothing_is_ill() {
         let (found, _) = asked(&[], Duration::from_millis(50)).await;
-        assert_eq!(found, Finding::Ill("no answer within 50ms".into()));
+        assert_eq!(found.finding, Finding::Ill("no answer within 50ms".into()));
+        assert_eq!(found.checked.word, "L7TOUT");
     }
 }

@@ -8,7 +8,7 @@ use tokio::time::{sleep, sleep_until};
 
 use super::monitor::{Change, FastCounts, Monitor, Start};
 use super::news;
-use super::probe::{self, Finding};
+use super::probe::{self, Finding, Look};
 use crate::config::{CheckConfig, OnMarkedDown};
 use crate::log;
 use crate::server::{Health, Server, Servers};
@@ -59,7 +59,7 @@ impl Watch {
 
     async fn check_once(&self, config: &CheckConfig) {
         let server = self.server();
-        let finding = probe::check(server.address, &config.probe, config.timeout).await;
+        let Look { finding, checked } = probe::check(server.address, &config.probe, config.timeout).await;
         if let Finding::NotChecked(why) = &finding
             && !self.has_complained.replace(true)
         {
@@ -67,7 +67,12 @@ impl Watch {
         }
         // What the operator has said meanwhile comes first.
         self.heed();
+        let was_up = self.monitor.borrow().is_up();
         let change = self.monitor.borrow_mut().checked(Instant::now(), &finding);
+        if !matches!(finding, Finding::NotChecked(_)) {
+            let has_failed = was_up && matches!(finding, Finding::Ill(_));
+            server.checks.note(checked, self.monitor.borrow().haproxy_health(), has_failed);
+        }
         self.publish(change);
     }
 

@@ -44,6 +44,7 @@ use crate::config::Mode;
 use crate::http::Version;
 use crate::http::response::Connection as Announce;
 use crate::persist::issue::SetCookie;
+use crate::stats::roll::Present;
 use crate::visit::Visit;
 use clock::Clock;
 pub(super) use clock::Phase;
@@ -123,6 +124,8 @@ struct Session {
     /// What the client has connected to, once that is asked, or when a PROXY header says so.
     front: Option<SocketAddr>,
     deadline: Deadline,
+    /// Where it is among those who are connected.
+    present: Present,
     /// Its own connection to a server, should it have one.
     private: Option<Private>,
     /// Of the session with the server that is, or was, the last to be asked.
@@ -163,6 +166,7 @@ impl Session {
             peer,
             front: None,
             deadline: shared.timers.deadline(),
+            present: shared.stats.roll.enter(SocketAddr::new(peer.ip().to_canonical(), peer.port())),
             private: None,
             lease: None,
             notice: Vec::new(),
@@ -225,6 +229,7 @@ impl Session {
 
 impl Drop for Session {
     fn drop(&mut self) {
+        self.shared.stats.roll.leave(self.present);
         self.shared.closed();
     }
 }

@@ -122,6 +122,7 @@ impl Daemon {
             table_turn: tokio::sync::Mutex::default(),
             bulk: Arc::new(tokio::sync::Semaphore::new(admin::MOST_BULKY)),
             view,
+            walked: RefCell::default(),
             stats: Rc::new(Statistics::new(&service, workers.stats.clone())),
             listen: bound.addresses,
             warnings,

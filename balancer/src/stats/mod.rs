@@ -5,6 +5,7 @@
 //! | [`worker`] | what one worker counts: written by its thread alone, without a lock or a locked instruction |
 //! | [`counter`], [`latency`] | what that is made of: counters; histograms with the mean of the last 1024 |
 //! | [`capture`] | the last messages that were not understood, without what is secret |
+//! | [`roll`] | who is connected |
 //! | [`totals`] | all workers added up, which the control thread does when somebody asks |
 //! | [`rates`] | events of the last second, and the most there were in one: looked at four times a second |
 //!
@@ -16,9 +17,10 @@ pub mod capture;
 pub mod counter;
 pub mod latency;
 pub mod rates;
+pub mod roll;
 pub mod totals;
 pub mod worker;
 
 pub use latency::{BOUNDS, Times};
-pub use totals::{Availability, BackTotals, FrontTotals, Since, Statistics};
+pub use totals::{Availability, BackTotals, FrontTotals, Load, Since, Statistics};
 pub use worker::{Back, Elapsed, Front, Latencies, Snapshot, Stats, Verdicts};

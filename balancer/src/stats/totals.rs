@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::TimeValLike;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::capture::{Captured, Side};
@@ -34,6 +36,9 @@ struct Seen {
     connections: Rate,
     requests: Rate,
     visits: Rate,
+    /// Microseconds of processor time.
+    cpu: Rate,
+    bytes_out: Rate,
     /// Of each server, by place.
     sessions: Vec<Rate>,
     /// The same.
@@ -61,6 +66,7 @@ struct Cleared {
     front: Front,
     back: HashMap<Option<usize>, Back>,
     downs: HashMap<Option<usize>, u64>,
+    check_failures: HashMap<usize, u64>,
 }
 
 /// From when on something is counted.
@@ -100,8 +106,19 @@ pub struct BackTotals {
     pub rate: (u64, u64),
     /// When it was asked last.
     pub last_session: Option<Instant>,
+    /// Checks that have failed while it was up.
+    pub check_failures: u64,
     /// Whether it could be asked now, and before.
     pub availability: Availability,
+}
+
+/// What the process takes from this host.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Load {
+    /// Of the time of its workers, what they had nothing to do.
+    pub idle_percent: u64,
+    /// Bytes written to clients.
+    pub bytes_out: u64,
 }
 
 impl Statistics {
@@ -112,6 +129,8 @@ impl Statistics {
             connections: Rate::default(),
             requests: Rate::default(),
             visits: Rate::default(),
+            cpu: Rate::default(),
+            bytes_out: Rate::default(),
             sessions: Vec::new(),
             servers: Vec::new(),
             service: Availability::new(State::Up),
@@ -153,6 +172,17 @@ impl Statistics {
         }
     }
 
+    /// What the process has taken from this host in the last second.
+    pub fn load(&self) -> Load {
+        let (seen, since_look) = self.seen();
+        let busy = seen.cpu.now(cpu_micros(), since_look) / 10_000;
+        let threads = self.workers.len().max(1) as u64;
+        Load {
+            idle_percent: 100 - (busy / threads).min(100),
+            bytes_out: seen.bytes_out.now(self.whole_front().bytes_out, since_look),
+        }
+    }
+
     /// All servers together, those too that have gone, and what no server was found for.
     pub fn service(&self, since: Since) -> BackTotals {
         let (seen, since_look) = self.seen();
@@ -169,6 +199,8 @@ impl Statistics {
             availability.downs -= self.cleared.borrow().downs.get(&None).copied().unwrap_or(0);
         }
         BackTotals {
+            // HAProxy has no such number of all of them.
+            check_failures: 0,
             counters,
             latencies,
             in_flight: (whole.visits.saturating_sub(whole.visits_ended), whole.visits_most),
@@ -226,6 +258,7 @@ impl Statistics {
                 front: self.whole_front(),
                 back: places().map(|place| (place, self.counters(place, Since::Start))).collect(),
                 downs: places().map(|place| (place, downs(place))).collect(),
+                check_failures: places().flatten().map(|place| (place, self.failures(place))).collect(),
             };
         }
     }
@@ -249,7 +282,12 @@ impl Statistics {
         if since == Since::Clearing {
             availability.downs -= self.cleared.borrow().downs.get(&Some(place)).copied().unwrap_or(0);
         }
+        let mut check_failures = self.failures(place);
+        if since == Since::Clearing {
+            check_failures -= self.cleared.borrow().check_failures.get(&place).copied().unwrap_or(0);
+        }
         BackTotals {
+            check_failures,
             counters: places.iter().map(|place| self.counters(Some(*place), since)).sum(),
             latencies,
             in_flight: (
@@ -264,6 +302,10 @@ impl Statistics {
             last_session: backs().filter_map(|(stats, back)| stats.last_session(back)).max(),
             availability,
         }
+    }
+
+    fn failures(&self, place: usize) -> u64 {
+        self.service.servers[place].checks.read().failures
     }
 
     fn whole_front(&self) -> Front {
@@ -296,6 +338,8 @@ impl Statistics {
         seen.connections.look(front.connections + front.denied);
         seen.requests.look(front.requests);
         seen.visits.look(front.visits);
+        seen.cpu.look(cpu_micros());
+        seen.bytes_out.look(front.bytes_out);
         for place in seen.servers.len()..servers.places_ever() {
             seen.sessions.push(Rate::default());
             // Until somebody has looked a server is up.
@@ -310,6 +354,14 @@ impl Statistics {
         let is_up = live.iter().any(|&place| servers[place].takes_new());
         seen.service.is_now(if is_up { State::Up } else { State::Down });
     }
+}
+
+/// Processor time of all threads.
+fn cpu_micros() -> u64 {
+    getrusage(UsageWho::RUSAGE_SELF).map_or(0, |usage| {
+        let micros = usage.user_time().num_microseconds() + usage.system_time().num_microseconds();
+        u64::try_from(micros).unwrap_or(0)
+    })
 }
 
 impl Seen {

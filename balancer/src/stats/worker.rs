@@ -9,6 +9,7 @@ use serde::Serialize;
 use super::capture::{Captured, Side};
 use super::counter::{Counter, counters};
 use super::latency::{Latency, Times};
+use super::roll::Roll;
 use crate::persist::MAX_METHODS;
 use crate::persist::trace::{Trace, Verdict};
 use crate::visit::Recent;
@@ -232,6 +233,8 @@ pub struct Stats {
     nobody: BackStats,
     verdicts: [[Counter; Verdict::ALL.len()]; MAX_METHODS],
     captured: [Mutex<Option<Captured>>; 2],
+    /// Who is connected.
+    pub roll: Roll,
     /// The last decisions.
     pub recent: Recent,
 }
@@ -245,6 +248,7 @@ impl Default for Stats {
             nobody: BackStats::default(),
             verdicts: Default::default(),
             captured: Default::default(),
+            roll: Roll::default(),
             recent: Recent::default(),
         }
     }

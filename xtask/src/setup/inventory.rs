@@ -44,6 +44,10 @@ const LAB: &[(&str, &str, &str)] = &[
     ),
     ("nginx", "nginx-light", "the origin that tests and benchmarks talk to"),
     ("haproxy", "haproxy", "the proxy that benchmarks compare with"),
+    ("hatop", "hatop", "a view of HAProxy that has to work on our admin socket"),
+    ("prometheus-haproxy-exporter", "prometheus-haproxy-exporter", "metrics of HAProxy, the same"),
+    ("socat", "socat", "talks to admin sockets in people's scripts"),
+    ("script", "bsdutils", "a terminal for hatop"),
     ("curl", "curl", "a client that people know"),
     ("wrk", "wrk", "makes the load of benchmarks and demo"),
 ];

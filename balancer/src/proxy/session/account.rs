@@ -113,6 +113,7 @@ impl Session {
         back.took(&clock.elapsed(Instant::now()));
         stats.decided(visit.trace());
         stats.visit_ends();
+        stats.roll.is_served(self.present, None);
         stats.moved_bytes(server, self.client.take_received(), std::mem::take(&mut self.bytes_out));
     }
 

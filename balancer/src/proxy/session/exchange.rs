@@ -133,6 +133,7 @@ impl Session {
                     self.lease = Some(upstream.lease());
                     let now = clock.reached(upstream.is_reused);
                     shared.stats.session_begins(server, now, visit.trace().balanced);
+                    shared.stats.roll.is_served(self.present, Some(server));
                     if !upstream.is_reused {
                         self.observe_connection(server);
                     }

@@ -27,6 +27,7 @@ impl Session {
         match self.read_proxy_header().await {
             Ok(Some(Addresses { source, destination })) => {
                 (self.peer, self.front) = (source, Some(destination));
+                self.shared.stats.roll.rename(self.present, source);
             }
             // The proxy's own connection, or one of which it knows as little as we do.
             Ok(None) => {}

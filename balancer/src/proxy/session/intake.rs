@@ -38,6 +38,7 @@ impl Session {
             if is_due && let Some(incoming) = self.take_request(clock).map_err(Failure::Refused)? {
                 self.client.input.release();
                 self.shared.stats.visit_begins();
+                self.shared.stats.roll.asks(self.present);
                 return Ok(Some(incoming));
             }
             if let Err(failure) = self.more_of_the_head().await {

@@ -14,6 +14,7 @@ impl Session {
     pub(super) async fn serve_connection(&mut self) {
         let mut clock = Clock::new(*self.started.get_or_insert_with(Instant::now), false);
         self.shared.stats.visit_begins();
+        self.shared.stats.roll.asks(self.present);
         let mut visit = Visit::of_connection(&self.shared.books, self.peer.ip());
         let outcome = match self.reach(&mut visit, &mut clock, Reuse::Never, None).await {
             Ok(mut upstream) => {
