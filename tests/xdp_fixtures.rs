@@ -53,6 +53,7 @@ fn main() {
         counts(),
         ending(),
         abuse(),
+        two_cpus(),
         fixture::events::trials(),
         fixture::errors::trials(),
     ]
@@ -958,6 +959,18 @@ fn ending() -> Vec<Trial> {
             assert_eq!(world.connections(), 0);
         }),
     ]
+}
+
+/// The same packet twice, on two processors at once.
+fn two_cpus() -> Vec<Trial> {
+    both("the_same_syn_on_two_cpus_opens_one_flow", |world| {
+        let syns: Vec<Frame> = (0..200).map(|n| world.syn().source_port(20_000 + n)).collect();
+        let [one, other] = world.race(&syns);
+        assert!(one.iter().all(|(action, _)| *action == fixture::XDP_REDIRECT), "nobody is turned away");
+        assert_eq!(one, other, "both go the same way");
+        assert_eq!((world.maps.flows.keys().count(), world.connections()), (400, 200));
+    })
+    .into()
 }
 
 fn abuse() -> Vec<Trial> {
