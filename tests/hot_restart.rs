@@ -267,7 +267,7 @@ fn memory_goes_along() -> Result<()> {
     chown(folder.path(), Some(NOBODY), Some(NOBODY))?;
     let mut first = folder.start(&lab, &["--persist", "source"], Some(NOBODY))?;
     let admin = folder.admin();
-    ensure!(show(&admin, "info")?["tables"] == "memory");
+    ensure!(show(&admin, "process")?["tables"] == "memory");
     let visit = || http::get(&lab.client().ns, None, lab.client().gateway_at(8080), "/", &[]);
     let home = visit()?.header("X-Server").context("a name")?.to_owned();
     let table = || show(&admin, "table source");
@@ -302,7 +302,7 @@ fn addresses() -> Result<()> {
     let _third = take_over(&site, Path::new(BALANCER), &["--listen", "127.0.0.1:8002"])?;
     ensure!(ask(8002)? == 200);
     wait_until(PATIENCE, "the address to be closed", || ask(8001).is_err())?;
-    ensure!(show(admin, "info")?["listen"].as_array().is_some_and(|all| all.len() == 2));
+    ensure!(show(admin, "process")?["listen"].as_array().is_some_and(|all| all.len() == 2));
     Ok(())
 }
 
@@ -478,7 +478,7 @@ impl Public {
 }
 
 fn pid_at(admin: &Path) -> Result<Pid> {
-    let pid = show(admin, "info")?["pid"].as_i64().context("a pid")?;
+    let pid = show(admin, "process")?["pid"].as_i64().context("a pid")?;
     Ok(Pid::from_raw(pid.try_into()?))
 }
 
