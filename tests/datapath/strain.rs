@@ -177,6 +177,10 @@ fn flow_entries(site: &Site) -> Result<usize> {
 /// As many half-open connections as one source may have; the rest is the proxy's, which has SYN cookies.
 fn known_flood() -> Result<()> {
     const SYNS: u16 = 4000;
+    /// As many as the queue of a veth has room for.
+    const BURST: u16 = 200;
+    /// By ports that the source's own connections have or had.
+    const OWN: u64 = 20;
     let site = Site::open(SOURCE_FIRST)?;
     let homes = [site.introduce(0)?, site.introduce(1)?];
     let mut kept = fast_connection(&site)?;
@@ -191,14 +195,17 @@ fn known_flood() -> Result<()> {
     client.ns.output("nft", &[mute])?;
     let (socket, to) = (raw(&client.ns)?, v4(client.gateway_at(80))?);
     let before = site.daemon.counter("syn_forwarded")?;
-    for port in 1024..1024 + SYNS {
-        send_syn(&socket, SocketAddrV4::new(site.address(0), port), to)?;
-    }
-    wait_until(PATIENCE, "all of them to be counted", || {
+    let counted = || {
         let count = |name| site.daemon.counter(name).unwrap_or(0);
         let passed = count("pass_half_open_source") + count("pass_half_open_total") + count("pass_syn_rate");
-        count("syn_forwarded") - before + passed >= u64::from(SYNS)
-    })?;
+        count("syn_forwarded") - before + passed
+    };
+    for first in (0..SYNS).step_by(BURST.into()) {
+        for port in 1024 + first..1024 + first + BURST {
+            send_syn(&socket, SocketAddrV4::new(site.address(0), port), to)?;
+        }
+        wait_until(PATIENCE, "the burst to be counted", || counted() + OWN >= u64::from(first + BURST))?;
+    }
     let forwarded = site.daemon.counter("syn_forwarded")? - before;
     // The window that counts them slides: a few more fit in while the flood lasts.
     ensure!((200..=600).contains(&forwarded), "{forwarded} of {SYNS} became flows");
