@@ -5,6 +5,7 @@ mod dns;
 mod families;
 mod path_errors;
 mod site;
+mod stories;
 
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -13,21 +14,27 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Arguments;
 use nix::sys::signal::Signal;
-use site::{BALANCER, PATIENCE, SOURCE_FIRST, Site, Visit, all_flags, pins, start, start_servers, trial};
+use site::{
+    BALANCER, Forward, PATIENCE, SOURCE_FIRST, Site, Visit, all_flags, pins, start, start_servers, trial,
+};
 use xtask::lab::http::{self, Connection};
 use xtask::lab::{Lab, wait_until};
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = vec![
-        trial("a_known_client_goes_past_the_proxy_and_others_do_not", known_and_unknown),
+        trial("a_known_client_goes_past_the_proxy_and_others_do_not", || {
+            stories::known_and_unknown(Forward::Nat)
+        }),
         trial("a_frozen_process_serves_the_known_and_only_them", frozen),
-        trial("kill_9_and_restart_keep_affinities_and_connections", kill_and_restart),
-        trial("a_download_survives_kill_9_whole", download_survives_kill),
+        trial("kill_9_and_restart_keep_affinities_and_connections", || {
+            stories::kill_and_restart(Forward::Nat)
+        }),
+        trial("a_download_survives_kill_9_whole", || stories::download_survives_kill(Forward::Nat)),
         trial("no_known_client_is_refused_while_the_process_crashes_and_starts", crash_under_load),
-        trial("drain_keeps_users_and_maint_moves_them", drain_and_maint),
-        trial("a_dead_server_loses_its_users_to_another_one_once", dead_server),
-        trial("live_flows_survive_drain", live_flow_survives_drain),
+        trial("drain_keeps_users_and_maint_moves_them", || stories::drain_and_maint(Forward::Nat)),
+        trial("a_dead_server_loses_its_users_to_another_one_once", || stories::dead_server(Forward::Nat)),
+        trial("live_flows_survive_drain", || stories::live_flow_survives_drain(Forward::Nat)),
         trial("a_client_with_transmit_offload_is_served_by_the_proxy", transmit_offload),
         trial("parallel_first_connections_all_complete", parallel_first_connections),
         trial("a_client_behind_another_proxy_is_never_fast", behind_a_proxy),
@@ -64,19 +71,6 @@ fn main() {
     libtest_mimic::run(&arguments, trials).exit();
 }
 
-fn known_and_unknown() -> Result<()> {
-    let site = Site::open(SOURCE_FIRST)?;
-    let first = site.visit(0, &[])?;
-    ensure!(!first.fast && first.cookie.as_ref() == Some(&first.server), "{first:?}");
-    site.wait_until_learned(0, &first.server)?;
-    let second = site.visit(0, &[])?;
-    ensure!(second.fast && second.server == first.server && second.cookie.is_none(), "{second:?}");
-    ensure!(site.daemon.counter("syn_forwarded")? == 1);
-    let stranger = site.visit(1, &[])?;
-    ensure!(!stranger.fast && stranger.server != first.server, "{stranger:?}");
-    Ok(())
-}
-
 fn frozen() -> Result<()> {
     let site = Site::open(SOURCE_FIRST)?;
     let home = site.introduce(0)?;
@@ -87,49 +81,6 @@ fn frozen() -> Result<()> {
     stranger.stream().set_read_timeout(Some(Duration::from_secs(1)))?;
     ensure!(stranger.get("/", &[]).is_err(), "an unknown client was served by a frozen proxy");
     site.daemon.child.signal(Signal::SIGCONT)?;
-    Ok(())
-}
-
-fn kill_and_restart() -> Result<()> {
-    let mut site = Site::open(SOURCE_FIRST)?;
-    let homes = [site.introduce(0)?, site.introduce(1)?];
-    let mut kept = site.connect(0)?;
-    let before = Visit::of(&kept.get("/", &[])?)?;
-    ensure!(before.fast);
-    let counted = site.daemon.counter("to_server")?;
-    site.daemon.kill();
-    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "the running connection");
-    let while_dead = site.visit(0, &[])?;
-    ensure!(while_dead.fast && while_dead.server == homes[0], "a new connection of a known client");
-    site.daemon.restart()?;
-    for (client, home) in homes.iter().enumerate() {
-        let key = site.address(client).to_string();
-        ensure!(site.daemon.affinity("source", &key)?.as_ref() == Some(home), "{key} was forgotten");
-        let visit = site.visit(client, &[])?;
-        ensure!(visit.fast && visit.server == *home, "{visit:?}");
-    }
-    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "the running connection, after the restart");
-    ensure!(site.daemon.counter("to_server")? > counted, "counters go on from where they were");
-    Ok(())
-}
-
-fn download_survives_kill() -> Result<()> {
-    let mut site = Site::open(SOURCE_FIRST)?;
-    site.introduce(0)?;
-    let (client, to) = (site.lab.client().ns.clone(), site.lab.client().gateway_at(80));
-    let source = Some(site.address(0));
-    let download = std::thread::spawn(move || -> Result<Vec<u8>> {
-        let mut connection = Connection::open(&client, source, to)?;
-        connection.stream().set_read_timeout(Some(Duration::from_secs(40)))?;
-        Ok(connection.get("/slow", &[])?.body)
-    });
-    wait_until(PATIENCE, "the download to run", || {
-        site.daemon.show(&["flows"]).is_ok_and(|flows| flows[0]["bytes"].as_u64() > Some(100_000))
-    })?;
-    site.daemon.kill();
-    site.daemon.restart()?;
-    let body = download.join().expect("the thread")?;
-    ensure!(body.len() == 1 << 20 && body.iter().all(|byte| *byte == b'x'), "{} bytes", body.len());
     Ok(())
 }
 
@@ -165,55 +116,6 @@ fn crash_under_load() -> Result<()> {
         );
         Ok(())
     })
-}
-
-fn drain_and_maint() -> Result<()> {
-    let site = Site::open(SOURCE_FIRST)?;
-    let home = site.introduce(0)?;
-    let other = site.other(&home).to_owned();
-    site.daemon.set_server(&home, "drain")?;
-    let stays = site.visit(0, &[])?;
-    ensure!(!stays.fast && stays.server == home, "{stays:?}");
-    for client in [1, 2] {
-        ensure!(site.visit(client, &[])?.server == other, "a new client was sent to a draining server");
-    }
-    site.daemon.set_server(&home, "maint")?;
-    let moved = site.visit(0, &[("Cookie", &format!("SRV={home}"))])?;
-    ensure!(moved.server == other && moved.cookie.as_ref() == Some(&other), "{moved:?}");
-    site.wait_until_learned(0, &other)?;
-    site.daemon.set_server(&home, "ready")?;
-    let settled = site.visit(0, &[])?;
-    ensure!(
-        settled.fast && settled.server == other,
-        "a client that has moved stays where it is: {settled:?}"
-    );
-    Ok(())
-}
-
-fn dead_server() -> Result<()> {
-    let site = Site::open(SOURCE_FIRST)?;
-    let home = site.introduce(0)?;
-    let other = site.other(&home).to_owned();
-    site.nginx(&home).child.kill();
-    site.wait_for_state(&home, "down")?;
-    let moved = site.visit(0, &[])?;
-    ensure!(!moved.fast && moved.server == other && moved.cookie.as_ref() == Some(&other), "{moved:?}");
-    site.wait_until_learned(0, &other)?;
-    let settled = site.visit(0, &[])?;
-    ensure!(settled.fast && settled.server == other, "{settled:?}");
-    Ok(())
-}
-
-fn live_flow_survives_drain() -> Result<()> {
-    let site = Site::open(SOURCE_FIRST)?;
-    let home = site.introduce(0)?;
-    let mut kept = site.connect(0)?;
-    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
-    for state in ["drain", "maint"] {
-        site.daemon.set_server(&home, state)?;
-        ensure!(Visit::of(&kept.get("/", &[])?)?.server == home, "a running connection was moved by {state}");
-    }
-    Ok(())
 }
 
 fn transmit_offload() -> Result<()> {

@@ -16,7 +16,7 @@ use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::phase::{CLOSING, CLOSING_NS, DEAD, ESTABLISHED, ESTABLISHED_NS, HALF_OPEN, HALF_OPEN_NS};
 use fixture::packet::{ACK, CWR, ECE, FIN, Frame, PSH, RST, SYN, URG};
-use fixture::{CLIENT, CLIENT6, World, both, packet, trial, trial6};
+use fixture::{CLIENT, CLIENT6, World, both, each, packet, trial, trial6};
 use libtest_mimic::{Arguments, Trial};
 use xtask::kernels::guest;
 
@@ -56,6 +56,7 @@ fn main() {
         two_cpus(),
         fixture::events::trials(),
         fixture::errors::trials(),
+        fixture::forwarding::trials(),
     ]
     .concat_trials();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().map(fits_here).collect());
@@ -251,7 +252,14 @@ fn decision() -> Vec<Trial> {
 }
 
 fn rewriting() -> Vec<Trial> {
-    vec![
+    let ports = both("the_clients_port_is_kept_where_it_may_be", |world| {
+        let run = world.run(&world.syn().source_port(12_345));
+        assert_eq!(run.packet().source_port, 12_345);
+        let run = world.run(&world.syn().source_port(50_000));
+        let port = run.packet().source_port;
+        assert!((10_000..=32_767).contains(&port), "{port} is one the kernel may give to the proxy");
+    });
+    let of_ipv4 = vec![
         trial("the_ttl_goes_down_and_the_rest_of_the_headers_stays", |world| {
             let syn = Frame::syn()
                 .byte(15, 0xb8)
@@ -277,7 +285,8 @@ fn rewriting() -> Vec<Trial> {
             });
             assert_eq!(world.run(&Frame::syn()).packet().source, IpAddr::from([10, 20, 1, 77]));
         }),
-    ]
+    ];
+    ports.into_iter().chain(of_ipv4).collect()
 }
 
 fn life_cycle() -> Vec<Trial> {
@@ -369,42 +378,42 @@ fn life_cycle() -> Vec<Trial> {
     ]
 }
 
-/// What holds for both families.
+/// What holds for both families, however packets travel.
 fn families() -> Vec<Trial> {
     [
-        both("a_known_source_is_sent_to_its_server", |world| {
+        each("a_known_source_is_sent_to_its_server", |world| {
             let run = world.run(&world.syn());
             run.expect(Outcome::SynForwarded);
             let out = run.packet();
-            assert_eq!((out.source, out.destination), (world.snat(), world.server()));
+            assert_eq!((out.source, out.destination), (world.seen(), world.server()));
             assert_eq!(out.destination_port, 8080);
             assert_eq!(run.macs(), world.macs_towards_server());
             world.expect_flows(2);
         }),
-        both("an_ecn_syn_is_fast_and_keeps_its_bits", |world| {
+        each("an_ecn_syn_is_fast_and_keeps_its_bits", |world| {
             let run = world.run(&world.syn().flags(SYN | ECE | CWR).tos(0x02));
             run.expect(Outcome::SynForwarded);
             assert_eq!(run.packet().flags, SYN | ECE | CWR);
             assert_eq!(run.tos(), 0x02);
         }),
-        both("a_syn_with_an_unfinished_checksum_is_passed", |world| {
+        each("a_syn_with_an_unfinished_checksum_is_passed", |world| {
             let run = world.run(&world.syn().unfinished_checksum());
             run.expect(Outcome::UnfinishedSyn);
             world.expect_flows(0);
         }),
-        both("a_finished_checksum_that_looks_unfinished_is_fast", |world| {
+        each("a_finished_checksum_that_looks_unfinished_is_fast", |world| {
             world.run(&world.syn().lookalike_checksum()).expect(Outcome::SynForwarded);
             world.run(&world.reply(SYN | ACK).lookalike_checksum()).expect(Outcome::ToClient);
             world.run(&world.syn().source_port(20_001)).expect(Outcome::SynForwarded);
         }),
-        both("a_client_without_a_neighbour_entry_is_answered_the_way_it_came", |world| {
+        each("a_client_without_a_neighbour_entry_is_answered_the_way_it_came", |world| {
             world.forget_client_neighbour();
             world.run(&world.syn()).expect(Outcome::SynForwarded);
             let run = world.run(&world.reply(SYN | ACK));
             run.expect(Outcome::ToClient);
             assert_eq!(run.macs(), world.syn().macs_reversed());
         }),
-        both("checksums_are_right_for_every_length", |world| {
+        each("checksums_are_right_for_every_length", |world| {
             world.establish();
             let longest = if world.client().is_ipv4() { 1460 } else { 1440 };
             for length in [0, 1, 2, 3, 555, longest] {
@@ -416,14 +425,7 @@ fn families() -> Vec<Trial> {
                 run.expect_valid_checksums();
             }
         }),
-        both("the_clients_port_is_kept_where_it_may_be", |world| {
-            let run = world.run(&world.syn().source_port(12_345));
-            assert_eq!(run.packet().source_port, 12_345);
-            let run = world.run(&world.syn().source_port(50_000));
-            let port = run.packet().source_port;
-            assert!((10_000..=32_767).contains(&port), "{port} is one the kernel may give to the proxy");
-        }),
-        both("the_answer_comes_from_the_address_the_client_asked", |world| {
+        each("the_answer_comes_from_the_address_the_client_asked", |world| {
             world.run(&world.syn()).expect(Outcome::SynForwarded);
             let run = world.run(&world.reply(SYN | ACK));
             run.expect(Outcome::ToClient);
@@ -433,12 +435,12 @@ fn families() -> Vec<Trial> {
             assert_eq!((out.destination, out.destination_port), (world.client(), 20_000));
             assert_eq!(run.macs(), world.macs_towards_client());
         }),
-        both("a_reset_of_the_server_reaches_the_client", |world| {
+        each("a_reset_of_the_server_reaches_the_client", |world| {
             world.run(&world.syn()).expect(Outcome::SynForwarded);
             world.run(&world.reply(RST | ACK)).expect(Outcome::ToClient);
             assert_eq!(world.phase(), CLOSING);
         }),
-        both("a_stranger_cannot_answer_for_the_server", |world| {
+        each("a_stranger_cannot_answer_for_the_server", |world| {
             world.run(&world.syn()).expect(Outcome::SynForwarded);
             let stranger = match world.server() {
                 IpAddr::V4(_) => IpAddr::from([10, 20, 1, 99]),
@@ -447,7 +449,7 @@ fn families() -> Vec<Trial> {
             let forged = world.reply(SYN | ACK).source(stranger);
             world.run(&forged).expect(Outcome::NoFlow);
         }),
-        both("a_handshake_establishes_the_flow", |world| {
+        each("a_handshake_establishes_the_flow", |world| {
             world.run(&world.syn());
             assert_eq!(world.phase(), HALF_OPEN);
             world.run(&world.reply(SYN | ACK));
@@ -456,7 +458,7 @@ fn families() -> Vec<Trial> {
                 .expect(Outcome::ToServer);
             assert_eq!(world.phase(), ESTABLISHED);
         }),
-        both("closing_and_lingering", |world| {
+        each("closing_and_lingering", |world| {
             world.establish();
             world.run(&world.syn().flags(FIN | ACK)).expect(Outcome::ToServer);
             world.run(&world.reply(FIN | ACK)).expect(Outcome::ToClient);
@@ -465,7 +467,7 @@ fn families() -> Vec<Trial> {
             world.age_flows(CLOSING_NS);
             world.run(&world.syn().flags(ACK)).expect(Outcome::NoFlow);
         }),
-        both("a_new_syn_after_both_fins_is_a_new_decision_on_the_same_port", |world| {
+        each("a_new_syn_after_both_fins_is_a_new_decision_on_the_same_port", |world| {
             world.establish();
             let port = world.snat_port();
             world.run(&world.reply(FIN | ACK));
@@ -476,7 +478,7 @@ fn families() -> Vec<Trial> {
             assert_eq!(world.phase(), HALF_OPEN);
             world.expect_flows(2);
         }),
-        both("a_syn_that_is_passed_kills_what_was_left_of_its_tuple", |world| {
+        each("a_syn_that_is_passed_kills_what_was_left_of_its_tuple", |world| {
             world.establish();
             world.run(&world.reply(FIN | ACK));
             world.run(&world.syn().flags(FIN | ACK));
@@ -484,23 +486,24 @@ fn families() -> Vec<Trial> {
             world.run(&world.syn().sequence(77)).expect(Outcome::ServerDown);
             assert_eq!(world.phase(), DEAD);
             world.run(&world.syn().flags(ACK)).expect(Outcome::NoFlow);
-            world.run(&world.reply(ACK)).expect(Outcome::NoFlow);
+            world.run(&world.reply(ACK)).expect(world.server_is_late());
         }),
-        both("what_is_ended_is_the_stacks_from_both_sides", |world| {
+        each("what_is_ended_is_the_stacks_from_the_clients_side", |world| {
             world.establish();
             let (from_client, from_server) = (world.syn().flags(ACK | PSH).payload(9), world.reply(ACK));
             assert_eq!(world.end_flows(world.server_id()), 1);
             assert_eq!((world.phase(), world.connections()), (DEAD, 0));
-            for frame in [from_client, from_server, world.syn().flags(FIN | ACK)] {
+            let late = world.server_is_late();
+            for (frame, outcome) in [(from_client, Outcome::NoFlow), (from_server, late)] {
                 let run = world.run(&frame);
-                run.expect(Outcome::NoFlow);
+                run.expect(outcome);
                 run.expect_untouched();
             }
             assert_eq!((world.phase(), world.connections()), (DEAD, 0));
             assert_eq!(world.end_flows(world.server_id()), 0, "once");
             world.run(&world.syn().sequence(77)).expect(Outcome::FlowEnding);
         }),
-        both("half_open_flows_of_one_source_are_capped", |world| {
+        each("half_open_flows_of_one_source_are_capped", |world| {
             let fast = (0..400)
                 .filter(|n| {
                     world.run(&world.syn().source_port(10_000 + n)).outcome() == Outcome::SynForwarded
@@ -509,7 +512,7 @@ fn families() -> Vec<Trial> {
             assert_eq!(fast, 256);
             world.run(&world.syn().source_port(30_000)).expect(Outcome::HalfOpenSource);
         }),
-        both("short_frames_do_no_harm", |world| {
+        each("short_frames_do_no_harm", |world| {
             let whole = world.syn().bytes();
             for length in 14..whole.len() {
                 let run = world.run(&Frame::raw(whole[..length].to_vec()));
@@ -526,7 +529,7 @@ fn wishes() -> Vec<Trial> {
     const MSS_1460: &[u8] = &[2, 4, 0x05, 0xb4, 1, 3, 3, 7];
     const MSS_1200: &[u8] = &[2, 4, 0x04, 0xb0, 1, 3, 3, 7];
     [
-        both("an_excluded_source_is_the_proxys", |world| {
+        each("an_excluded_source_is_the_proxys", |world| {
             let (own, around) = match world.client() {
                 IpAddr::V4(_) => ("10.10.1.2", "10.10.0.0/16"),
                 IpAddr::V6(_) => ("2001:db8:10:1::2", "2001:db8:10::/48"),
@@ -550,7 +553,7 @@ fn wishes() -> Vec<Trial> {
             world.exclude(&[], &[]);
             world.run(&other).expect(Outcome::SynForwarded);
         }),
-        both("the_segment_size_is_clamped_on_syn_and_syn_ack_only", |world| {
+        each("the_segment_size_is_clamped_on_syn_and_syn_ack_only", |world| {
             world.service(|service| service.mss = 1_200);
             let (syn, at) = (world.syn().tcp_options(MSS_1460), packet::tcp_at(&world.syn().bytes()) + 20);
             for expected in [Outcome::SynForwarded, Outcome::ToServer] {
@@ -580,7 +583,7 @@ fn wishes() -> Vec<Trial> {
                 assert_eq!(run.bytes()[at..], *after);
             }
         }),
-        both("a_syn_that_is_passed_keeps_its_segment_size", |world| {
+        each("a_syn_that_is_passed_keeps_its_segment_size", |world| {
             world.service(|service| service.mss = 1_200);
             world.server_state(SERVER_DRAIN);
             let run = world.run(&world.syn().tcp_options(MSS_1460));

@@ -386,6 +386,11 @@ pub const FAST_PATH_EXCLUSIVE: u32 = 1;
 /// Fast for known sources.
 pub const FAST_PATH_ALWAYS: u32 = 2;
 
+/// Addresses and ports of both ends change: servers see an address and a port of ours.
+pub const FORWARD_NAT: u8 = 0;
+/// Servers see the client, and route their answers back through this host.
+pub const FORWARD_GATEWAY: u8 = 1;
+
 /// A service: one running `balancer`, or one that has stopped and may come back.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -420,8 +425,10 @@ pub struct Service {
     pub mask6: u8,
     /// `--mss`: what SYNs and SYN-ACKs say at most; 0: what they like.
     pub mss: u16,
+    /// [`FORWARD_NAT`] or [`FORWARD_GATEWAY`].
+    pub forward: u8,
     /// Zero.
-    pub padding: [u8; 6],
+    pub padding: [u8; 5],
 }
 
 impl Service {
@@ -442,7 +449,8 @@ impl Service {
         mask4: 32,
         mask6: 64,
         mss: 0,
-        padding: [0; 6],
+        forward: FORWARD_NAT,
+        padding: [0; 5],
     };
 }
 

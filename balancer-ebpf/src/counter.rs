@@ -176,6 +176,15 @@ outcomes! {
     IcmpTooBig => Redirect, "icmp_too_big";
     /// A packet of a flow with a TTL of one, answered.
     IcmpTimeExceeded => Redirect, "icmp_time_exceeded";
+
+    /// Another connection of the same client and port goes to the server already, by another address of ours, and the
+    /// server could not tell them apart.
+    TupleTaken => Pass, "pass_tuple_taken";
+    /// The client is on the server's own link, or is the server: its answers would not come back through this host.
+    BesideServer => Pass, "pass_client_beside_server";
+    /// A packet of a server that sees its clients, of a flow that is over: routed on, it would come from an address that
+    /// the client has never talked to.
+    DropOver => Drop, "drop_flow_over";
 }
 
 /// What is counted beside outcomes, from the far end of a service's counters.

@@ -1,6 +1,6 @@
 //! A site: clients, the balancer with XDP on every link, and real nginx servers, each in a namespace of its own.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::time::Duration;
 
@@ -20,6 +20,22 @@ const SNAT_PORTS: std::ops::RangeInclusive<u16> = 10_000..=32_767;
 /// Cookies for everyone, and source affinity first: exact, and fast.
 pub const SOURCE_FIRST: &[&str] =
     &["--persist", "source", "--persist", "cookie=SRV,insert,indirect", "--fast-path", "always"];
+
+/// How fast packets travel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Forward {
+    Nat,
+    Gateway,
+}
+
+impl Forward {
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Gateway => "gateway",
+        }
+    }
+}
 
 /// A test that needs namespaces; ignored, visibly, where none can be made, and failed in CI.
 pub fn trial(name: &str, story: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
@@ -45,6 +61,10 @@ impl Site {
         Self::open_in(&Lab::star().client_addresses(3), flags)
     }
 
+    pub fn open_by(forward: Forward, flags: &[&str]) -> Result<Self> {
+        Self::open(&[flags, &["--forward", forward.word()]].concat())
+    }
+
     pub fn open_in(star: &Star, flags: &[&str]) -> Result<Self> {
         let lab = star.build()?;
         let servers = start_servers(&lab)?;
@@ -59,16 +79,20 @@ impl Site {
         self.lab.client().addresses[client]
     }
 
+    /// The address of the service.
+    pub fn front(&self) -> SocketAddr {
+        self.lab.client().gateway_at(80)
+    }
+
     /// One request over a connection of its own.
     pub fn visit(&self, client: usize, headers: &[(&str, &str)]) -> Result<Visit> {
         let source = Some(self.address(client));
-        let response =
-            http::get(&self.lab.client().ns, source, self.lab.client().gateway_at(80), "/", headers)?;
+        let response = http::get(&self.lab.client().ns, source, self.front(), "/", headers)?;
         Visit::of(&response)
     }
 
     pub fn connect(&self, client: usize) -> Result<Connection> {
-        Connection::open(&self.lab.client().ns, Some(self.address(client)), self.lab.client().gateway_at(80))
+        Connection::open(&self.lab.client().ns, Some(self.address(client)), self.front())
     }
 
     /// The first visit of a client, after which it is known.
@@ -168,8 +192,10 @@ pub fn all_flags(lab: &Lab, port: u16, flags: &[&str]) -> Vec<String> {
 #[derive(Debug)]
 pub struct Visit {
     pub server: String,
-    /// The server's peer was a port that only XDP uses.
+    /// The server's peer was a port that only XDP uses, or a client.
     pub fast: bool,
+    /// Whom the server has seen.
+    pub peer: SocketAddr,
     /// The value of our cookie, if one was set.
     pub cookie: Option<String>,
 }
@@ -182,6 +208,15 @@ impl Visit {
         let cookie = response
             .header("Set-Cookie")
             .and_then(|value| value.strip_prefix("SRV=")?.split(';').next().map(str::to_owned));
-        Ok(Self { server, fast: SNAT_PORTS.contains(&peer.port()), cookie })
+        let fast = SNAT_PORTS.contains(&peer.port()) || is_client(peer.ip());
+        Ok(Self { server, fast, peer, cookie })
+    }
+}
+
+/// As the laboratory has them.
+fn is_client(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(address) => address.octets()[..2] == [10, 10],
+        IpAddr::V6(address) => address.segments()[..3] == [0x2001, 0xdb8, 0x10],
     }
 }

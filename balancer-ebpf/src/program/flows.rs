@@ -28,22 +28,45 @@ pub(crate) struct LiveFlow<'a> {
     pub(crate) entry: *mut Flow,
 }
 
+/// What the table has of `key`, alive or not.
+#[inline(always)]
+pub(crate) fn find(key: &FlowKey) -> Option<LiveFlow<'_>> {
+    Some(LiveFlow { key, entry: FLOWS.get_ptr_mut(key)? })
+}
+
 /// The flow of `key`, if it is alive at `now`.
 #[inline(always)]
 pub(crate) fn find_live(key: &FlowKey, now: u64) -> Option<LiveFlow<'_>> {
-    let flow = LiveFlow { key, entry: FLOWS.get_ptr_mut(key)? };
+    find(key).filter(|flow| is_live(flow, now))
+}
+
+#[inline(always)]
+pub(crate) fn is_live(flow: &LiveFlow<'_>, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`.
     let own = unsafe { &*flow.entry };
     if own.side.phase == DEAD {
-        return None;
+        return false;
     }
     if phase::is_live(own.side.phase, own.last_seen, now) {
-        return Some(flow);
+        return true;
     }
     // One direction may rest while the other talks: the flow is as young as the younger of the two.
+    let Some(twin) = twin(flow) else { return false };
     // SAFETY: as above.
-    let twin = unsafe { &*twin(&flow)? };
-    phase::is_live(twin.side.phase, twin.last_seen, now).then_some(flow)
+    let twin = unsafe { &*twin };
+    phase::is_live(twin.side.phase, twin.last_seen, now)
+}
+
+/// What becomes of a packet that is no SYN and whose flow is over. The stack answers it, unless it was sent to the client
+/// itself.
+#[inline(always)]
+pub(crate) fn after_its_end(flow: &LiveFlow<'_>) -> Outcome {
+    // SAFETY: see `LiveFlow::entry`.
+    let own = unsafe { &*flow.entry };
+    if own.direction != FROM_CLIENT && own.becomes.destination == flow.key.destination {
+        return Outcome::DropOver;
+    }
+    Outcome::NoFlow
 }
 
 /// Whether this SYN begins a new connection on the tuple of a flow that is over.

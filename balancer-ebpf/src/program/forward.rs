@@ -29,7 +29,8 @@ pub(crate) fn forward(
         return Err(Outcome::DropTtl);
     }
     if now < flow.route_until && packet.total_length <= flow.route_mtu {
-        let route = Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu };
+        let route =
+            Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu, detour: 0 };
         send(ctx, packet, flow, &route)?;
         return Ok(sent(flow));
     }
@@ -96,5 +97,5 @@ pub(crate) fn address(ethernet: &mut Ethernet, route: &Route) {
 /// The way the client's SYN came.
 #[inline(always)]
 fn way_back(flow: &Flow) -> Route {
-    Route { ifindex: flow.client_ifindex, macs: flow.client_macs, mtu: 0 }
+    Route { ifindex: flow.client_ifindex, macs: flow.client_macs, mtu: 0, detour: 0 }
 }

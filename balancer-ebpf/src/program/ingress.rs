@@ -44,8 +44,9 @@ fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcom
     *has_syn = packet.flags & flag::SYN != 0;
     let is_known_port = is_known(packet.key.destination_port);
     let now = if is_known_port { kernel::coarse_ns() } else { 0 };
-    let live = if is_known_port { flows::find_live(&packet.key, now) } else { None };
-    if let Some(flow) = &live {
+    let found = if is_known_port { flows::find(&packet.key) } else { None };
+    let live = found.filter(|flow| flows::is_live(flow, now));
+    if let Some(flow) = &found {
         // SAFETY: a pointer into the flow map, valid for the length of this run.
         *slot = unsafe { u32::from((*flow.entry).service) };
     }
@@ -59,7 +60,7 @@ fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcom
         }
     }
     if !is_syn {
-        return Err(Outcome::NoFlow);
+        return Err(found.map_or(Outcome::NoFlow, |flow| flows::after_its_end(&flow)));
     }
     if !is_known_port {
         return Err(Outcome::NotService);

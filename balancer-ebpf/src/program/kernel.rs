@@ -88,6 +88,9 @@ pub(crate) struct Route {
     pub(crate) macs: [u8; 12],
     /// The route's MTU.
     pub(crate) mtu: u16,
+    /// 0: the neighbour is the destination itself, and no router. A number, not a `bool`, which would be two ways for the
+    /// verifier.
+    pub(crate) detour: u32,
 }
 
 /// Why there is no route.
@@ -163,6 +166,7 @@ pub(crate) fn route(
     }
     fib.sport = u16::from_ne_bytes(key.source_port);
     fib.dport = u16::from_ne_bytes(key.destination_port);
+    let asked = next_hop(fib);
     // SAFETY: the struct is as long as we say.
     let result = unsafe { bpf_fib_lookup(ctx.as_ptr(), fib, size_of::<FibLookup>() as i32, 0) };
     match result as u32 {
@@ -171,7 +175,8 @@ pub(crate) fn route(
             macs[..6].copy_from_slice(&fib.dmac);
             macs[6..].copy_from_slice(&fib.smac);
             // SAFETY: the kernel has written the MTU where the length was.
-            Ok(Route { ifindex: fib.ifindex, macs, mtu: unsafe { fib.__bindgen_anon_1.mtu_result } })
+            let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
+            Ok(Route { ifindex: fib.ifindex, macs, mtu, detour: differs(&asked, &next_hop(fib)) })
         }
         BPF_FIB_LKUP_RET_NO_NEIGH => Err(NoRoute::NoNeighbour),
         // SAFETY: as above.
@@ -179,4 +184,17 @@ pub(crate) fn route(
         BPF_FIB_LKUP_RET_FWD_DISABLED => Err(NoRoute::ForwardingOff),
         _ => Err(NoRoute::Unreachable),
     }
+}
+
+/// The destination, in the place of which the kernel writes the router's address if there is one. IPv4 has the first word; of
+/// another family it is another one altogether.
+#[inline(always)]
+fn next_hop(fib: &FibLookup) -> [u32; 4] {
+    // SAFETY: all of the question is initialised, whichever way it is read.
+    unsafe { fib.__bindgen_anon_4.ipv6_dst }
+}
+
+#[inline(always)]
+fn differs(one: &[u32; 4], other: &[u32; 4]) -> u32 {
+    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3])
 }

@@ -7,9 +7,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, EXCLUDED, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FROM_CLIENT, FROM_SERVER, Flow,
-    FlowKey, ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server, ServerMeta,
-    Service, Settings, Traffic, denied_key,
+    Address, DeniedKey, Draft, EXCLUDED, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_NAT, FROM_CLIENT,
+    FROM_SERVER, Flow, FlowKey, ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
+    Server, ServerMeta, Service, Settings, Traffic, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
@@ -119,7 +119,7 @@ fn consider(
     if kernel::socket_exists(ctx, &draft.flow.becomes) {
         return Err(Outcome::SocketExists);
     }
-    let to_server = both_ways(ctx, draft).inspect_err(|doubt| {
+    let to_server = both_ways(ctx, service, draft).inspect_err(|doubt| {
         if matches!(doubt, Outcome::NoNeighbour) {
             events::tell_no_neighbour(slot, affinity.server(), now);
         }
@@ -180,10 +180,6 @@ fn usable_server(affinity: Affinity, boot: u64, server: &mut Server) -> Result<(
     if meta.generation != affinity.generation() || server.address.is_none() {
         return Err(Outcome::Generation);
     }
-    // No route when it was last looked at: no source address is known that the server could answer to.
-    if server.snat.is_none() {
-        return Err(Outcome::NoRoute);
-    }
     // SAFETY: as above.
     if unsafe { (&raw const (*entry).meta).read_volatile() } != server.meta {
         return Err(Outcome::Generation);
@@ -216,11 +212,20 @@ fn hash(ctx: &XdpContext, settings: &Settings, answers: &FlowKey) -> Result<u64,
 /// The route to the server, once it is sure that there is one back as well. A client that forbids to cut its SYN up listens
 /// to what routers say of their MTUs (RFC 1191 §3), so they may differ.
 #[inline(always)]
-fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
+fn both_ways(ctx: &XdpContext, service: &Service, draft: &mut Draft) -> Result<Route, Outcome> {
     let ingress = ctx.ingress_ifindex() as u32;
     let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::Truncated)?;
     let (class, hears_of_mtu) = (headers.class(), headers.is_never_cut());
-    draft.becomes.source.set(&draft.server.snat);
+    let is_nat = service.forward == FORWARD_NAT;
+    if is_nat {
+        // No route when it was last looked at: no source address is known that the server could answer to.
+        if draft.server.snat.is_none() {
+            return Err(Outcome::NoRoute);
+        }
+        draft.becomes.source.set(&draft.server.snat);
+    } else {
+        draft.becomes.source.set(&draft.client);
+    }
     draft.becomes.destination.set(&draft.server.address);
     draft.becomes.source_port = draft.flow.becomes.destination_port;
     draft.becomes.destination_port = ServerMeta::unpack(draft.server.meta).port;
@@ -235,11 +240,21 @@ fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
     }
     let egress_back = match kernel::route(ctx, to_server.ifindex, &draft.flow.becomes, class, 0) {
         Ok(back) if back.mtu != to_server.mtu && !hears_of_mtu => return Err(Outcome::MtuDiffers),
+        Ok(back) if !is_nat && back.detour == 0 && back.ifindex == to_server.ifindex => {
+            return Err(Outcome::BesideServer);
+        }
         Ok(back) => back.ifindex,
+        // Whoever it is that is not resolved may be anybody on that link.
+        Err(NoRoute::NoNeighbour) if !is_nat && ingress == to_server.ifindex => {
+            return Err(Outcome::BesideServer);
+        }
         // The flow remembers the way that the SYN came.
         Err(NoRoute::NoNeighbour) => ingress,
         Err(_) => return Err(Outcome::NoWayBack),
     };
+    if !is_nat && draft.client == draft.server.address {
+        return Err(Outcome::BesideServer);
+    }
     if INTERFACES.get_ifindex(egress_back).is_none() {
         return Err(Outcome::NoWayBack);
     }
@@ -283,7 +298,11 @@ fn enter(
     now: u64,
 ) -> Result<(), Outcome> {
     begin_flow(ctx, plan, now, &mut draft.flow)?;
-    claim_port(service, plan, is_known, draft)?;
+    if service.forward == FORWARD_NAT {
+        claim_port(service, plan, is_known, draft)?;
+    } else {
+        claim_tuple(is_known, draft)?;
+    }
     let flow = &mut draft.flow;
     (flow.ip_delta, flow.tcp_delta) = checksum::deltas(&flow.becomes, &draft.answers);
     flow.becomes.set(&draft.becomes);
@@ -365,6 +384,19 @@ fn claim_port(service: &Service, plan: &Plan, is_known: bool, draft: &mut Draft)
         }
     }
     Err(Outcome::PortsExhausted)
+}
+
+/// Writes the entry of the server's direction of a client that keeps its address and port: there is one place for it.
+#[inline(always)]
+fn claim_tuple(is_known: bool, draft: &mut Draft) -> Result<(), Outcome> {
+    if is_known && reuse(draft) {
+        return Ok(());
+    }
+    match write_server_side(draft, BPF_NOEXIST) {
+        Ok(()) => Ok(()),
+        Err(EEXIST) => Err(Outcome::TupleTaken),
+        Err(_) => Err(Outcome::FlowTableFull),
+    }
 }
 
 /// Whether the earlier connection went to the same server, by a port and an address that are still for us to use: flags

@@ -89,6 +89,7 @@ impl Info {
             None => facts.push(("fast_path", "none".to_owned())),
             Some(datapath) => {
                 facts.push(("fast_path", datapath.fast_path.to_owned()));
+                facts.push(("forward", datapath.forward.to_owned()));
                 let interface =
                     |at: &crate::datapath::view::InterfaceInfo| ("xdp", format!("{} {}", at.name, at.mode));
                 facts.extend(datapath.interfaces.iter().map(interface));

@@ -204,6 +204,10 @@ pub(crate) struct DatapathArgs {
     /// Clients that always go through the proxy; repeatable
     #[arg(long, value_name = "CIDR|@FILE")]
     pub(crate) fast_path_exclude: Vec<String>,
+    /// How fast packets travel. nat: servers see an address of this host. gateway: they see the client, and must route
+    /// their answers back through this host
+    #[arg(long, value_name = "nat|gateway", default_value = "nat", value_enum)]
+    pub(crate) forward: ForwardArg,
     /// Address that servers see; repeatable. Without it: the one the kernel would use towards each server
     #[arg(long, value_name = "ADDR")]
     pub(crate) snat_ip: Vec<String>,
@@ -235,6 +239,15 @@ pub(crate) enum FastPathArg {
     Exclusive,
     /// The client's address is known
     Always,
+}
+
+/// `--forward`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(crate) enum ForwardArg {
+    /// Servers see an address and a port of this host
+    Nat,
+    /// Servers see the client, and route their answers back through this host
+    Gateway,
 }
 
 /// `--timeout-…` and `--max-…`.

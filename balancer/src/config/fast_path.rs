@@ -5,9 +5,11 @@ use std::time::Duration;
 
 use super::options::Value;
 use super::persistence::together;
-use super::{DatapathConfig, FastPath, Host, IdentityConfig, InterfaceConfig, XdpMode, identity as blocks};
+use super::{
+    DatapathConfig, FastPath, Forward, Host, IdentityConfig, InterfaceConfig, XdpMode, identity as blocks,
+};
 use crate::cli::Stop;
-use crate::cli::flags::{DatapathArgs, FastPathArg};
+use crate::cli::flags::{DatapathArgs, FastPathArg, ForwardArg};
 use crate::persist::List;
 
 /// Told wherever it applies: the words are part of the contract.
@@ -18,6 +20,9 @@ pub(super) const HIDDEN_CLIENT: &str = "the client's address is in bytes that th
 pub(super) const NO_BYTES: &str = "the fast path sends no bytes of its own";
 pub(super) const FORGED_CLIENT: &str =
     "servers would see the balancer's address and believe what the client itself wrote into such a header";
+
+pub(super) const SEEN_CLIENT: &str =
+    "servers see the client itself, and whatever it writes into such a header";
 
 const XDP_FORM: &str = "auto|IF[,mode=auto|native|generic]";
 
@@ -44,7 +49,9 @@ pub(super) fn datapath(
     let exclude = blocks::addresses("--fast-path-exclude", &args.fast_path_exclude)?;
     let snat_ips = snat_ips(&args.snat_ip)?;
     let snat_ports = snat_ports(&args.snat_ports)?;
-    let obstacle = needs_bytes(identity).or_else(|| together::needs_bytes(list)).or_else(|| unreadable(list));
+    let forward = forward(args);
+    let obstacle =
+        needs_bytes(identity, forward).or_else(|| together::needs_bytes(list)).or_else(|| unreadable(list));
     let (fast_path, fast_path_reason) = fast_path(args.fast_path, list, obstacle)?;
     if args.datapath_hold < SHORTEST_HOLD {
         return Err(Stop::Usage(
@@ -60,7 +67,7 @@ pub(super) fn datapath(
             ))),
         };
     }
-    if fast_path != FastPath::Off {
+    if fast_path != FastPath::Off && forward == Forward::Nat {
         check_port_overlap(snat_ports, host)?;
     }
     Ok(Some(DatapathConfig {
@@ -70,6 +77,7 @@ pub(super) fn datapath(
         fast_path_reason,
         verify_share: args.verify_share,
         exclude,
+        forward,
         snat_ips,
         snat_ports,
         mss: args.mss.map_or(0, |mss| mss as u16),
@@ -81,7 +89,7 @@ pub(super) fn datapath(
 }
 
 /// What is allowed and yet should be known.
-pub(super) fn warnings(config: &DatapathConfig, list: &List) -> Vec<String> {
+pub(super) fn warnings(config: &DatapathConfig, list: &List, identity: &IdentityConfig) -> Vec<String> {
     let mut warnings = Vec::new();
     let misroutes = match config.fast_path {
         FastPath::Off => return warnings,
@@ -90,6 +98,13 @@ pub(super) fn warnings(config: &DatapathConfig, list: &List) -> Vec<String> {
     };
     if misroutes {
         warnings.push(format!("--fast-path {}: {MISROUTING}", word(config.fast_path)));
+    }
+    if identity.forwarded.is_some() {
+        warnings.push(format!(
+            "--forwarded with --forward {}: on the fast path {SEEN_CLIENT}, so they must believe it only from this \
+             host's own addresses",
+            config.forward.as_str()
+        ));
     }
     if list.cookie().is_some_and(|cookie| cookie.indirect) {
         warnings.push(
@@ -112,14 +127,15 @@ pub(crate) fn word(fast_path: FastPath) -> &'static str {
 /// A flag that asks for what the fast path cannot do, and why.
 type Obstacle = (&'static str, &'static str);
 
-fn needs_bytes(identity: &IdentityConfig) -> Option<Obstacle> {
+/// The address that servers see is what makes a header of the client's own believable: it is this host's with `nat` alone.
+fn needs_bytes(identity: &IdentityConfig, forward: Forward) -> Option<Obstacle> {
     if !identity.accept_proxy.is_empty() {
         return Some(("--accept-proxy", HIDDEN_CLIENT));
     }
     if identity.send_proxy.is_some() {
         return Some(("--send-proxy", NO_BYTES));
     }
-    identity.forwarded.is_some().then_some(("--forwarded", FORGED_CLIENT))
+    (identity.forwarded.is_some() && forward == Forward::Nat).then_some(("--forwarded", FORGED_CLIENT))
 }
 
 /// A table of sources that the program does not look into, or not in the way that the proxy does.
@@ -226,6 +242,14 @@ fn interface(value: Value<'_>) -> Result<InterfaceConfig, Stop> {
         value.set_once(&mut mode, "mode", chosen)?;
     }
     Ok(InterfaceConfig { name: name.to_owned(), mode: mode.unwrap_or_default(), is_found: false })
+}
+
+/// `--forward`.
+pub(super) fn forward(args: &DatapathArgs) -> Forward {
+    match args.forward {
+        ForwardArg::Nat => Forward::Nat,
+        ForwardArg::Gateway => Forward::Gateway,
+    }
 }
 
 pub(super) fn snat_ips(texts: &[String]) -> Result<Vec<IpAddr>, Stop> {

@@ -1,7 +1,7 @@
 //! What the flags that were given mean to connections on the fast path: `balancer check` prints it.
 
 use super::persistence::together;
-use super::{Plan, fast_path};
+use super::{Forward, Plan, fast_path};
 use crate::cli::settings::Origin;
 use crate::persist::Method;
 
@@ -93,6 +93,12 @@ impl Plan {
                 }
             }
         }
+        let forward = self.config.datapath.as_ref().map_or(Forward::Nat, |datapath| datapath.forward);
+        if forward != Forward::Nat {
+            for feature in features.iter_mut().filter(|feature| feature.flag == "--forwarded") {
+                (feature.effect, feature.why) = (Effect::Nothing, fast_path::SEEN_CLIENT);
+            }
+        }
         // `none` is what it is without the flag.
         features.retain(|feature| feature.flag != "--forwarded" || self.config.identity.forwarded.is_some());
         features
@@ -149,6 +155,7 @@ mod tests {
         "xdp",
         "fast-path",
         "verify-share",
+        "forward",
         "snat-ip",
         "snat-ports",
         "flow-table",
@@ -192,6 +199,7 @@ mod tests {
         assert_eq!(kept_off("--persist source,mask4=24"), Some("works"));
         assert_eq!(kept_off("--forwarded forwarded"), Some("keeps it off"));
         assert_eq!(kept_off("--forwarded none"), None);
+        assert_eq!(kept_off("--xdp eth0 --forward gateway --forwarded forwarded"), Some("no effect"));
     }
 
     #[test]
@@ -212,6 +220,9 @@ mod tests {
                 for rest in [
                     "",
                     "--forwarded forwarded",
+                    "--forward gateway",
+                    "--forward gateway --forwarded forwarded",
+                    "--forward gateway --send-proxy v1",
                     "--send-proxy v1",
                     "--accept-proxy 10.0.0.0/8",
                     "--deny 10.0.0.9",

@@ -389,6 +389,26 @@ pub enum FastPath {
     Always,
 }
 
+/// `--forward`: how a fast packet travels.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Forward {
+    /// Servers see an address and a port of this host.
+    #[default]
+    Nat,
+    /// Servers see the client, and route their answers back through this host.
+    Gateway,
+}
+
+impl Forward {
+    /// The word of the command line.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Gateway => "gateway",
+        }
+    }
+}
+
 /// `--xdp` and the flags that belong to it.
 #[derive(Clone, Debug)]
 pub struct DatapathConfig {
@@ -404,6 +424,8 @@ pub struct DatapathConfig {
     pub verify_share: u32,
     /// `--fast-path-exclude`.
     pub exclude: AddressSet,
+    /// `--forward`.
+    pub forward: Forward,
     /// `--snat-ip`; empty: the address the kernel would use towards each server.
     pub snat_ips: Vec<IpAddr>,
     /// `--snat-ports`, both ends included.

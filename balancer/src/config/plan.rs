@@ -5,8 +5,9 @@ use std::path::PathBuf;
 
 use super::options::Value;
 use super::{
-    AccessLogConfig, Balance, Config, FastPath, Host, Limits, LogFormat, LogTarget, Mode, RetryConfig,
-    Timeouts, address, check, fast_path, health, identity, owner, persistence, resolver, servers, tcp,
+    AccessLogConfig, Balance, Config, FastPath, Forward, Host, Limits, LogFormat, LogTarget, Mode,
+    RetryConfig, Timeouts, address, check, fast_path, health, identity, owner, persistence, resolver,
+    servers, tcp,
 };
 use crate::cli::flags::{LogLevelArg, ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
@@ -270,7 +271,7 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     let mut warnings: Vec<String> = config
         .datapath
         .as_ref()
-        .map_or_else(Vec::new, |datapath| fast_path::warnings(datapath, &config.persist));
+        .map_or_else(Vec::new, |datapath| fast_path::warnings(datapath, &config.persist, &config.identity));
     let fast_path = config.datapath.as_ref().map_or(FastPath::Off, |datapath| datapath.fast_path);
     warnings.extend(persistence::together::warnings(&config.persist, fast_path));
     let idle = |because: &str, flags: &[&str]| {
@@ -282,6 +283,7 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
         let flags = [
             "verify-share",
             "fast-path-exclude",
+            "forward",
             "snat-ip",
             "snat-ports",
             "flow-table",
@@ -295,6 +297,10 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
             "--http-admin {address} is open to whoever can reach that address; /status.json there does not say who the \
              clients are"
         ));
+    }
+    let forward = config.datapath.as_ref().map_or(Forward::Nat, |datapath| datapath.forward);
+    if forward != Forward::Nat {
+        warnings.extend(idle(&format!(" --forward {}", forward.as_str()), &["snat-ip", "snat-ports"]));
     }
     if config.access_log.is_none() {
         warnings.extend(idle("out --access-log", &["log-format"]));

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
-use super::{Host, InterfaceConfig, Plan, ServerConfig, XdpMode, fast_path, plan, servers};
+use super::{Forward, Host, InterfaceConfig, Plan, ServerConfig, XdpMode, fast_path, plan, servers};
 use crate::cli::Stop;
 use crate::cli::flags::RunArgs;
 use crate::cli::settings::{Origin, Settings};
@@ -21,6 +21,8 @@ pub struct Subject {
     pub interfaces: Vec<InterfaceConfig>,
     /// `--xdp auto`.
     pub auto: Option<XdpMode>,
+    /// `--forward`.
+    pub forward: Forward,
     /// `--snat-ip`.
     pub snat_ips: Vec<IpAddr>,
     /// `--snat-ports`.
@@ -72,6 +74,7 @@ impl Subject {
             servers,
             interfaces: if interfaces.is_empty() { named } else { interfaces.iter().map(found).collect() },
             auto: auto.filter(|_| interfaces.is_empty()),
+            forward: fast_path::forward(&args.datapath),
             snat_ips,
             snat_ports,
             local_ports: host.local_ports,

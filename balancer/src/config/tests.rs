@@ -523,6 +523,32 @@ fn what_needs_bytes_cannot_go_with_a_fast_path() {
 }
 
 #[test]
+fn a_header_with_the_client_is_believable_from_nobody_but_this_host() {
+    let gateway = "--persist source --xdp eth0 --forward gateway --forwarded forwarded";
+    for more in ["", "--fast-path always", "--fast-path exclusive"] {
+        let plan = plan(&format!("{gateway} {more}"));
+        assert_ne!(plan.config.datapath.expect("datapath").fast_path, FastPath::Off, "{more}");
+        let warning =
+            plan.warnings.iter().find(|warning| warning.contains("--forwarded with --forward gateway"));
+        assert!(warning.is_some_and(|warning| warning.contains("this host's own addresses")), "{more}");
+    }
+    let refused = refused_beside(&format!("{gateway} --send-proxy v2 --fast-path always"));
+    assert!(refused.contains("--send-proxy"), "{refused}");
+}
+
+#[test]
+fn a_gateway_has_no_addresses_and_ports_of_its_own() {
+    let gateway = "--persist source --xdp eth0 --forward gateway --snat-ports 30000-40000 --snat-ip 10.0.0.9";
+    let plan = plan(gateway);
+    assert_eq!(plan.config.datapath.expect("datapath").forward, Forward::Gateway);
+    for flag in ["--snat-ports", "--snat-ip"] {
+        let idle = format!("{flag} has no effect with --forward gateway");
+        assert!(plan.warnings.contains(&idle), "{:?}", plan.warnings);
+    }
+    assert!(refused_beside("--xdp eth0 --forward tunnel").contains("--forward"));
+}
+
+#[test]
 fn the_fast_path_and_tables_that_it_cannot_read() {
     for option in ["nopurge"] {
         let list = format!("--persist source,{option} --xdp eth0");

@@ -4,12 +4,13 @@
 use std::net::IpAddr;
 
 use balancer_ebpf::abi::{
-    Address, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
-    ServerMeta, Service,
+    Address, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_NAT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
+    SERVER_UP, ServerMeta, Service,
 };
 use balancer_ebpf::affinity::Affinity;
 
 use super::maps::Maps;
+use super::routes;
 use crate::cidr::AddressSet;
 use crate::clock;
 
@@ -84,8 +85,13 @@ fn obstacle(
     if server.address.is_v4() != client.is_v4() {
         return Some("one of the address and its server's is IPv4 and the other IPv6".into());
     }
-    if server.snat.is_none() {
+    if service.forward == FORWARD_NAT && server.snat.is_none() {
         return Some("there is no route to its server".into());
+    }
+    if service.forward != FORWARD_NAT && is_beside(client.ip(), server.address.ip()) {
+        return Some(
+            "it is on its server's own link, whose answers would not come back through this host".into(),
+        );
     }
     if maps.not_fast.get(&id, 0).is_ok_and(|until| until > now) {
         return Some(
@@ -93,4 +99,14 @@ fn obstacle(
         );
     }
     None
+}
+
+/// Both are on the same link of ours, or the same.
+fn is_beside(client: IpAddr, server: IpAddr) -> bool {
+    let (Some(to_client), Some(to_server)) =
+        (routes::neighbour_towards(client), routes::neighbour_towards(server))
+    else {
+        return false;
+    };
+    client == server || to_client.ifindex == to_server.ifindex && to_client.address == client
 }

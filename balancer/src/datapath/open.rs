@@ -21,7 +21,7 @@ use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
 use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, tables, upgrade};
 use crate::cidr::AddressSet;
-use crate::config::{Config, DatapathConfig, FastPath};
+use crate::config::{Config, DatapathConfig, FastPath, Forward};
 use crate::intent::muster::muster;
 
 /// The pin of the ring of events, in the service's folder.
@@ -181,6 +181,7 @@ fn no_interfaces() -> DatapathConfig {
         fast_path_reason: None,
         verify_share: 0,
         exclude: AddressSet::default(),
+        forward: Forward::Nat,
         snat_ips: Vec::new(),
         snat_ports: (0, 0),
         mss: 0,

@@ -8,10 +8,10 @@ use aya::maps::PerCpuValues;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
-    Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, ListenKey,
-    MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS, SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN,
-    SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta, Service, Settings, denied_bits, denied_key,
-    denied_slot, port_bit,
+    Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF,
+    FORWARD_GATEWAY, FORWARD_NAT, ListenKey, MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS,
+    SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta,
+    Service, Settings, denied_bits, denied_key, denied_slot, port_bit,
 };
 use balancer_ebpf::counter::{self, MAX_OUTCOMES};
 use nix::ifaddrs::getifaddrs;
@@ -19,7 +19,7 @@ use nix::ifaddrs::getifaddrs;
 use super::maps::Maps;
 use crate::cidr::AddressSet;
 use crate::clock;
-use crate::config::{DatapathConfig, FastPath};
+use crate::config::{DatapathConfig, FastPath, Forward};
 use crate::server::{Identity, Server, State};
 
 /// SYNs a second and CPU that are looked at: Katran bounds new flows per CPU at the same rate.
@@ -112,6 +112,7 @@ pub fn service(
         *slot = *address;
     }
     let addresses = v4.len().max(v6.len()).max(1) as u32;
+    let half_open_cap = maps.flow_entries / 2 / 4;
     Service {
         name: padded(name),
         heartbeat: clock::boot_ns(),
@@ -123,7 +124,10 @@ pub fn service(
             FastPath::Always => FAST_PATH_ALWAYS,
         },
         verify_share: config.verify_share,
-        half_open_cap: (ports * addresses / 4).min(maps.flow_entries / 2 / 4),
+        half_open_cap: match config.forward {
+            Forward::Nat => half_open_cap.min(ports * addresses / 4),
+            Forward::Gateway => half_open_cap,
+        },
         first_port,
         last_port,
         snat_v4: v4.len() as u16,
@@ -133,7 +137,11 @@ pub fn service(
         mask4: config.masks.0,
         mask6: config.masks.1,
         mss: config.mss,
-        padding: [0; 6],
+        forward: match config.forward {
+            Forward::Nat => FORWARD_NAT,
+            Forward::Gateway => FORWARD_GATEWAY,
+        },
+        padding: [0; 5],
     }
 }
 
@@ -156,6 +164,14 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
     Ok(())
 }
 
+/// The ports that servers answer to.
+pub fn answered(config: &DatapathConfig) -> (u16, u16) {
+    match config.forward {
+        Forward::Gateway => (0, u16::MAX),
+        Forward::Nat => config.snat_ports,
+    }
+}
+
 /// Makes the ports known that fast packets may go to: where this service is to listen, also at addresses that this host may
 /// get later, and what its servers answer to. Also those of other services, should a program be theirs, too, that had no such
 /// map. To be called under the shared lock, and before there can be such a packet.
@@ -164,7 +180,11 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
 /// What the kernel refuses.
 pub fn ports(maps: &mut Maps, listen: &[SocketAddr], servers_answer_to: (u16, u16)) -> anyhow::Result<()> {
     let services = slots(maps).filter_map(|slot| maps.services.get(&slot, 0).ok());
-    let ranges = services.map(|service| (service.first_port, service.last_port));
+    // Where servers see clients, a client may have any port.
+    let ranges = services.map(|service| match service.forward {
+        FORWARD_GATEWAY => (0, u16::MAX),
+        _ => (service.first_port, service.last_port),
+    });
     let ranges: Vec<_> = ranges.chain([servers_answer_to]).collect();
     let listens = maps.listens.keys().filter_map(Result::ok).map(|key| u16::from_be_bytes(key.port));
     let listens = listens.chain(listen.iter().map(SocketAddr::port));

@@ -107,7 +107,7 @@ impl Datapath {
         }
         maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
         publish::listens(maps, *slot, &routes::sorted(&self.listen).0)?;
-        publish::ports(maps, &self.listen, self.config.snat_ports)?;
+        publish::ports(maps, &self.listen, publish::answered(&self.config))?;
         let wanted = program::indexes(&self.config.interfaces)?;
         *waiting = Waiting::look(pins, &wanted, self.drain_timeout, rollback)?;
         let mut notes = Vec::new();
@@ -428,7 +428,7 @@ impl View for Datapath {
             FastPath::Exclusive => "exclusive",
             FastPath::Always => "always",
         };
-        DatapathInfo { interfaces, fast_path, counters, own, host }
+        DatapathInfo { interfaces, fast_path, forward: self.config.forward.as_str(), counters, own, host }
     }
 
     fn flows(&self, asked: &Asked) -> (Vec<FlowRow>, usize) {

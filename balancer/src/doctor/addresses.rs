@@ -4,12 +4,16 @@ use std::net::{IpAddr, SocketAddr};
 
 use super::row::{Row, word};
 use crate::config::fast_path::{overlap, usual_ports};
-use crate::config::{FastPath, Subject};
+use crate::config::{FastPath, Forward, Subject};
 use crate::netlink::around::{self, Local};
 
 pub(super) fn examine(subject: &Subject) -> Vec<Row> {
     let local = around::addresses();
     let mut rows: Vec<Row> = subject.listen.iter().map(|listen| listens(*listen, &local)).collect();
+    // Servers see none of them else.
+    if subject.forward != Forward::Nat {
+        return rows;
+    }
     rows.extend(subject.snat_ips.iter().map(|address| answers(*address, &local)));
     let datapath = subject.plan.as_ref().and_then(|plan| plan.config.datapath.as_ref());
     let is_off = datapath.is_some_and(|datapath| datapath.fast_path == FastPath::Off);
