@@ -3,6 +3,8 @@
 
 #[path = "forward/gateway.rs"]
 mod gateway;
+#[path = "forward/resets.rs"]
+mod resets;
 #[allow(dead_code, reason = "shared with the tests of the fast path")]
 mod site;
 mod stories;
@@ -26,6 +28,7 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = in_each_way();
     trials.extend(gateway::trials());
+    trials.extend(resets::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 

@@ -30,8 +30,8 @@ pub const MAX_HALF_OPEN_SOURCES: u32 = 16_384;
 pub const MAX_SNAT_IPS: usize = 8;
 /// Default of `--flow-table`; the loader sets the real size. A flow has two entries.
 pub const DEFAULT_FLOW_ENTRIES: u32 = 2 * 256 * 1024;
-/// Kinds of ICMP errors that are counted by the second: relayed; about size; about hops.
-pub const ICMP_BOUNDS: u32 = 3;
+/// Kinds of what is counted by the second: ICMP errors of others; ours about size; ours about hops; resets.
+pub const BOUNDS: u32 = 4;
 /// Template size of a service's `source` table; the kernel lets the real one differ.
 pub const DEFAULT_SOURCE_ENTRIES: u32 = 100_000;
 
@@ -646,10 +646,10 @@ pub struct Settings {
     pub half_open_cap: u32,
     /// Most SYNs a second and CPU that are looked at for the fast path.
     pub syn_rate: u32,
-    /// Most ICMP errors a second and CPU, of each kind that is counted: see [`ICMP_BOUNDS`].
+    /// Most ICMP errors a second and CPU, of each kind that is counted: see [`BOUNDS`].
     pub icmp_rate: u32,
-    /// Zero.
-    pub padding: u32,
+    /// Most packets a second and CPU, of flows that user space has ended, that are answered with a reset.
+    pub reset_rate: u32,
 }
 
 /// What is bounded by the second: that of the current one on this CPU.

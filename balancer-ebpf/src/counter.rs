@@ -183,8 +183,14 @@ outcomes! {
     /// The client is on the server's own link, or is the server: its answers would not come back through this host.
     BesideServer => Pass, "pass_client_beside_server";
     /// A packet of a server that sees its clients, of a flow that is over: routed on, it would come from an address that
-    /// the client has never talked to.
+    /// the client has never talked to. It is a reset itself, or too many were answered in this second.
     DropOver => Drop, "drop_flow_over";
+    /// The same, answered with a reset.
+    ResetServer => Redirect, "reset_to_server";
+    /// A packet of a flow that user space has ended: the stack answers it with a reset.
+    Ended => Pass, "pass_flow_ended";
+    /// The same, and too many were passed in this second.
+    DropEnded => Drop, "drop_flow_ended";
 }
 
 /// What is counted beside outcomes, from the far end of a service's counters.

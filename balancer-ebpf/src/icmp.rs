@@ -465,13 +465,13 @@ impl Icmp {
 }
 
 #[inline(always)]
-const fn finished(sum: u32) -> [u8; 2] {
+pub(crate) const fn finished(sum: u32) -> [u8; 2] {
     (!checksum::fold(sum)).to_be_bytes()
 }
 
 /// The sum over at most so many words of four bytes, as far as the frame goes.
 #[inline(always)]
-fn sum(frame: &Frame, from: usize, most: usize) -> u32 {
+pub(crate) fn sum(frame: &Frame, from: usize, most: usize) -> u32 {
     let mut sum = 0;
     let mut word = 0;
     while word < most {

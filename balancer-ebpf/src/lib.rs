@@ -11,6 +11,7 @@
 //! | [`packet`] | parsing: frame → addresses, ports, flags, or the reason why not |
 //! | [`checksum`] | RFC 1624 updates, and telling a checksum that a peer left unfinished |
 //! | [`icmp`] | errors about packets of flows: relayed, and our own |
+//! | [`reset`] | a reset in answer to a packet |
 //! | [`phase`] | the life cycle of a flow: which packet moves it where, and how long it may idle |
 //! | [`state`] | a flow's state in one word, so that its steps can be counted exactly |
 //! | [`window`] | counting over two windows: the caps on half-open flows and on SYNs |
@@ -25,6 +26,7 @@ pub mod counter;
 pub mod icmp;
 pub mod packet;
 pub mod phase;
+pub mod reset;
 pub mod siphash;
 pub mod state;
 pub mod window;

@@ -6,6 +6,7 @@
 //! | [`open`] | whether a SYN may be fast, and the flow it opens |
 //! | [`forward`] | rewrite and send |
 //! | [`icmp`] | errors about packets of flows |
+//! | [`reset`] | ending a server's end of a flow that is over |
 //! | [`flows`] | finding, killing, advancing flows |
 //! | [`loads`] | what each server carries, and its limit |
 //! | [`tend`] | what user space has done to flows: ending them, looking at those without an answer |
@@ -48,6 +49,8 @@ mod loads;
 mod maps;
 #[path = "program/open.rs"]
 mod open;
+#[path = "program/reset.rs"]
+mod reset;
 #[path = "program/tend.rs"]
 mod tend;
 
@@ -60,7 +63,7 @@ use balancer_ebpf::counter::{Outcome, Verdict};
 /// The slot that packets count for which belong to no service.
 const NOBODY: u32 = 0;
 
-/// Three programs in one, of which each has a stack of its own: what is rare takes nothing from the others, and the verifier
+/// Several programs in one, of which each has a stack of its own: what is rare takes nothing from the others, and the verifier
 /// looks at it once.
 #[xdp]
 #[inline(always)]
@@ -69,6 +72,7 @@ pub(crate) fn balancer(ctx: XdpContext) -> u32 {
         RELAY => relay(ctx.ctx),
         ANSWER_SIZE => answer(ctx.ctx, false),
         ANSWER_HOPS => answer(ctx.ctx, true),
+        REFUSE => refuse(ctx.ctx),
         action => action,
     }
 }
@@ -77,6 +81,7 @@ pub(crate) fn balancer(ctx: XdpContext) -> u32 {
 const RELAY: u32 = 0x100;
 const ANSWER_SIZE: u32 = 0x101;
 const ANSWER_HOPS: u32 = 0x102;
+const REFUSE: u32 = 0x103;
 
 #[inline(never)]
 fn forward_or_pass(ctx: *mut xdp_md) -> u32 {
@@ -85,6 +90,7 @@ fn forward_or_pass(ctx: *mut xdp_md) -> u32 {
         Outcome::Icmp => RELAY,
         Outcome::DropMtu => ANSWER_SIZE,
         Outcome::DropTtl => ANSWER_HOPS,
+        Outcome::DropOver => REFUSE,
         outcome => finish(slot, outcome),
     }
 }
@@ -101,6 +107,13 @@ fn answer(ctx: *mut xdp_md, for_its_hops: bool) -> u32 {
     let mut slot = NOBODY;
     let refused = if for_its_hops { Outcome::DropTtl } else { Outcome::DropMtu };
     let outcome = icmp::answer(&XdpContext::new(ctx), refused, &mut slot);
+    finish(slot, outcome)
+}
+
+#[inline(never)]
+fn refuse(ctx: *mut xdp_md) -> u32 {
+    let mut slot = NOBODY;
+    let outcome = reset::refuse(&XdpContext::new(ctx), &mut slot);
     finish(slot, outcome)
 }
 

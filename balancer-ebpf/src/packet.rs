@@ -96,13 +96,13 @@ pub struct Tcp {
     pub sequence: [u8; 4],
     /// Next sequence number expected from the other end.
     pub acknowledgment: [u8; 4],
-    data_offset: u8,
+    pub(crate) data_offset: u8,
     /// FIN, SYN, RST, PSH, ACK, URG, ECE, CWR.
     pub flags: u8,
-    window: [u8; 2],
+    pub(crate) window: [u8; 2],
     /// Over pseudo-header, header and data.
     pub checksum: [u8; 2],
-    urgent: [u8; 2],
+    pub(crate) urgent: [u8; 2],
 }
 
 /// A frame in memory: nothing outside `start..end` is ever touched.

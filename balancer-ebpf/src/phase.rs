@@ -21,6 +21,9 @@ pub const ESTABLISHED_NS: u64 = 3600 * SECOND;
 pub const CLOSING_NS: u64 = 10 * SECOND;
 /// How long the port of a connection that the server closed first rests for others: the server's TIME_WAIT.
 pub const TIME_WAIT_NS: u64 = 60 * SECOND;
+/// How long a flow that user space has ended is remembered, so that the resets for many of them keep to their bound: most
+/// packets that are dropped for it are sent again in that time.
+pub const ENDED_NS: u64 = 10 * SECOND;
 /// User space removes an entry this long after it is over: nothing that a packet is using is removed under it.
 pub const REMOVAL_NS: u64 = SECOND;
 const SECOND: u64 = 1_000_000_000;
@@ -35,6 +38,9 @@ pub const SERVER_FIRST: u8 = 4;
 pub const RESET: u8 = 8;
 /// The client has acknowledged the server's answer: the handshake is complete, whatever the phase.
 pub const PROVEN: u8 = 16;
+
+/// User space has ended the flow: its packets are answered with resets, as many as a bound allows.
+pub const ENDED: u8 = 64;
 
 /// TCP flags (RFC 9293 §3.1).
 pub mod flag {
@@ -98,7 +104,13 @@ pub const fn idle_limit(phase: u8) -> u64 {
 /// port is kept for its own client.
 #[inline(always)]
 pub const fn is_over_and_rested(side: Side, last_seen: u64, now: u64) -> bool {
-    let rest = if side.marks & SERVER_FIRST != 0 { TIME_WAIT_NS } else { 0 };
+    let rest = if side.marks & SERVER_FIRST != 0 {
+        TIME_WAIT_NS
+    } else if side.marks & ENDED != 0 {
+        ENDED_NS
+    } else {
+        0
+    };
     let limit = idle_limit(side.phase);
     now.saturating_sub(last_seen) >= if rest > limit { rest } else { limit }
 }
@@ -372,6 +384,15 @@ mod tests {
         let server_first = Side { marks: FIN_SENT | SERVER_FIRST, ..closing };
         assert!(!is_over_and_rested(server_first, 0, TIME_WAIT_NS - 1));
         assert!(is_over_and_rested(server_first, 0, TIME_WAIT_NS));
+    }
+
+    #[test]
+    fn what_was_ended_is_remembered_for_a_while() {
+        let dead = Side { phase: DEAD, marks: 0, talk: 0 };
+        assert!(is_over_and_rested(dead, 0, 0));
+        let ended = Side { marks: ENDED, ..dead };
+        assert!(!is_over_and_rested(ended, 0, ENDED_NS - 1) && is_over_and_rested(ended, 0, ENDED_NS));
+        assert!(!is_live(DEAD, 0, 0));
     }
 
     #[test]

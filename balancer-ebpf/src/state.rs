@@ -85,7 +85,8 @@ impl State {
     pub const TOLD: u64 = TOLD;
 
     /// What says who has killed it, to be set with [`Self::KILL`]: user space.
-    pub const ON_ORDER: u64 = ON_ORDER;
+    pub const ON_ORDER: u64 =
+        ON_ORDER | (phase::ENDED as u64) << CLIENT_MARKS | (phase::ENDED as u64) << SERVER_MARKS;
 
     /// The same: its server has sent a checksum that was not finished.
     pub const UNFINISHED: u64 = UNFINISHED;

@@ -1,11 +1,12 @@
-//! Bounds on what a flood can take. A SYN beyond one is the proxy's, which has SYN cookies; an ICMP error is dropped.
+//! Bounds on what a flood can take. A SYN beyond one is the proxy's, which has SYN cookies; an ICMP error is dropped, and so
+//! is what would be answered with a reset.
 
 use aya_ebpf::bindings::BPF_ANY;
 use balancer_ebpf::abi::{Address, HALF_OPEN_PER_SOURCE, Rate, Service, Settings};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::window::{self, Window};
 
-use crate::maps::{HALF_OPEN, HALF_OPEN_TOTALS, ICMP_RATES, SETTINGS, SYN_RATES};
+use crate::maps::{HALF_OPEN, HALF_OPEN_TOTALS, RATES, SETTINGS, SYN_RATES};
 
 /// The slot of `HALF_OPEN_TOTALS` that counts for everyone.
 const ALL_SERVICES: u32 = 0;
@@ -17,25 +18,28 @@ pub(crate) fn admit_syn(settings: &Settings, now: u64) -> Result<(), Outcome> {
     if admit(rate, settings.syn_rate, now) { Ok(()) } else { Err(Outcome::SynRate) }
 }
 
-/// ICMP errors that are counted apart, so that a flood of one kind does not silence another.
+/// What is counted apart, so that a flood of one kind does not silence another.
 #[derive(Clone, Copy)]
 #[repr(u32)]
 pub(crate) enum Bound {
-    /// Those of others.
+    /// ICMP errors of others.
     Relayed,
     /// Ours about packets that do not fit.
     TooBig,
     /// Ours about packets without hops left.
     TimeExceeded,
+    /// Resets, the stack's and ours.
+    Reset,
 }
 
-/// Counts the error; false if this CPU has sent enough of its kind in this second.
+/// Counts one more; false if this CPU has had enough of its kind in this second.
 #[inline(always)]
-pub(crate) fn admit_icmp(bound: Bound, now: u64) -> bool {
-    let (Some(rate), Some(settings)) = (ICMP_RATES.get_ptr_mut(bound as u32), SETTINGS.get(0)) else {
+pub(crate) fn admit_one(bound: Bound, now: u64) -> bool {
+    let (Some(rate), Some(settings)) = (RATES.get_ptr_mut(bound as u32), SETTINGS.get(0)) else {
         return false;
     };
-    admit(rate, settings.icmp_rate, now)
+    let most = if matches!(bound, Bound::Reset) { settings.reset_rate } else { settings.icmp_rate };
+    admit(rate, most, now)
 }
 
 #[inline(always)]

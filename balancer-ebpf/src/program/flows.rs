@@ -4,10 +4,11 @@ use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, FlowKey};
 use balancer_ebpf::counter::{Note, Outcome};
 use balancer_ebpf::packet::Headers;
-use balancer_ebpf::phase::{self, DEAD, Side, flag};
+use balancer_ebpf::phase::{self, DEAD, ENDED, Side, flag};
 use balancer_ebpf::state::{Said, State, UNANSWERED_NS};
 
 use crate::atomic::{compare_exchange, fetch_or, read};
+use crate::caps::Bound;
 use crate::counters::count;
 use crate::maps::FLOWS;
 use crate::{caps, events, ingress, loads};
@@ -60,13 +61,16 @@ pub(crate) fn is_live(flow: &LiveFlow<'_>, now: u64) -> bool {
 /// What becomes of a packet that is no SYN and whose flow is over. The stack answers it, unless it was sent to the client
 /// itself.
 #[inline(always)]
-pub(crate) fn after_its_end(flow: &LiveFlow<'_>) -> Outcome {
+pub(crate) fn after_its_end(flow: &LiveFlow<'_>, now: u64) -> Outcome {
     // SAFETY: see `LiveFlow::entry`.
     let own = unsafe { &*flow.entry };
     if own.direction != FROM_CLIENT && own.becomes.destination == flow.key.destination {
         return Outcome::DropOver;
     }
-    Outcome::NoFlow
+    if own.side.marks & ENDED == 0 {
+        return Outcome::NoFlow;
+    }
+    if caps::admit_one(Bound::Reset, now) { Outcome::Ended } else { Outcome::DropEnded }
 }
 
 /// Whether this SYN begins a new connection on the tuple of a flow that is over.
@@ -255,6 +259,8 @@ pub(crate) fn leave_to_the_stack(key: &FlowKey, now: u64) -> Result<Option<*mut 
         return Err(Outcome::FlowEnding);
     }
     end(&flow, twin, 0, now);
+    // What follows is not the ended flow's any more.
+    write_mark(entry, 0);
     Ok(Some(entry))
 }
 
@@ -271,9 +277,9 @@ fn end(flow: &LiveFlow<'_>, twin: Option<*mut Flow>, why: u64, now: u64) {
     let mut is_untold = end_state(flow.entry, why);
     if let Some(twin) = twin {
         is_untold |= end_state(twin, why);
-        end_copy(twin, now);
+        end_copy(twin, why, now);
     }
-    end_copy(flow.entry, now);
+    end_copy(flow.entry, why, now);
     if is_untold {
         tell(flow, twin, now);
     }
@@ -314,13 +320,24 @@ pub(crate) fn settle(entry: *mut Flow) {
 }
 
 #[inline(always)]
-fn end_copy(entry: *mut Flow, now: u64) {
+fn end_copy(entry: *mut Flow, why: u64, now: u64) {
     // SAFETY: see `LiveFlow::entry`.
-    let entry = unsafe { &mut *entry };
-    if entry.side.phase != DEAD {
-        entry.side.phase = DEAD;
-        entry.last_seen = now;
+    let flow = unsafe { &mut *entry };
+    if flow.side.phase != DEAD {
+        flow.side.phase = DEAD;
+        flow.last_seen = now;
+        if why == State::ON_ORDER {
+            write_mark(entry, ENDED);
+        }
     }
+}
+
+/// Whether user space has ended the flow, as a packet finds it.
+#[inline(always)]
+fn write_mark(entry: *mut Flow, mark: u8) {
+    // SAFETY: see `LiveFlow::entry`.
+    let side = unsafe { &mut (*entry).side };
+    side.marks = side.marks & !ENDED | mark;
 }
 
 /// The other direction's entry, if it is still this flow's.

@@ -33,7 +33,7 @@ fn try_relay(ctx: &XdpContext, slot: &mut u32) -> Result<Outcome, Outcome> {
     // SAFETY: an entry of the flow map, valid for the length of this run.
     let flow = unsafe { &mut *live.entry };
     *slot = u32::from(flow.service);
-    if error.hops <= 1 || !caps::admit_icmp(Bound::Relayed, now) {
+    if error.hops <= 1 || !caps::admit_one(Bound::Relayed, now) {
         return Err(Outcome::DropIcmp);
     }
     let route =
@@ -67,7 +67,7 @@ fn try_answer(ctx: &XdpContext, refused: Outcome, slot: &mut u32) -> Option<Outc
         (Report::TooBig(mtu(ctx, &packet, flow)?), Outcome::IcmpTooBig, Bound::TooBig)
     };
     // Back the way it came: whoever has sent us the frame knows the way to the packet's sender.
-    if !caps::admit_icmp(bound, kernel::coarse_ns())
+    if !caps::admit_one(bound, kernel::coarse_ns())
         || INTERFACES.redirect(ctx.ingress_ifindex() as u32, u64::from(XDP_DROP)) != Ok(XDP_REDIRECT)
     {
         return None;

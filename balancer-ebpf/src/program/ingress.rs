@@ -60,7 +60,7 @@ fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcom
         }
     }
     if !is_syn {
-        return Err(found.map_or(Outcome::NoFlow, |flow| flows::after_its_end(&flow)));
+        return Err(found.map_or(Outcome::NoFlow, |flow| flows::after_its_end(&flow, now)));
     }
     if !is_known_port {
         return Err(Outcome::NotService);

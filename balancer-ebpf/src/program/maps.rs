@@ -9,10 +9,9 @@ use aya_ebpf::btf_maps::{
 };
 use aya_ebpf::macros::btf_map;
 use balancer_ebpf::abi::{
-    Address, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, EVENT_RING_BYTES, Event,
-    EventRate, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES,
-    MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS, Question, Rate, Server, Service,
-    Settings,
+    Address, BOUNDS, DEFAULT_FLOW_ENTRIES, DEFAULT_SOURCE_ENTRIES, DeniedKey, Draft, EVENT_RING_BYTES, Event,
+    EventRate, Flow, FlowKey, ListenKey, Load, MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES,
+    MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS, Question, Rate, Server, Service, Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::window::Window;
@@ -70,7 +69,7 @@ pub(crate) static SYN_RATES: PerCpuArray<Rate, 1> = PerCpuArray::new();
 
 /// By [`crate::caps::Bound`].
 #[btf_map]
-pub(crate) static ICMP_RATES: PerCpuArray<Rate, { ICMP_BOUNDS as usize }> = PerCpuArray::new();
+pub(crate) static RATES: PerCpuArray<Rate, { BOUNDS as usize }> = PerCpuArray::new();
 
 /// Of this CPU.
 #[btf_map]

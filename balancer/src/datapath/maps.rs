@@ -11,9 +11,9 @@ use aya::maps::xdp::DevMapHash;
 use aya::maps::{Array, ArrayOfMaps, HashMap, Map, MapData, MapInfo, MapType, PerCpuArray};
 use aya::{Ebpf, EbpfLoader};
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ICMP_BOUNDS, ListenKey, Load,
-    MAX_DENIED, MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS,
-    Question, Rate, Server, Service, Settings,
+    Address, BOUNDS, DeniedKey, Draft, EventRate, FROM_CLIENT, Flow, FlowKey, ListenKey, Load, MAX_DENIED,
+    MAX_HALF_OPEN_SOURCES, MAX_INTERFACES, MAX_LISTENS, MAX_SERVERS, MAX_SERVICES, PORT_WORDS, Question,
+    Rate, Server, Service, Settings,
 };
 use balancer_ebpf::counter::MAX_OUTCOMES;
 use balancer_ebpf::state::State;
@@ -54,7 +54,7 @@ const SHAPES: [Shape; 20] = [
     shape::<Address, Window>("HALF_OPEN", MapType::LruHash, Some(MAX_HALF_OPEN_SOURCES)),
     shape::<u32, Window>("HALF_OPEN_TOTALS", MapType::Array, Some(MAX_SERVICES)),
     shape::<u32, Rate>("SYN_RATES", MapType::PerCpuArray, Some(1)),
-    shape::<u32, Rate>("ICMP_RATES", MapType::PerCpuArray, Some(ICMP_BOUNDS)),
+    shape::<u32, Rate>("RATES", MapType::PerCpuArray, Some(BOUNDS)),
     shape::<u32, Draft>("DRAFT", MapType::PerCpuArray, Some(1)),
     shape::<u32, Question>("QUESTION", MapType::PerCpuArray, Some(1)),
     shape::<u32, Settings>("SETTINGS", MapType::Array, Some(1)),

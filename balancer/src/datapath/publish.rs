@@ -26,6 +26,9 @@ use crate::server::{Identity, Server, State};
 const SYN_RATE: u32 = 125_000;
 /// ICMP errors of a kind a second and CPU: Linux sends as many of its own (`icmp_msgs_per_sec`).
 const ICMP_RATE: u32 = 1_000;
+/// Resets a second and CPU, after connections were ended in great number: the stack, which does not bound its own, takes a
+/// microsecond or two for each.
+const RESET_RATE: u32 = 10_000;
 
 /// Enters the settings of all services, once: a secret that changed would re-route repeated SYNs.
 ///
@@ -39,6 +42,7 @@ pub fn settings(maps: &mut Maps) -> anyhow::Result<()> {
     settings.half_open_cap = maps.flow_entries / 2 / 4;
     settings.syn_rate = SYN_RATE;
     settings.icmp_rate = ICMP_RATE;
+    settings.reset_rate = RESET_RATE;
     Ok(maps.settings.set(0, settings, 0)?)
 }
 
