@@ -42,6 +42,10 @@ fn main() {
         trial("maps_of_another_version_are_named_and_removed", other_version),
         trial("a_lock_that_outlives_its_process_is_named_and_freed", orphaned_lock),
         trial("few_descriptors_are_named_and_raised", few_descriptors),
+        trial("a_gateways_server_with_another_way_back_is_named_and_mended", way_back),
+        trial("a_direct_server_behind_a_router_is_named_and_mended", behind_a_router),
+        trial("a_direct_server_without_the_address_is_named_and_gets_it", without_the_address),
+        trial("a_direct_server_that_answers_for_the_address_is_named_and_silenced", answers_arp),
         trial("a_rule_that_names_the_port_is_shown", packet_filter),
         trial("who_may_do_nothing_is_told_what_to_type", unprivileged),
         trial("what_is_mended_makes_connections_fast", mended_means_fast),
@@ -322,6 +326,52 @@ fn few_descriptors() -> Result<()> {
     let then = clinic.run(&["sh", "-c", &format!("ulimit -n 1000; {}; {look}", row.mend)])?;
     let row = pick(rows(&then.stdout)?, "descriptors")?;
     ensure!(row.state == "ok", "{row:?} {then:?}");
+    Ok(())
+}
+
+fn way_back() -> Result<()> {
+    let mut clinic = Clinic::open()?;
+    clinic.flags.extend(["--forward", "gateway"].map(str::to_owned));
+    let server = &clinic.lab.server(1).ns;
+    clinic.story("way back s1", "missing", |_| {
+        server.output("ip", &["route", "replace", "default", "via", "10.20.1.99"]).map(drop)
+    })?;
+    clinic
+        .story("way back s1", "missing", |_| server.output("ip", &["route", "del", "default"]).map(drop))?;
+    Ok(())
+}
+
+/// A service whose server answers directly, as it should be.
+fn direct() -> Result<Clinic> {
+    let mut clinic = Clinic::open_in(&Lab::star().servers(1).direct_answers())?;
+    clinic.flag("--server", "s1=10.20.1.2:80")?;
+    clinic.flags.extend(["--forward", "dsr"].map(str::to_owned));
+    Ok(clinic)
+}
+
+fn behind_a_router() -> Result<()> {
+    let clinic = direct()?;
+    clinic.story("on link s1", "missing", |clinic| {
+        clinic.shell("ip route add 10.20.1.2/32 via 10.20.1.99 dev s1")?;
+        ensure!(clinic.refusal()?.contains("behind the router 10.20.1.99"));
+        Ok(())
+    })?;
+    clinic.daemon().map(drop)
+}
+
+fn without_the_address() -> Result<()> {
+    let clinic = direct()?;
+    let server = &clinic.lab.server(1).ns;
+    clinic.story("address s1 10.10.1.1", "missing", |_| {
+        server.output("ip", &["addr", "del", "10.10.1.1/32", "dev", "lo"]).map(drop)
+    })?;
+    Ok(())
+}
+
+fn answers_arp() -> Result<()> {
+    let clinic = direct()?;
+    let server = &clinic.lab.server(1).ns;
+    clinic.story("arp 10.10.1.1 s1", "warning", |_| server.sysctl("net.ipv4.conf.all.arp_ignore", "0"))?;
     Ok(())
 }
 

@@ -1,6 +1,8 @@
 //! The other ways a fast packet can travel, end to end: real XDP, real nginx, whose own access log is the witness.
 #![allow(unreachable_pub, missing_docs, reason = "a test is nobody's library")]
 
+#[path = "forward/direct.rs"]
+mod direct;
 #[path = "forward/gateway.rs"]
 mod gateway;
 #[path = "forward/resets.rs"]
@@ -13,6 +15,7 @@ use anyhow::Result;
 use libtest_mimic::{Arguments, Trial};
 use site::{Forward, trial};
 
+/// What is to hold however packets travel.
 type Story = fn(Forward) -> Result<()>;
 
 const STORIES: [(&str, Story); 6] = [
@@ -28,12 +31,13 @@ fn main() {
     let arguments = Arguments::from_args();
     let mut trials = in_each_way();
     trials.extend(gateway::trials());
+    trials.extend(direct::trials());
     trials.extend(resets::trials());
     libtest_mimic::run(&arguments, trials).exit();
 }
 
 fn in_each_way() -> Vec<Trial> {
-    let ways = [Forward::Gateway];
+    let ways = [Forward::Gateway, Forward::Dsr];
     let by = |forward: Forward| {
         STORIES.map(|(name, story)| trial(&format!("{name}_by_{}", forward.word()), move || story(forward)))
     };

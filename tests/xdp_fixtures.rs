@@ -23,11 +23,15 @@ use libtest_mimic::{Arguments, Trial};
 use xtask::kernels::guest;
 
 /// These have flows of an hour, and no flow is older than the machine that it runs on.
-const OF_AN_HOUR: [&str; 4] = [
-    "an_established_flow_expires_only_when_both_directions_are_idle",
-    "what_is_about_to_be_removed_is_not_touched",
+const OF_AN_HOUR: [&str; 8] = [
     "a_flow_that_expires_is_taken_off_by_the_collector",
+    "an_answer_that_comes_too_late_does_not_reach_the_client",
+    "an_answer_that_comes_too_late_does_not_reach_the_client_over_ipv6",
+    "an_established_flow_expires_only_when_both_directions_are_idle",
+    "ends_of_directly_answered_flows_are_told",
+    "ends_of_directly_answered_flows_are_told_over_ipv6",
     "what_falls_silent_is_told_by_the_collector",
+    "what_is_about_to_be_removed_is_not_touched",
 ];
 /// These have hundreds of packets within the seconds for which something counts, which an emulated machine may not manage.
 const OF_MANY_PACKETS: [&str; 8] = [
@@ -59,6 +63,7 @@ fn main() {
         fixture::events::trials(),
         fixture::errors::trials(),
         fixture::forwarding::trials(),
+        fixture::direct::trials(),
     ]
     .concat_trials();
     let conclusion = libtest_mimic::run(&arguments, trials.into_iter().map(fits_here).collect());

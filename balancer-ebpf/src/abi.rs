@@ -37,6 +37,9 @@ pub const DEFAULT_SOURCE_ENTRIES: u32 = 100_000;
 
 /// Half-open flows of one source beyond this go to the proxy, which has SYN cookies.
 pub const HALF_OPEN_PER_SOURCE: u32 = 256;
+/// The same with [`FORWARD_DSR`], where all new flows count, for nothing that a client says proves its address there. A flow
+/// has one entry there and not two, and is over in a quarter of the time.
+pub const ONE_WAY_PER_SOURCE: u32 = 2048;
 /// How long a flow uses a route before it asks again: well below the shortest retransmission timeout of TCP (200 ms
 /// on Linux), and long enough that a busy flow asks for one packet in a hundred.
 pub const ROUTE_NS: u64 = 100_000_000;
@@ -229,13 +232,15 @@ pub const FROM_CLIENT: u8 = 0;
 /// Packets of this entry come from the server.
 pub const FROM_SERVER: u8 = 1;
 
-/// One direction of a fast connection. The other direction's key is `becomes.reversed()`.
+/// One direction of a fast connection. The other direction's key is `becomes.reversed()`, but of one that is
+/// [`ONE_WAY`](crate::phase::ONE_WAY), which has no other direction here.
 ///
 /// What every packet needs comes first: it lies in as few cache lines as it can.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flow {
-    /// What addresses and ports become.
+    /// What addresses and ports become. Of one that is [`ONE_WAY`](crate::phase::ONE_WAY): whom its packets are given to,
+    /// as they are.
     pub becomes: FlowKey,
     /// Where in its life this direction is: a copy of what `state` says.
     pub side: Side,
@@ -279,8 +284,8 @@ pub struct Flow {
     pub service: u16,
     /// The generation of the server's address.
     pub generation: u8,
-    /// Zero.
-    pub padding: u8,
+    /// Not 0: the route leads through a router.
+    pub detour: u8,
     /// What of `packets` and `bytes` was told with an end after which the flow has gone on.
     pub told: Traffic,
 }
@@ -391,6 +396,9 @@ pub const FORWARD_NAT: u8 = 0;
 /// Servers see the client, and route their answers back through this host.
 pub const FORWARD_GATEWAY: u8 = 1;
 
+/// Servers have the service's address, see the client, and answer it directly: packets are not changed but for the MACs.
+pub const FORWARD_DSR: u8 = 2;
+
 /// A service: one running `balancer`, or one that has stopped and may come back.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -425,7 +433,7 @@ pub struct Service {
     pub mask6: u8,
     /// `--mss`: what SYNs and SYN-ACKs say at most; 0: what they like.
     pub mss: u16,
-    /// [`FORWARD_NAT`] or [`FORWARD_GATEWAY`].
+    /// [`FORWARD_NAT`], [`FORWARD_GATEWAY`] or [`FORWARD_DSR`].
     pub forward: u8,
     /// Zero.
     pub padding: [u8; 5],
@@ -616,8 +624,12 @@ pub struct Draft {
     pub old: FlowKey,
     /// What the packets of the server come with.
     pub answers: FlowKey,
+    /// How packets travel: as [`Service::forward`].
+    pub forward: u8,
+    /// Not 0: the way that was asked for last leads through a router.
+    pub detour: u8,
     /// Zero.
-    pub padding: [u8; 4],
+    pub padding: [u8; 2],
 }
 
 /// Words of the map of ports: a bit for each destination that a fast packet may have. What goes elsewhere has nothing to do

@@ -187,6 +187,12 @@ outcomes! {
     DropOver => Drop, "drop_flow_over";
     /// The same, answered with a reset.
     ResetServer => Redirect, "reset_to_server";
+    /// The server has another port than the one that the client asks for, and nothing in the packet may be changed.
+    PortDiffers => Pass, "pass_port_differs";
+    /// The way to the server leads through a router, which would not know what to do with a packet for the service's address.
+    NotOnLink => Pass, "pass_server_not_on_link";
+    /// A packet of a flow that was removed just when it came.
+    DropGone => Drop, "drop_flow_gone";
     /// A packet of a flow that user space has ended: the stack answers it with a reset.
     Ended => Pass, "pass_flow_ended";
     /// The same, and too many were passed in this second.

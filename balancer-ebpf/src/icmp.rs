@@ -19,9 +19,9 @@ use core::mem::offset_of;
 use crate::abi::{Address, Flow, FlowKey};
 use crate::checksum;
 use crate::packet::{
-    DONT_FRAGMENT, ETHERNET, Ethernet, FRAGMENT_OFFSET, FRAGMENTED, Frame, Ipv4, Ipv6, PROTOCOL_ICMP,
-    PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet, TYPE_IPV6, Tcp, read_address, read_word, write_address,
-    write_word,
+    DONT_FRAGMENT, ETHERNET, Ethernet, FRAGMENT_OFFSET, FRAGMENTED, Frame, Headers, Ipv4, Ipv6,
+    PROTOCOL_ICMP, PROTOCOL_ICMPV6, PROTOCOL_TCP, Packet, TYPE_IPV6, Tcp, read_address, read_word,
+    write_address, write_word,
 };
 
 /// IPv4 without options.
@@ -175,12 +175,18 @@ impl Error {
         Some(Self { key, total_length: total_length as u16, hops: ip.hop_limit, class })
     }
 
-    /// Makes it an error for the other end of the flow, whose direction has the key of this error, and takes a hop off.
+    /// Makes it an error for the other end of the flow, whose direction has the key of this error, and takes a hop off. With
+    /// a flow that is one way it is one for that end as it is.
     /// The frame is the one that was parsed; `None` if it is not.
     ///
     /// Checksums are updated, not computed: one that was wrong stays so.
     #[inline(always)]
     pub fn rewrite(&self, frame: Frame, flow: &Flow) -> Option<()> {
+        if flow.side.is_one_way() {
+            // As long as an error is, it holds these.
+            Headers::of(frame)?.take_hop();
+            return Some(());
+        }
         if is_v6(&frame)? { self.rewrite_v6(frame, flow) } else { self.rewrite_v4(frame, flow) }
     }
 

@@ -6,6 +6,7 @@
 //! | [`open`] | whether a SYN may be fast, and the flow it opens |
 //! | [`forward`] | rewrite and send |
 //! | [`icmp`] | errors about packets of flows |
+//! | [`direct`] | flows whose servers answer directly |
 //! | [`reset`] | ending a server's end of a flow that is over |
 //! | [`flows`] | finding, killing, advancing flows |
 //! | [`loads`] | what each server carries, and its limit |
@@ -31,6 +32,8 @@ mod atomic;
 mod caps;
 #[path = "program/counters.rs"]
 mod counters;
+#[path = "program/direct.rs"]
+mod direct;
 #[path = "program/events.rs"]
 mod events;
 #[path = "program/flows.rs"]
@@ -68,7 +71,11 @@ const NOBODY: u32 = 0;
 #[xdp]
 #[inline(always)]
 pub(crate) fn balancer(ctx: XdpContext) -> u32 {
-    match forward_or_pass(ctx.ctx) {
+    let mut action = forward_or_pass(ctx.ctx);
+    if action == DIRECT {
+        action = go_on(ctx.ctx);
+    }
+    match action {
         RELAY => relay(ctx.ctx),
         ANSWER_SIZE => answer(ctx.ctx, false),
         ANSWER_HOPS => answer(ctx.ctx, true),
@@ -82,11 +89,28 @@ const RELAY: u32 = 0x100;
 const ANSWER_SIZE: u32 = 0x101;
 const ANSWER_HOPS: u32 = 0x102;
 const REFUSE: u32 = 0x103;
+const DIRECT: u32 = 0x104;
 
 #[inline(never)]
 fn forward_or_pass(ctx: *mut xdp_md) -> u32 {
     let mut slot = NOBODY;
     match ingress::handle(&XdpContext::new(ctx), &mut slot) {
+        Outcome::DropGone => DIRECT,
+        outcome => rest(slot, outcome),
+    }
+}
+
+#[inline(never)]
+fn go_on(ctx: *mut xdp_md) -> u32 {
+    let mut slot = NOBODY;
+    let outcome = direct::go_on(&XdpContext::new(ctx), &mut slot);
+    rest(slot, outcome)
+}
+
+/// What is left to do.
+#[inline(always)]
+fn rest(slot: u32, outcome: Outcome) -> u32 {
+    match outcome {
         Outcome::Icmp => RELAY,
         Outcome::DropMtu => ANSWER_SIZE,
         Outcome::DropTtl => ANSWER_HOPS,

@@ -389,9 +389,13 @@ impl Headers {
         }
     }
 
-    /// Makes addresses, ports and checksums those of the flow, and takes a hop off. Packet and flow are of one family.
+    /// Makes addresses, ports and checksums those of the flow, and takes a hop off. Packet and flow are of one family. A
+    /// packet of a flow that is one way stays as it is otherwise.
     #[inline(always)]
     pub fn rewrite(&self, flow: &Flow) {
+        if flow.side.is_one_way() {
+            return self.take_hop();
+        }
         let becomes = &flow.becomes;
         // SAFETY: `of` has checked both headers.
         unsafe {
@@ -412,6 +416,21 @@ impl Headers {
             tcp.checksum = checksum::apply(tcp.checksum, flow.tcp_delta);
             tcp.source = becomes.source_port;
             tcp.destination = becomes.destination_port;
+        }
+    }
+
+    /// Takes a hop off.
+    #[inline(always)]
+    pub(crate) fn take_hop(&self) {
+        // SAFETY: `of` has checked the header.
+        unsafe {
+            match self.ip {
+                Ip::V4(ip) => {
+                    (*ip).checksum = checksum::apply_with_ttl((*ip).checksum, 0);
+                    (*ip).ttl = (*ip).ttl.wrapping_sub(1);
+                }
+                Ip::V6(ip) => (*ip).hop_limit = (*ip).hop_limit.wrapping_sub(1),
+            }
         }
     }
 

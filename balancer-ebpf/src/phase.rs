@@ -19,6 +19,12 @@ pub const HALF_OPEN_NS: u64 = 10 * SECOND;
 pub const ESTABLISHED_NS: u64 = 3600 * SECOND;
 /// Idle limit of a closing flow, nanoseconds.
 pub const CLOSING_NS: u64 = 10 * SECOND;
+/// Idle limit of an established flow that is [`ONE_WAY`], nanoseconds: a quarter of the usual one, for a table full of flows
+/// that were made up empties the sooner. What the server sends counts as well, by the acknowledgments.
+pub const ONE_WAY_ESTABLISHED_NS: u64 = 900 * SECOND;
+/// Idle limit of one whose client has sent a FIN: it may wait for the answer to its request still. As long as the server may
+/// take for that on the slow path (`--timeout-server`), unless it acknowledges something meanwhile.
+pub const ONE_WAY_CLOSING_NS: u64 = 60 * SECOND;
 /// How long the port of a connection that the server closed first rests for others: the server's TIME_WAIT.
 pub const TIME_WAIT_NS: u64 = 60 * SECOND;
 /// How long a flow that user space has ended is remembered, so that the resets for many of them keep to their bound: most
@@ -39,6 +45,9 @@ pub const RESET: u8 = 8;
 /// The client has acknowledged the server's answer: the handshake is complete, whatever the phase.
 pub const PROVEN: u8 = 16;
 
+/// The server's answers do not pass here. What is known of such a flow is what its client says, which anybody else could
+/// have said: it has limits of its own, and no handshake counts.
+pub const ONE_WAY: u8 = 32;
 /// User space has ended the flow: its packets are answered with resets, as many as a bound allows.
 pub const ENDED: u8 = 64;
 
@@ -62,6 +71,8 @@ pub const RESET_SILENCE_NS: u64 = SECOND;
 /// acknowledgment or two are only the close itself.
 const TALK_TO_RESTORE: u8 = 1;
 const TALK_TO_RESTORE_AFTER_BOTH_FINS: u8 = 3;
+/// The same where only the client is heard: packets that it had sent before the RST may come after it.
+const ONE_WAY_TALK_TO_RESTORE: u8 = 3;
 
 /// The state of one direction; both directions of a flow are kept in step by [`crate::state`].
 #[repr(C)]
@@ -78,21 +89,32 @@ pub struct Side {
 impl Side {
     /// A flow whose SYN is being forwarded.
     pub const NEW: Self = Self { phase: HALF_OPEN, marks: 0, talk: 0 };
+
+    /// The same of one that is [`ONE_WAY`].
+    pub const NEW_ONE_WAY: Self = Self { marks: ONE_WAY, ..Self::NEW };
+
+    /// The server's answers do not pass here.
+    #[inline(always)]
+    pub const fn is_one_way(self) -> bool {
+        self.marks & ONE_WAY != 0
+    }
 }
 
 /// Whether an entry that was last used at `last_seen` is still one at `now` (nanoseconds).
 #[inline(always)]
-pub const fn is_live(phase: u8, last_seen: u64, now: u64) -> bool {
+pub const fn is_live(side: Side, last_seen: u64, now: u64) -> bool {
     // A packet handled on another CPU may have stamped the entry a moment after we read the clock.
-    now.saturating_sub(last_seen) < idle_limit(phase)
+    now.saturating_sub(last_seen) < idle_limit(side)
 }
 
 /// Nanoseconds without a packet after which an entry is a miss.
 #[inline(always)]
-pub const fn idle_limit(phase: u8) -> u64 {
-    match phase {
+pub const fn idle_limit(side: Side) -> u64 {
+    match side.phase {
         HALF_OPEN => HALF_OPEN_NS,
+        ESTABLISHED if side.is_one_way() => ONE_WAY_ESTABLISHED_NS,
         ESTABLISHED => ESTABLISHED_NS,
+        CLOSING if side.is_one_way() && side.marks & RESET == 0 => ONE_WAY_CLOSING_NS,
         CLOSING => CLOSING_NS,
         _ => 0,
     }
@@ -111,7 +133,7 @@ pub const fn is_over_and_rested(side: Side, last_seen: u64, now: u64) -> bool {
     } else {
         0
     };
-    let limit = idle_limit(side.phase);
+    let limit = idle_limit(side);
     now.saturating_sub(last_seen) >= if rest > limit { rest } else { limit }
 }
 
@@ -132,9 +154,41 @@ pub const fn is_use(phase_after: u8, flags: u8) -> bool {
 /// nanoseconds since the last packet of either direction.
 #[inline(always)]
 pub const fn is_over(own: Side, twin: Side, silence: u64) -> bool {
-    let both_fins = own.marks & twin.marks & FIN_SENT != 0;
-    let reset = own.marks & RESET != 0 && silence >= RESET_SILENCE_NS;
+    let both_fins = own.marks & twin.marks & FIN_SENT != 0 && !own.is_one_way();
+    // Of one that is one way a FIN may be forged as well.
+    let reset = own.marks & (RESET | ONE_WAY) != 0 && silence >= RESET_SILENCE_NS;
     own.phase == CLOSING && (both_fins || reset)
+}
+
+/// The same as [`advance`] for a flow of which only the client is heard.
+///
+/// The first packet behind the SYN establishes it: its client has had an answer, or says so. A FIN closes it for good, as
+/// only the server could tell whether it has more to say, and a RST until the client has talked on.
+#[inline(always)]
+pub fn advance_one_way(own: &mut Side, flags: u8) {
+    if flags & flag::SYN != 0 {
+        return;
+    }
+    if flags & flag::RST != 0 {
+        own.marks |= RESET;
+        (own.phase, own.talk) = (CLOSING, 0);
+        return;
+    }
+    if own.phase == HALF_OPEN {
+        own.phase = ESTABLISHED;
+    }
+    if own.marks & RESET != 0 {
+        own.talk += 1;
+        if own.talk < ONE_WAY_TALK_TO_RESTORE {
+            return;
+        }
+        own.marks &= !RESET;
+        (own.phase, own.talk) = (if own.marks & FIN_SENT != 0 { CLOSING } else { ESTABLISHED }, 0);
+    }
+    if flags & flag::FIN != 0 {
+        own.marks |= FIN_SENT;
+        own.phase = CLOSING;
+    }
 }
 
 /// What a packet with `flags` in the direction of `own` does to the flow; true when it completed the handshake.
@@ -370,10 +424,11 @@ mod tests {
 
     #[test]
     fn a_deadline_is_a_miss_at_its_very_tick() {
-        assert!(is_live(HALF_OPEN, 5, 4 + HALF_OPEN_NS));
-        assert!(!is_live(HALF_OPEN, 5, 5 + HALF_OPEN_NS));
-        assert!(!is_live(DEAD, 5, 5));
-        assert!(is_live(ESTABLISHED, 10, 5), "stamped by another CPU a moment later");
+        let side = |phase| Side { phase, ..Side::NEW };
+        assert!(is_live(side(HALF_OPEN), 5, 4 + HALF_OPEN_NS));
+        assert!(!is_live(side(HALF_OPEN), 5, 5 + HALF_OPEN_NS));
+        assert!(!is_live(side(DEAD), 5, 5));
+        assert!(is_live(side(ESTABLISHED), 10, 5), "stamped by another CPU a moment later");
     }
 
     #[test]
@@ -386,13 +441,54 @@ mod tests {
         assert!(is_over_and_rested(server_first, 0, TIME_WAIT_NS));
     }
 
+    fn one_way(packets: &[u8]) -> Side {
+        let mut side = Side::NEW_ONE_WAY;
+        packets.iter().for_each(|flags| advance_one_way(&mut side, *flags));
+        side
+    }
+
+    #[test]
+    fn where_only_the_client_is_heard_its_first_packet_establishes() {
+        assert_eq!(one_way(&[SYN, SYN]).phase, HALF_OPEN);
+        assert_eq!(one_way(&[ACK]).phase, ESTABLISHED);
+        assert_eq!(one_way(&[RST]).phase, CLOSING);
+        assert_eq!(one_way(&[FIN | ACK]).phase, CLOSING, "the ACK before it was lost");
+        assert!(one_way(&[ACK, RST, ACK, ACK, ACK, FIN | ACK]).is_one_way());
+    }
+
+    #[test]
+    fn where_only_the_client_is_heard_a_fin_closes_and_the_answer_may_take_its_time() {
+        let mut side = one_way(&[ACK, FIN | ACK]);
+        for _ in 0..9 {
+            advance_one_way(&mut side, ACK);
+        }
+        assert_eq!((side.phase, idle_limit(side)), (CLOSING, ONE_WAY_CLOSING_NS));
+        assert!(is_use(side.phase, ACK), "an acknowledgment keeps it");
+        assert!(!is_over(side, side, RESET_SILENCE_NS - 1) && is_over(side, side, RESET_SILENCE_NS));
+    }
+
+    #[test]
+    fn where_only_the_client_is_heard_a_reset_is_survived_by_a_client_that_talks_on() {
+        let mut side = one_way(&[ACK, RST]);
+        assert_eq!((side.phase, idle_limit(side)), (CLOSING, CLOSING_NS));
+        advance_one_way(&mut side, ACK);
+        advance_one_way(&mut side, ACK);
+        assert_eq!(side.phase, CLOSING, "they may have been on their way");
+        advance_one_way(&mut side, ACK);
+        assert_eq!((side.phase, side.marks & RESET), (ESTABLISHED, 0));
+        assert_eq!(idle_limit(side), ONE_WAY_ESTABLISHED_NS);
+        assert_eq!(one_way(&[ACK, FIN | ACK, RST, ACK, ACK, ACK]).phase, CLOSING);
+        let again = one_way(&[ACK, RST, ACK, ACK, RST, ACK]);
+        assert_eq!(again.phase, CLOSING, "from the last one on");
+    }
+
     #[test]
     fn what_was_ended_is_remembered_for_a_while() {
         let dead = Side { phase: DEAD, marks: 0, talk: 0 };
         assert!(is_over_and_rested(dead, 0, 0));
         let ended = Side { marks: ENDED, ..dead };
         assert!(!is_over_and_rested(ended, 0, ENDED_NS - 1) && is_over_and_rested(ended, 0, ENDED_NS));
-        assert!(!is_live(DEAD, 0, 0));
+        assert!(!is_live(ended, 0, 0));
     }
 
     #[test]

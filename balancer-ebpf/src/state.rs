@@ -75,6 +75,9 @@ impl State {
     /// A flow whose SYN is being forwarded.
     pub const NEW: Self = Self(HALF_OPEN as u64);
 
+    /// The same where the server's answers do not pass here.
+    pub const NEW_ONE_WAY: Self = Self(HALF_OPEN as u64 | (phase::ONE_WAY as u64) << CLIENT_MARKS);
+
     /// What makes a state dead when it is set in the word, whatever the word was.
     pub const KILL: u64 = DEAD_BIT;
 
@@ -113,7 +116,9 @@ impl State {
                 _ => End::ResetByServer,
             }
         } else if self.0 as u8 & !DEAD == HALF_OPEN {
-            if self.server().marks & ANSWERED == 0 { End::NoAnswer } else { End::NoHandshake }
+            // Where answers do not pass here, nobody knows whether there was one.
+            let is_silent = self.server().marks & ANSWERED == 0 && !self.client().is_one_way();
+            if is_silent { End::NoAnswer } else { End::NoHandshake }
         } else {
             End::TimedOut
         }
@@ -146,6 +151,11 @@ impl State {
     /// The SYN is still to be answered, as far as the flow's state says.
     #[inline(always)]
     pub const fn awaits_answer(self) -> bool {
+        self.is_unanswered() && !self.client().is_one_way()
+    }
+
+    #[inline(always)]
+    const fn is_unanswered(self) -> bool {
         self.0 as u8 == HALF_OPEN && (self.0 >> SERVER_MARKS) as u8 & ANSWERED == 0
     }
 
@@ -174,7 +184,7 @@ impl State {
     pub fn after(self, said: Said) -> (Self, bool) {
         let (mut client, mut server) = (self.client(), self.server());
         let mut notes = self.0 & NOTES;
-        if self.awaits_answer() {
+        if self.is_unanswered() {
             let is_reset = said.flags & flag::RST != 0;
             if !said.from_client && is_reset && said.answers_syn {
                 notes |= REFUSED;
@@ -188,6 +198,15 @@ impl State {
         let completed = phase::advance(own, twin, said.from_client, said.flags, said.proves_address);
         let after = Self::of(client, server, notes);
         (after.with_end_noted(self, said), completed)
+    }
+
+    /// The same where only the client is heard: it proves nothing.
+    #[inline(always)]
+    pub fn after_one_way(self, flags: u8) -> Self {
+        let mut client = self.client();
+        phase::advance_one_way(&mut client, flags);
+        let said = Said { from_client: true, flags, ..Said::default() };
+        Self::of(client, self.server(), self.0 & NOTES).with_end_noted(self, said)
     }
 
     /// Whoever ends a flow is to tell; a flow that goes on after all will have another end. Who has reset it is the first
@@ -281,6 +300,32 @@ mod tests {
         assert!(!told(&[forged]).is_refused(), "from somebody who has not seen the SYN");
         assert!(!told(&[client(RST)]).is_refused(), "the client has thought better of it");
         assert!(!told(&[server(SYN | ACK), server(RST | ACK)]).is_refused(), "it has answered before");
+    }
+
+    #[test]
+    fn where_only_the_client_is_heard_a_server_neither_refuses_nor_keeps_silent() {
+        let told = |packets: &[u8]| {
+            packets.iter().fold(State::NEW_ONE_WAY, |state, flags| state.after_one_way(*flags))
+        };
+        assert!(!State::NEW_ONE_WAY.awaits_answer() && State::NEW_ONE_WAY.is_open());
+        let repeated = told(&[SYN]);
+        assert!(!repeated.is_noted_unanswered() && repeated.client().is_one_way());
+        let established = repeated.after_one_way(ACK);
+        assert!(established.is_open() && established.client().phase == ESTABLISHED);
+        let closed = told(&[ACK, FIN | ACK]);
+        assert!(!closed.is_open() && closed.is_told());
+        let ends = [
+            (closed, End::Closed),
+            (told(&[ACK, RST]), End::ResetByClient),
+            (State(State::NEW_ONE_WAY.0 | State::KILL), End::NoHandshake),
+            (State(established.0 | State::KILL), End::TimedOut),
+            (State(established.0 | State::KILL | State::ON_ORDER), End::Killed),
+        ];
+        for (state, end) in ends {
+            assert_eq!(state.end(), end, "{state:?}");
+        }
+        let revived = told(&[ACK, RST, ACK, ACK, ACK]);
+        assert!(revived.is_open() && !revived.is_told());
     }
 
     #[test]

@@ -49,7 +49,7 @@ fn logged6() -> Result<()> {
     let (server, front) = (lab.server(1).at6(8080), lab.client().gateway6_at(80));
     let nginx = Nginx::start(&lab.server(1).ns, server, "s1")?;
     let flags = format!(
-        "--listen {front} --server s1={server} --xdp c1 --xdp s1 --forward gateway --workers 1 --flow-table 32k"
+        "--listen {front} --server s1={server} --xdp c1 --xdp s1 --forward gateway --check none --workers 1 --flow-table 32k"
     );
     let flags: Vec<&str> = flags.split(' ').chain(SOURCE_FIRST.iter().copied()).collect();
     let daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
@@ -58,7 +58,8 @@ fn logged6() -> Result<()> {
         daemon.affinity("source", "2001:db8:10:1::").is_ok_and(|found| found.is_some())
     })?;
     let mut connection = Connection::open(&lab.client().ns, None, front)?;
-    connection.get("/seen", &[])?;
+    let answer = connection.get("/seen", &[])?;
+    ensure!(answer.status == 200 && answer.peer() == Some(connection.local_addr()?), "{}", answer.text());
     expect_in_log(&nginx, "/seen", connection.local_addr()?)
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use balancer_ebpf::abi::SCHEMA;
 use libtest_mimic::{Failed, Trial};
+pub use xtask::lab::Forward;
 use xtask::lab::http::{self, Connection, Response};
 use xtask::lab::nginx::Nginx;
 use xtask::lab::star::Star;
@@ -20,22 +21,6 @@ const SNAT_PORTS: std::ops::RangeInclusive<u16> = 10_000..=32_767;
 /// Cookies for everyone, and source affinity first: exact, and fast.
 pub const SOURCE_FIRST: &[&str] =
     &["--persist", "source", "--persist", "cookie=SRV,insert,indirect", "--fast-path", "always"];
-
-/// How fast packets travel.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Forward {
-    Nat,
-    Gateway,
-}
-
-impl Forward {
-    pub const fn word(self) -> &'static str {
-        match self {
-            Self::Nat => "nat",
-            Self::Gateway => "gateway",
-        }
-    }
-}
 
 /// A test that needs namespaces; ignored, visibly, where none can be made, and failed in CI.
 pub fn trial(name: &str, story: impl FnOnce() -> Result<()> + Send + 'static) -> Trial {
@@ -62,12 +47,15 @@ impl Site {
     }
 
     pub fn open_by(forward: Forward, flags: &[&str]) -> Result<Self> {
-        Self::open(&[flags, &["--forward", forward.word()]].concat())
+        Self::open_in(
+            &Lab::star().client_addresses(3).forward(forward),
+            &[flags, &["--forward", forward.word()]].concat(),
+        )
     }
 
     pub fn open_in(star: &Star, flags: &[&str]) -> Result<Self> {
         let lab = star.build()?;
-        let servers = start_servers(&lab)?;
+        let servers = start_servers_for(&lab, flags)?;
         let daemon = start(&lab, "web", 80, flags)?;
         let site = Self { daemon, servers, lab };
         site.wait_until_checked(&site.daemon)?;
@@ -151,6 +139,21 @@ pub fn pins(lab: &Lab) -> std::path::PathBuf {
     Path::new("/sys/fs/bpf/balancer").join(format!("v{SCHEMA}")).join(lab.balancer.cookie().to_string())
 }
 
+/// The port of servers: that of the service, if nobody can change it.
+fn server_port(flags: &[&str]) -> u16 {
+    if flags.contains(&Forward::Dsr.word()) { 80 } else { 8080 }
+}
+
+/// Those that answer directly listen on the service's address as well.
+fn start_servers_for(lab: &Lab, flags: &[&str]) -> Result<Vec<Nginx>> {
+    if server_port(flags) == 8080 {
+        return start_servers(lab);
+    }
+    let hosts = lab.servers.iter().enumerate();
+    let any = SocketAddr::from(([0, 0, 0, 0], server_port(flags)));
+    hosts.map(|(n, host)| Nginx::start(&host.ns, any, &format!("s{}", n + 1))).collect()
+}
+
 pub fn start_servers(lab: &Lab) -> Result<Vec<Nginx>> {
     let hosts = lab.servers.iter().enumerate();
     hosts.map(|(n, host)| Nginx::start(&host.ns, host.at(8080), &format!("s{}", n + 1))).collect()
@@ -175,7 +178,7 @@ pub fn all_flags(lab: &Lab, port: u16, flags: &[&str]) -> Vec<String> {
         flag("--xdp", client.interface.clone());
     }
     for (n, server) in lab.servers.iter().enumerate() {
-        flag("--server", format!("s{}={}", n + 1, server.at(8080)));
+        flag("--server", format!("s{}={}", n + 1, server.at(server_port(flags))));
         flag("--xdp", server.interface.clone());
     }
     flag("--check", "tcp".to_owned());

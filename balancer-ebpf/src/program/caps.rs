@@ -2,7 +2,9 @@
 //! is what would be answered with a reset.
 
 use aya_ebpf::bindings::BPF_ANY;
-use balancer_ebpf::abi::{Address, HALF_OPEN_PER_SOURCE, Rate, Service, Settings};
+use balancer_ebpf::abi::{
+    Address, FORWARD_DSR, HALF_OPEN_PER_SOURCE, ONE_WAY_PER_SOURCE, Rate, Service, Settings,
+};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::window::{self, Window};
 
@@ -68,10 +70,9 @@ pub(crate) fn check_half_open(
     now: u64,
 ) -> Result<(), Outcome> {
     let number = window::number(now);
+    let most = if service.forward == FORWARD_DSR { ONE_WAY_PER_SOURCE } else { HALF_OPEN_PER_SOURCE };
     // SAFETY: counters; an element reused by the LRU for another source miscounts by one.
-    if unsafe { HALF_OPEN.get(host_of(source)) }
-        .is_some_and(|w| w.count(number) >= u64::from(HALF_OPEN_PER_SOURCE))
-    {
+    if unsafe { HALF_OPEN.get(host_of(source)) }.is_some_and(|w| w.count(number) >= u64::from(most)) {
         return Err(Outcome::HalfOpenSource);
     }
     let full =

@@ -4,7 +4,7 @@
 //! does not take it, the mark is taken back, and the collector tells the end when it removes the flow.
 
 use balancer_ebpf::abi::{
-    ENDS_A_SECOND, EVENT_END, EVENT_NO_NEIGHBOUR, Event, EventRate, Flow, FlowKey, MISSING_A_SECOND, Traffic,
+    ENDS_A_SECOND, EVENT_END, EVENT_NO_NEIGHBOUR, EventRate, Flow, FlowKey, MISSING_A_SECOND, Traffic,
 };
 use balancer_ebpf::counter::Note;
 use balancer_ebpf::state::State;

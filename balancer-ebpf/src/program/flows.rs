@@ -48,14 +48,14 @@ pub(crate) fn is_live(flow: &LiveFlow<'_>, now: u64) -> bool {
     if own.side.phase == DEAD {
         return false;
     }
-    if phase::is_live(own.side.phase, own.last_seen, now) {
+    if phase::is_live(own.side, own.last_seen, now) {
         return true;
     }
     // One direction may rest while the other talks: the flow is as young as the younger of the two.
     let Some(twin) = twin(flow) else { return false };
     // SAFETY: as above.
     let twin = unsafe { &*twin };
-    phase::is_live(twin.side.phase, twin.last_seen, now)
+    phase::is_live(twin.side, twin.last_seen, now)
 }
 
 /// What becomes of a packet that is no SYN and whose flow is over. The stack answers it, unless it was sent to the client
@@ -82,7 +82,9 @@ pub(crate) fn is_replaced_by(ctx: &XdpContext, flow: &LiveFlow<'_>, now: u64) ->
     if own.isn == sequence {
         return false;
     }
-    let Some(twin) = twin(flow) else { return false };
+    // Of one that is one way, the only entry.
+    let twin = if own.side.is_one_way() { Some(flow.entry) } else { twin(flow) };
+    let Some(twin) = twin else { return false };
     // SAFETY: as above.
     let twin = unsafe { &*twin };
     phase::is_over(own.side, twin.side, now.saturating_sub(own.last_seen.max(twin.last_seen)))
@@ -129,6 +131,57 @@ pub(crate) fn advance(ctx: &XdpContext, flow: &LiveFlow<'_>, flags: u8, from_cli
         }
     }
     has_ended
+}
+
+/// Whether a packet of a flow changes nothing, or what the other direction knows as well. Others of a flow that is one way are
+/// for [`crate::direct`].
+#[inline(always)]
+pub(crate) fn is_for_both(flow: &LiveFlow<'_>, flags: u8) -> bool {
+    // SAFETY: see `LiveFlow::entry`.
+    let side = unsafe { (*flow.entry).side };
+    !side.is_one_way() || flags & flag::SYN != 0 || phase::is_routine(side.phase, flags)
+}
+
+/// The same as [`advance`] for a flow that is one way.
+#[inline(always)]
+pub(crate) fn advance_one_way(flow: &LiveFlow<'_>, flags: u8, now: u64) -> bool {
+    // SAFETY: see `LiveFlow::entry`; all who change this word do so by atomic instructions.
+    let (word, server) = unsafe { (&raw mut (*flow.entry).state, (*flow.entry).server) };
+    let mut attempt = 0;
+    while attempt < STEP_ATTEMPTS {
+        // SAFETY: as above.
+        let before = State(unsafe { read(word) });
+        if before.is_dead() {
+            return false;
+        }
+        let after = before.after_one_way(flags);
+        // SAFETY: as above.
+        if unsafe { compare_exchange(word, before.0, after.0) } == before.0 {
+            loads::changed(server, before, after);
+            copy_state_one_way(flow);
+            // SAFETY: as above.
+            unsafe { (*flow.entry).last_seen = now };
+            return !before.is_told() && after.is_told();
+        }
+        attempt += 1;
+    }
+    false
+}
+
+#[inline(always)]
+fn copy_state_one_way(flow: &LiveFlow<'_>) {
+    // SAFETY: see `LiveFlow::entry`.
+    let entry = unsafe { &mut *flow.entry };
+    let mut attempt = 0;
+    while attempt < COPY_ATTEMPTS {
+        // SAFETY: as in `copy_state`.
+        let side = State(unsafe { fetch_or(&raw mut entry.state, 0) }).client();
+        if attempt > 0 && entry.side == side {
+            return;
+        }
+        write_changes(&mut entry.side, side);
+        attempt += 1;
+    }
 }
 
 /// Tells the end of a flow, which is marked as told already.

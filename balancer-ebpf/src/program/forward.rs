@@ -8,6 +8,7 @@ use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{FROM_CLIENT, Flow, ROUTE_NS};
 use balancer_ebpf::counter::Outcome;
 use balancer_ebpf::packet::{Ethernet, Headers, Packet};
+use balancer_ebpf::phase::ONE_WAY;
 
 use crate::events;
 use crate::ingress;
@@ -29,8 +30,7 @@ pub(crate) fn forward(
         return Err(Outcome::DropTtl);
     }
     if now < flow.route_until && packet.total_length <= flow.route_mtu {
-        let route =
-            Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu, detour: 0 };
+        let route = Route { ifindex: flow.route_ifindex, macs: flow.route_macs, mtu: flow.route_mtu };
         send(ctx, packet, flow, &route)?;
         return Ok(sent(flow));
     }
@@ -49,7 +49,10 @@ pub(crate) fn way(
     length: u16,
     now: u64,
 ) -> Result<Route, Outcome> {
-    match kernel::route(ctx, ctx.ingress_ifindex() as u32, &flow.becomes, class, length) {
+    let ingress = ctx.ingress_ifindex() as u32;
+    match kernel::route(ctx, ingress, &flow.becomes, class, length, &mut flow.detour) {
+        // A router would send it back here, as the address is ours.
+        Ok(_) if is_lost(flow) => Err(Outcome::DropNoRoute),
         Ok(route) => {
             flow.route_ifindex = route.ifindex;
             flow.route_macs = route.macs;
@@ -65,6 +68,15 @@ pub(crate) fn way(
         Err(NoRoute::TooBig(_)) => Err(Outcome::DropMtu),
         Err(NoRoute::ForwardingOff | NoRoute::Unreachable) => Err(Outcome::DropNoRoute),
     }
+}
+
+/// Whether the way of a flow that is one way is by a router. One question, and not two, of which each would be two ways for
+/// the verifier.
+#[inline(always)]
+fn is_lost(flow: &Flow) -> bool {
+    // SAFETY: a byte of a map's value.
+    let detour = unsafe { (&raw const flow.detour).read_volatile() };
+    u64::from(flow.side.marks & ONE_WAY) * u64::from(detour) != 0
 }
 
 #[inline(always)]
@@ -97,5 +109,5 @@ pub(crate) fn address(ethernet: &mut Ethernet, route: &Route) {
 /// The way the client's SYN came.
 #[inline(always)]
 fn way_back(flow: &Flow) -> Route {
-    Route { ifindex: flow.client_ifindex, macs: flow.client_macs, mtu: 0, detour: 0 }
+    Route { ifindex: flow.client_ifindex, macs: flow.client_macs, mtu: 0 }
 }

@@ -85,7 +85,7 @@ fn mtu(ctx: &XdpContext, packet: &Packet, flow: &Flow) -> Option<u16> {
         return None;
     }
     let (ifindex, class) = (ctx.ingress_ifindex() as u32, headers.class());
-    match kernel::route(ctx, ifindex, &flow.becomes, class, packet.total_length) {
+    match kernel::route(ctx, ifindex, &flow.becomes, class, packet.total_length, &mut 0) {
         Err(NoRoute::TooBig(mtu)) => Some(mtu),
         _ => None,
     }

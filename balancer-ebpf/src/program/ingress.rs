@@ -56,6 +56,9 @@ fn decide(ctx: &XdpContext, slot: &mut u32, has_syn: &mut bool) -> Result<Outcom
     let is_syn = packet.flags & HANDSHAKE_FLAGS == flag::SYN;
     if let Some(flow) = live {
         if !is_syn || !flows::is_replaced_by(ctx, &flow, now) {
+            if !flows::is_for_both(&flow, packet.flags) {
+                return Err(Outcome::DropGone);
+            }
             return continue_flow(ctx, &packet, flow, now);
         }
     }

@@ -88,9 +88,6 @@ pub(crate) struct Route {
     pub(crate) macs: [u8; 12],
     /// The route's MTU.
     pub(crate) mtu: u16,
-    /// 0: the neighbour is the destination itself, and no router. A number, not a `bool`, which would be two ways for the
-    /// verifier.
-    pub(crate) detour: u32,
 }
 
 /// Why there is no route.
@@ -137,7 +134,8 @@ pub(crate) unsafe fn clear<T>(place: *mut T) {
 const _: () = assert!(size_of::<FibLookup>() == size_of::<Question>() && align_of::<FibLookup>() == 4);
 
 /// The route of a packet with these addresses that came in by `ifindex`; `class`: what `Packet::class` says. `length` is checked against the MTU; with 0
-/// the MTU is reported instead.
+/// the MTU is reported instead. `detour`: becomes 0 if the neighbour is the destination itself, and no router; in a map's
+/// memory, of which the verifier remembers nothing.
 #[inline(always)]
 pub(crate) fn route(
     ctx: &XdpContext,
@@ -145,6 +143,7 @@ pub(crate) fn route(
     key: &FlowKey,
     class: u32,
     length: u16,
+    detour: &mut u8,
 ) -> Result<Route, NoRoute> {
     let fib = question().ok_or(NoRoute::Unreachable)?;
     fib.l4_protocol = IPPROTO_TCP;
@@ -176,7 +175,8 @@ pub(crate) fn route(
             macs[6..].copy_from_slice(&fib.smac);
             // SAFETY: the kernel has written the MTU where the length was.
             let mtu = unsafe { fib.__bindgen_anon_1.mtu_result };
-            Ok(Route { ifindex: fib.ifindex, macs, mtu, detour: differs(&asked, &next_hop(fib)) })
+            *detour = differs(&asked, &next_hop(fib));
+            Ok(Route { ifindex: fib.ifindex, macs, mtu })
         }
         BPF_FIB_LKUP_RET_NO_NEIGH => Err(NoRoute::NoNeighbour),
         // SAFETY: as above.
@@ -195,6 +195,8 @@ fn next_hop(fib: &FibLookup) -> [u32; 4] {
 }
 
 #[inline(always)]
-fn differs(one: &[u32; 4], other: &[u32; 4]) -> u32 {
-    (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3])
+fn differs(one: &[u32; 4], other: &[u32; 4]) -> u8 {
+    let bits = (one[0] ^ other[0]) | (one[1] ^ other[1]) | (one[2] ^ other[2]) | (one[3] ^ other[3]);
+    let bits = bits | bits >> 16;
+    (bits | bits >> 8) as u8
 }

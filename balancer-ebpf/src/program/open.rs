@@ -7,9 +7,9 @@ use aya_ebpf::bindings::{BPF_ANY, BPF_NOEXIST};
 use aya_ebpf::btf_maps::lpm_trie::Key;
 use aya_ebpf::programs::XdpContext;
 use balancer_ebpf::abi::{
-    Address, DeniedKey, Draft, EXCLUDED, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_NAT, FROM_CLIENT,
-    FROM_SERVER, Flow, FlowKey, ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP,
-    Server, ServerMeta, Service, Settings, Traffic, denied_key,
+    Address, DeniedKey, Draft, EXCLUDED, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_DSR, FORWARD_GATEWAY,
+    FORWARD_NAT, FROM_CLIENT, FROM_SERVER, Flow, FlowKey, ListenKey, MAX_SNAT_IPS, SERVER_DOWN, SERVER_DRAIN,
+    SERVER_MAINT, SERVER_UP, Server, ServerMeta, Service, Settings, Traffic, denied_key,
 };
 use balancer_ebpf::affinity::Affinity;
 use balancer_ebpf::checksum;
@@ -54,6 +54,7 @@ pub(crate) fn open(ctx: &XdpContext, packet: &Packet, of: &mut u32, now: u64) ->
         // SAFETY: an entry of the flow map, valid for the length of this run.
         draft.old.set(unsafe { &(*old).becomes });
     }
+    draft.forward = service.forward;
     // In memory, from here on: what the verifier knows of an address of IPv4 would be a way of its own.
     draft.flow.becomes.set_reversed(key);
     draft.client.set(&draft.flow.becomes.destination);
@@ -119,7 +120,7 @@ fn consider(
     if kernel::socket_exists(ctx, &draft.flow.becomes) {
         return Err(Outcome::SocketExists);
     }
-    let to_server = both_ways(ctx, service, draft).inspect_err(|doubt| {
+    let to_server = both_ways(ctx, draft).inspect_err(|doubt| {
         if matches!(doubt, Outcome::NoNeighbour) {
             events::tell_no_neighbour(slot, affinity.server(), now);
         }
@@ -210,14 +211,14 @@ fn hash(ctx: &XdpContext, settings: &Settings, answers: &FlowKey) -> Result<u64,
 }
 
 /// The route to the server, once it is sure that there is one back as well. A client that forbids to cut its SYN up listens
-/// to what routers say of their MTUs (RFC 1191 §3), so they may differ.
+/// to what routers say of their MTUs (RFC 1191 §3), so they may differ. Servers that answer directly do not need our way back;
+/// but the proxy does, and so it is asked for in any case.
 #[inline(always)]
-fn both_ways(ctx: &XdpContext, service: &Service, draft: &mut Draft) -> Result<Route, Outcome> {
+fn both_ways(ctx: &XdpContext, draft: &mut Draft) -> Result<Route, Outcome> {
     let ingress = ctx.ingress_ifindex() as u32;
     let headers = Headers::of(ingress::frame(ctx)).ok_or(Outcome::Truncated)?;
     let (class, hears_of_mtu) = (headers.class(), headers.is_never_cut());
-    let is_nat = service.forward == FORWARD_NAT;
-    if is_nat {
+    if mode(draft) == FORWARD_NAT {
         // No route when it was last looked at: no source address is known that the server could answer to.
         if draft.server.snat.is_none() {
             return Err(Outcome::NoRoute);
@@ -229,7 +230,10 @@ fn both_ways(ctx: &XdpContext, service: &Service, draft: &mut Draft) -> Result<R
     draft.becomes.destination.set(&draft.server.address);
     draft.becomes.source_port = draft.flow.becomes.destination_port;
     draft.becomes.destination_port = ServerMeta::unpack(draft.server.meta).port;
-    let to_server = match kernel::route(ctx, ingress, &draft.becomes, class, 0) {
+    if mode(draft) == FORWARD_DSR && draft.becomes.destination_port != draft.flow.becomes.source_port {
+        return Err(Outcome::PortDiffers);
+    }
+    let to_server = match kernel::route(ctx, ingress, &draft.becomes, class, 0, &mut draft.detour) {
         Ok(route) => route,
         Err(NoRoute::NoNeighbour) => return Err(Outcome::NoNeighbour),
         Err(NoRoute::ForwardingOff) => return Err(Outcome::ForwardingOff),
@@ -238,21 +242,29 @@ fn both_ways(ctx: &XdpContext, service: &Service, draft: &mut Draft) -> Result<R
     if INTERFACES.get_ifindex(to_server.ifindex).is_none() {
         return Err(Outcome::EgressForeign);
     }
-    let egress_back = match kernel::route(ctx, to_server.ifindex, &draft.flow.becomes, class, 0) {
-        Ok(back) if back.mtu != to_server.mtu && !hears_of_mtu => return Err(Outcome::MtuDiffers),
-        Ok(back) if !is_nat && back.detour == 0 && back.ifindex == to_server.ifindex => {
-            return Err(Outcome::BesideServer);
-        }
-        Ok(back) => back.ifindex,
-        // Whoever it is that is not resolved may be anybody on that link.
-        Err(NoRoute::NoNeighbour) if !is_nat && ingress == to_server.ifindex => {
-            return Err(Outcome::BesideServer);
-        }
-        // The flow remembers the way that the SYN came.
-        Err(NoRoute::NoNeighbour) => ingress,
-        Err(_) => return Err(Outcome::NoWayBack),
-    };
-    if !is_nat && draft.client == draft.server.address {
+    if mode(draft) == FORWARD_DSR && detour(draft) != 0 {
+        return Err(Outcome::NotOnLink);
+    }
+    let egress_back =
+        match kernel::route(ctx, to_server.ifindex, &draft.flow.becomes, class, 0, &mut draft.detour) {
+            Ok(back) if back.mtu != to_server.mtu && !hears_of_mtu => return Err(Outcome::MtuDiffers),
+            Ok(back)
+                if mode(draft) == FORWARD_GATEWAY
+                    && detour(draft) == 0
+                    && back.ifindex == to_server.ifindex =>
+            {
+                return Err(Outcome::BesideServer);
+            }
+            Ok(back) => back.ifindex,
+            // Whoever it is that is not resolved may be anybody on that link.
+            Err(NoRoute::NoNeighbour) if mode(draft) == FORWARD_GATEWAY && ingress == to_server.ifindex => {
+                return Err(Outcome::BesideServer);
+            }
+            // The flow remembers the way that the SYN came.
+            Err(NoRoute::NoNeighbour) => ingress,
+            Err(_) => return Err(Outcome::NoWayBack),
+        };
+    if mode(draft) == FORWARD_GATEWAY && draft.client == draft.server.address {
         return Err(Outcome::BesideServer);
     }
     if INTERFACES.get_ifindex(egress_back).is_none() {
@@ -298,22 +310,29 @@ fn enter(
     now: u64,
 ) -> Result<(), Outcome> {
     begin_flow(ctx, plan, now, &mut draft.flow)?;
-    if service.forward == FORWARD_NAT {
+    if mode(draft) == FORWARD_NAT {
         claim_port(service, plan, is_known, draft)?;
-    } else {
+    } else if mode(draft) != FORWARD_DSR {
         claim_tuple(is_known, draft)?;
     }
+    let is_one_way = mode(draft) == FORWARD_DSR;
     let flow = &mut draft.flow;
-    (flow.ip_delta, flow.tcp_delta) = checksum::deltas(&flow.becomes, &draft.answers);
+    if is_one_way {
+        (flow.side, flow.state) = (Side::NEW_ONE_WAY, State::NEW_ONE_WAY.0);
+    } else {
+        (flow.ip_delta, flow.tcp_delta) = checksum::deltas(&flow.becomes, &draft.answers);
+        flow.state = State::NEW.0;
+    }
     flow.becomes.set(&draft.becomes);
     flow.direction = FROM_CLIENT;
-    flow.state = State::NEW.0;
     let only_if_new = if is_known { BPF_ANY } else { BPF_NOEXIST };
     if is_known {
         FLOWS.get_ptr_mut(key).map(flows::settle);
     }
     FLOWS.insert(key, &*flow, u64::from(only_if_new)).map_err(|_| {
-        let _ = FLOWS.remove(&draft.answers);
+        if mode(draft) != FORWARD_DSR {
+            let _ = FLOWS.remove(&draft.answers);
+        }
         Outcome::FlowTableFull
     })
 }
@@ -397,6 +416,19 @@ fn claim_tuple(is_known: bool, draft: &mut Draft) -> Result<(), Outcome> {
         Err(EEXIST) => Err(Outcome::TupleTaken),
         Err(_) => Err(Outcome::FlowTableFull),
     }
+}
+
+/// How packets travel. Read anew each time it is needed, or else the verifier would follow each mode on a way of its own.
+#[inline(always)]
+fn mode(draft: &Draft) -> u8 {
+    // SAFETY: the element of this CPU.
+    unsafe { (&raw const draft.forward).read_volatile() }
+}
+
+#[inline(always)]
+fn detour(draft: &Draft) -> u8 {
+    // SAFETY: as above.
+    unsafe { (&raw const draft.detour).read_volatile() }
 }
 
 /// Whether the earlier connection went to the same server, by a port and an address that are still for us to use: flags

@@ -68,8 +68,9 @@ fn end(flow: &LiveFlow<'_>, now: u64) -> bool {
     // SAFETY: see `LiveFlow::entry`.
     let state = State(unsafe { read(&raw const (*flow.entry).state) });
     let both_fins = state.client().marks & state.server().marks & FIN_SENT != 0;
-    // What has closed in order is left to its last packets and to its rest.
-    if state.is_dead() || !state.is_open() && both_fins {
+    // What has closed in order is left to its last packets and to its rest. That the server has as well is not known where
+    // only the client is heard.
+    if state.is_dead() || !state.is_open() && both_fins && !state.client().is_one_way() {
         return false;
     }
     flows::kill(flow, State::ON_ORDER, now);

@@ -205,8 +205,8 @@ pub(crate) struct DatapathArgs {
     #[arg(long, value_name = "CIDR|@FILE")]
     pub(crate) fast_path_exclude: Vec<String>,
     /// How fast packets travel. nat: servers see an address of this host. gateway: they see the client, and must route
-    /// their answers back through this host
-    #[arg(long, value_name = "nat|gateway", default_value = "nat", value_enum)]
+    /// their answers back through this host. dsr: they have the listen address, too, and answer the client directly
+    #[arg(long, value_name = "nat|gateway|dsr", default_value = "nat", value_enum)]
     pub(crate) forward: ForwardArg,
     /// Address that servers see; repeatable. Without it: the one the kernel would use towards each server
     #[arg(long, value_name = "ADDR")]
@@ -248,6 +248,8 @@ pub(crate) enum ForwardArg {
     Nat,
     /// Servers see the client, and route their answers back through this host
     Gateway,
+    /// Servers have the listen address as well, see the client, and answer it directly
+    Dsr,
 }
 
 /// `--timeout-…` and `--max-…`.

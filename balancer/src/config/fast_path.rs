@@ -1,12 +1,13 @@
 //! `--xdp`, `--fast-path` and the flags that belong to them.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 use super::options::Value;
 use super::persistence::together;
 use super::{
-    DatapathConfig, FastPath, Forward, Host, IdentityConfig, InterfaceConfig, XdpMode, identity as blocks,
+    DatapathConfig, FastPath, Forward, Host, IdentityConfig, InterfaceConfig, ServerConfig, XdpMode,
+    identity as blocks,
 };
 use crate::cli::Stop;
 use crate::cli::flags::{DatapathArgs, FastPathArg, ForwardArg};
@@ -122,6 +123,29 @@ pub(crate) fn word(fast_path: FastPath) -> &'static str {
         FastPath::Exclusive => "exclusive",
         FastPath::Always => "always",
     }
+}
+
+/// `--forward dsr` cannot change the port that a packet goes to.
+pub(super) fn same_port(
+    config: &DatapathConfig,
+    listen: &[SocketAddr],
+    servers: &[ServerConfig],
+) -> Result<(), Stop> {
+    if config.forward != Forward::Dsr || config.fast_path == FastPath::Off {
+        return Ok(());
+    }
+    for server in servers {
+        if let Some(other) = listen.iter().find(|listen| listen.port() != server.address.port()) {
+            return Err(Stop::Usage(format!(
+                "--server {}={} has another port than --listen {other}, and --forward dsr cannot change it; let the server \
+                 listen on port {}, or choose --forward nat or gateway",
+                server.name,
+                server.location(),
+                other.port()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// A flag that asks for what the fast path cannot do, and why.
@@ -249,6 +273,7 @@ pub(super) fn forward(args: &DatapathArgs) -> Forward {
     match args.forward {
         ForwardArg::Nat => Forward::Nat,
         ForwardArg::Gateway => Forward::Gateway,
+        ForwardArg::Dsr => Forward::Dsr,
     }
 }
 

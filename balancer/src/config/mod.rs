@@ -397,6 +397,8 @@ pub enum Forward {
     Nat,
     /// Servers see the client, and route their answers back through this host.
     Gateway,
+    /// Servers on the same link have the listen address as well, see the client, and answer it directly.
+    Dsr,
 }
 
 impl Forward {
@@ -405,6 +407,7 @@ impl Forward {
         match self {
             Self::Nat => "nat",
             Self::Gateway => "gateway",
+            Self::Dsr => "dsr",
         }
     }
 }

@@ -65,6 +65,9 @@ impl Plan {
         let health = health::health(&args.check, check::check(&args.check)?, mode)?;
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
+        if let Some(datapath) = &datapath {
+            fast_path::same_port(datapath, &listen, &servers)?;
+        }
         let state_file = state_file(process)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;
         let http_admin = http_admin(process.http_admin.as_deref(), &listen)?;

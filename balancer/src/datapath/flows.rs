@@ -96,7 +96,7 @@ pub fn names_server(maps: &Maps, id: u16) -> bool {
 fn row(maps: &Maps, key: &FlowKey, flow: &Flow, names: &HashMap<u16, String>, now: u64) -> Option<FlowRow> {
     let twin = twin(maps, key, flow);
     let last_seen = twin.map_or(flow.last_seen, |twin| twin.last_seen.max(flow.last_seen));
-    if !phase::is_live(flow.side.phase, last_seen, now) {
+    if !phase::is_live(flow.side, last_seen, now) {
         return None;
     }
     let (packets_out, bytes_out) = twin.map_or((0, 0), |twin| (twin.packets, twin.bytes));

@@ -4,8 +4,8 @@
 use std::net::IpAddr;
 
 use balancer_ebpf::abi::{
-    Address, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_NAT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT,
-    SERVER_UP, ServerMeta, Service,
+    Address, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_DSR, FORWARD_GATEWAY, FORWARD_NAT, SERVER_DOWN,
+    SERVER_DRAIN, SERVER_MAINT, SERVER_UP, ServerMeta, Service,
 };
 use balancer_ebpf::affinity::Affinity;
 
@@ -88,7 +88,11 @@ fn obstacle(
     if service.forward == FORWARD_NAT && server.snat.is_none() {
         return Some("there is no route to its server".into());
     }
-    if service.forward != FORWARD_NAT && is_beside(client.ip(), server.address.ip()) {
+    let on_link = |ip| routes::neighbour_towards(ip).is_some_and(|neighbour| neighbour.address == ip);
+    if service.forward == FORWARD_DSR && !on_link(server.address.ip()) {
+        return Some("the way to its server leads through a router, which --forward dsr cannot use".into());
+    }
+    if service.forward == FORWARD_GATEWAY && is_beside(client.ip(), server.address.ip()) {
         return Some(
             "it is on its server's own link, whose answers would not come back through this host".into(),
         );

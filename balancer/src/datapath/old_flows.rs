@@ -53,7 +53,7 @@ impl Layout {
         match entry.get(phase) {
             // Nothing comes any more after a second of silence but what the stack's reset answers as well.
             Some(&CLOSING) => now.saturating_sub(last_seen) < RESET_SILENCE_NS,
-            Some(phase) => phase::is_live(*phase, last_seen, now),
+            Some(phase) => phase::is_live(Side { phase: *phase, ..Side::NEW }, last_seen, now),
             None => false,
         }
     }

@@ -19,9 +19,9 @@ use super::registry::Registry;
 use super::ring::Ring;
 use super::roster::{Entry, Roster};
 use super::running::{Attached, Datapath, Inner};
-use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, tables, upgrade};
+use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, routes, tables, upgrade};
 use crate::cidr::AddressSet;
-use crate::config::{Config, DatapathConfig, FastPath, Forward};
+use crate::config::{Config, DatapathConfig, FastPath, Forward, ServerConfig};
 use crate::intent::muster::muster;
 
 /// The pin of the ring of events, in the service's folder.
@@ -150,6 +150,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     let addresses = members.iter().map(|Enrolled { member, .. }| member.settings.address);
     let datapath = auto::resolve(config, addresses, &mut notes);
     if let Some(datapath) = &datapath {
+        on_link(datapath, members.iter().map(|enrolled| &enrolled.member.settings))?;
         inner.load(datapath, source.as_ref(), &folder)?;
     }
     let inner = Arc::new(Mutex::new(inner));
@@ -221,6 +222,31 @@ impl Inner {
     }
 }
 
+/// With `--forward dsr` servers are given packets for an address of ours, which nobody between them and us would know what to
+/// do with. What has no route now may get one.
+fn on_link<'a>(
+    datapath: &DatapathConfig,
+    mut servers: impl Iterator<Item = &'a ServerConfig>,
+) -> anyhow::Result<()> {
+    if datapath.forward != Forward::Dsr || datapath.fast_path == FastPath::Off {
+        return Ok(());
+    }
+    let behind = servers.find_map(|server| {
+        let address = server.address.ip().to_canonical();
+        let router = routes::neighbour_towards(address).filter(|neighbour| neighbour.address != address)?;
+        Some((server, router.address))
+    });
+    match behind {
+        None => Ok(()),
+        Some((server, router)) => bail!(
+            "--server {}={} is behind the router {router}, and --forward dsr needs servers on a link of this host; put it \
+             there, or choose --forward nat or gateway",
+            server.name,
+            server.location()
+        ),
+    }
+}
+
 /// What `balancer check` tries with `--xdp`: the program through the verifier, the interfaces by name. Attaches nothing.
 ///
 /// # Errors
@@ -230,6 +256,7 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     // Names of hosts are left out: they may be anywhere by the time of the start.
     let addresses = config.servers.iter().map(|server| server.address);
     let Some(datapath) = &auto::resolve(config, addresses, &mut notes) else { return Ok(notes) };
+    on_link(datapath, config.servers.iter())?;
     match try_to_load(datapath.flow_table) {
         Err(error) if auto::is_all(config) => return Ok(vec![auto::no_fast_path(&format!("{error:#}"))]),
         tried => tried?,

@@ -8,7 +8,7 @@ use aya::maps::PerCpuValues;
 use aya::maps::lpm_trie::Key as Prefix;
 use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
-    Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF,
+    Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_DSR,
     FORWARD_GATEWAY, FORWARD_NAT, ListenKey, MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS,
     SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta,
     Service, Settings, denied_bits, denied_key, denied_slot, port_bit,
@@ -130,7 +130,7 @@ pub fn service(
         verify_share: config.verify_share,
         half_open_cap: match config.forward {
             Forward::Nat => half_open_cap.min(ports * addresses / 4),
-            Forward::Gateway => half_open_cap,
+            Forward::Gateway | Forward::Dsr => half_open_cap,
         },
         first_port,
         last_port,
@@ -144,6 +144,7 @@ pub fn service(
         forward: match config.forward {
             Forward::Nat => FORWARD_NAT,
             Forward::Gateway => FORWARD_GATEWAY,
+            Forward::Dsr => FORWARD_DSR,
         },
         padding: [0; 5],
     }
@@ -172,7 +173,8 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
 pub fn answered(config: &DatapathConfig) -> (u16, u16) {
     match config.forward {
         Forward::Gateway => (0, u16::MAX),
-        Forward::Nat => config.snat_ports,
+        // Servers that answer directly do not answer to us; those of earlier flows may.
+        Forward::Nat | Forward::Dsr => config.snat_ports,
     }
 }
 

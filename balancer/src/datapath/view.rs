@@ -13,7 +13,7 @@ pub struct DatapathInfo {
     pub interfaces: Vec<InterfaceInfo>,
     /// `off`, `exclusive` or `always`.
     pub fast_path: &'static str,
-    /// `nat` or `gateway`.
+    /// `nat`, `gateway` or `dsr`.
     pub forward: &'static str,
     /// Outcomes of packets by name: of this service, and of what belongs to none.
     pub counters: BTreeMap<&'static str, u64>,

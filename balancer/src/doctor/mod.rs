@@ -13,9 +13,12 @@
 //! | `interface`, `peer` | an interface, its driver and offloads; the other end of a veth pair |
 //! | `forwarding` | sysctls of an interface |
 //! | `servers` | routes and neighbours |
+//! | `answers`, `arp` | what `--forward` needs of servers and their links |
 //! | `netfilter` | rules that fast packets do not meet |
 
 mod addresses;
+mod answers;
+mod arp;
 #[cfg(feature = "xdp")]
 mod bpf;
 #[cfg(not(feature = "xdp"))]
@@ -65,6 +68,7 @@ pub fn examine(subject: &Subject, probe: bool) -> Report {
     rows.append(&mut unresolved);
     let with_program: Vec<u32> = interfaces.iter().map(|(link, _)| link.index).collect();
     rows.extend(servers.iter().flat_map(|(name, at)| servers::examine(name, *at, &with_program)));
+    rows.extend(answers::examine(subject, &servers));
     rows.extend(netfilter::examine(&subject.listen));
     Report(rows)
 }

@@ -8,7 +8,7 @@ use super::link::{self, Link};
 use super::route;
 
 /// Somebody far away, to learn the way there. Nothing is sent.
-const ELSEWHERE: (Ipv4Addr, Ipv6Addr) =
+pub const ELSEWHERE: (Ipv4Addr, Ipv6Addr) =
     (Ipv4Addr::new(1, 1, 1, 1), Ipv6Addr::new(0x2606, 0x4700, 0x4700, 0, 0, 0, 0, 0x1111));
 
 /// An address of this host.

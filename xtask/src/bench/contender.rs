@@ -9,7 +9,7 @@ use anyhow::{Result, ensure};
 
 use super::measure::Body;
 use crate::lab::nginx::Nginx;
-use crate::lab::{Child, Daemon, Lab, Namespace, http, wait_for};
+use crate::lab::{Child, Daemon, Forward, Lab, Namespace, http, wait_for};
 
 pub(super) const ORIGIN_PORT: u16 = 8080;
 pub(super) const ORIGIN_NAME: &str = "s1";
@@ -103,8 +103,8 @@ impl Contender {
 }
 
 /// A client, the balancer's namespace, and a host for the origin.
-pub(super) fn network() -> Result<Lab> {
-    let lab = Lab::star().servers(1).build()?;
+pub(super) fn network(forward: Forward) -> Result<Lab> {
+    let lab = Lab::star().servers(1).forward(forward).build()?;
     let client = &lab.client().ns;
     client.sysctl("net.ipv4.ip_local_port_range", CLIENT_PORTS)?;
     // Whoever closes first holds the port for a minute; with 64 connections as fast as they go that may
@@ -118,8 +118,9 @@ pub(super) fn direct(name: &'static str, lab: &Lab) -> Contender {
     Contender::new(name, lab, lab.server(1).at(ORIGIN_PORT), vec![line], Process::Nobody)
 }
 
-pub(super) fn fast_path(lab: &Lab, executable: &Path) -> Result<Contender> {
-    let listen = lab.client().gateway_at(8000);
+pub(super) fn fast_path(lab: &Lab, executable: &Path, forward: Forward) -> Result<Contender> {
+    // Nobody changes the port with `dsr`.
+    let listen = lab.client().gateway_at(if forward == Forward::Dsr { ORIGIN_PORT } else { 8000 });
     let (front, back) = (lab.client().interface.as_str(), lab.server(1).interface.as_str());
     let flags = [
         "--persist",
@@ -132,6 +133,8 @@ pub(super) fn fast_path(lab: &Lab, executable: &Path) -> Result<Contender> {
         back,
         "--fast-path",
         "always",
+        "--forward",
+        forward.word(),
     ];
     let daemon = balancer(lab, executable, "bench-fast", listen, &flags)?;
     // The first request teaches the source; from then on its connections are fast.

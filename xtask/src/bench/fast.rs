@@ -10,8 +10,8 @@ use serde_json::{Value, json};
 use super::contender::{self, Contender, Process};
 use super::measure::{Body, Reuse, Series, Workload, measure};
 use super::{Options, report};
-use crate::lab::Lab;
 use crate::lab::nginx::Nginx;
+use crate::lab::{Forward, Lab};
 
 pub(super) const FAST_PATH: &str = "fast path";
 pub(super) const NAT: &str = "nftables DNAT";
@@ -22,11 +22,13 @@ const BESIDE_XDP: &str = "direct beside XDP";
 pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
     // Networks of their own: neither is the direct row to pay for the program on the interfaces, nor for the tracking of
     // connections.
-    let (plain, with_xdp, with_nat) = (contender::network()?, contender::network()?, contender::network()?);
-    let origins = [origin(&plain)?, origin(&with_xdp)?, origin(&with_nat)?];
+    let forward = options.forward;
+    let (plain, with_xdp) = (contender::network(forward)?, contender::network(forward)?);
+    let with_nat = contender::network(Forward::Nat)?;
+    let origins = [origin(&plain, forward)?, origin(&with_xdp, forward)?, origin(&with_nat, Forward::Nat)?];
     let contenders = [
         contender::direct(DIRECT, &plain),
-        contender::fast_path(&with_xdp, balancer)?,
+        contender::fast_path(&with_xdp, balancer, forward)?,
         // The same interfaces, the program on them passing everything: what is left is the path itself.
         contender::direct(BESIDE_XDP, &with_xdp),
         nat(&with_nat)?,
@@ -36,6 +38,7 @@ pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
         format!("{}, shared by client, balancer and server in every row", report::machine()),
         report::version("nginx", "-v"),
         format!("{}; 13-byte body", report::load(options)),
+        format!("--forward {}; with dsr answers take a link of their own, but for {NAT}", forward.word()),
         format!("offloads, {DIRECT} and {NAT}: {}", report::offloads(&plain)?),
         format!("offloads, {FAST_PATH} and {BESIDE_XDP}: {}", report::offloads(&with_xdp)?),
     ];
@@ -52,9 +55,10 @@ pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
     Ok(json!({ "conditions": conditions, "rows": rows, "commands": commands }))
 }
 
-fn origin(lab: &Lab) -> Result<Nginx> {
+fn origin(lab: &Lab, forward: Forward) -> Result<Nginx> {
     let server = lab.server(1);
-    Nginx::start(&server.ns, server.at(contender::ORIGIN_PORT), contender::ORIGIN_NAME)
+    let at = forward.origin(server, contender::ORIGIN_PORT);
+    Nginx::start(&server.ns, at, contender::ORIGIN_NAME)
 }
 
 /// The destination alone is translated, as `--forward nat` does with the source as well; for the answers to come back this

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 use anyhow::{Context, Result, bail};
 use clap::ValueEnum;
 
-use crate::lab::{self, interrupt};
+use crate::lab::{self, Forward, interrupt};
 use crate::setup::Needs;
 use crate::{build, privilege, setup};
 
@@ -49,6 +49,9 @@ pub struct Options {
     /// A daemon that is already built, instead of building this workspace's
     #[arg(long, value_name = "PATH")]
     balancer: Option<PathBuf>,
+    /// How packets of the fast path travel
+    #[arg(long, value_enum, default_value_t = Forward::Nat)]
+    forward: Forward,
     /// The benchmark of packets, likewise
     #[arg(long, value_name = "PATH", hide = true)]
     packets: Option<PathBuf>,
@@ -122,7 +125,9 @@ impl Options {
         let paths =
             self.paths.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned());
         let (seconds, rounds) = (self.seconds.to_string(), self.rounds.to_string());
-        let words = ["bench", &paths, "--seconds", &seconds, "--rounds", &rounds, "--balancer"];
+        let forward = self.forward.word();
+        let words =
+            ["bench", &paths, "--seconds", &seconds, "--rounds", &rounds, "--forward", forward, "--balancer"];
         let mut words: Vec<OsString> = words.into_iter().map(OsString::from).collect();
         words.push(balancer.into());
         if let Some(packets) = packets {

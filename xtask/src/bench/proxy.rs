@@ -9,11 +9,12 @@ use super::contender::{self, Contender};
 use super::measure::{Body, Series, Workload, measure};
 use super::rivals::{self, BALANCER, HAPROXY, NGINX};
 use super::{Options, pin, report, write_json};
+use crate::lab::Forward;
 use crate::lab::wrk::Figures;
 
 pub(super) fn run(options: &Options, balancer: &Path) -> Result<()> {
     pin::check()?;
-    let lab = contender::network()?;
+    let lab = contender::network(Forward::Nat)?;
     let origin = rivals::origin(&lab)?;
     let mut contenders = rivals::balancers(&lab, balancer)?;
     contenders.push(rivals::haproxy(&lab)?);

@@ -12,7 +12,7 @@ use anyhow::{Result, bail};
 use narrator::Narrator;
 use stage::Stage;
 
-use crate::lab::{self, interrupt};
+use crate::lab::{self, Forward, interrupt};
 use crate::setup::Needs;
 use crate::{build, privilege, setup};
 
@@ -22,6 +22,9 @@ pub struct Options {
     /// A daemon that is already built, instead of building this workspace's
     #[arg(long, value_name = "PATH")]
     balancer: Option<PathBuf>,
+    /// How fast packets travel
+    #[arg(long, value_enum, default_value_t = Forward::Nat)]
+    forward: Forward,
 }
 
 /// Builds as the user, plays as root.
@@ -38,22 +41,22 @@ pub fn command(options: &Options) -> Result<ExitCode> {
     };
     if !privilege::is_root() {
         println!("demo: network namespaces and XDP need root: going on through sudo");
-        let arguments = ["demo", "--balancer"].map(OsString::from);
+        let arguments = ["demo", "--forward", options.forward.word(), "--balancer"].map(OsString::from);
         return Err(privilege::again_as_root(&[&arguments[..], &[balancer.into()]].concat()));
     }
     if let Some(reason) = lab::unavailable() {
         bail!("the demo cannot run here: {reason}");
     }
     interrupt::install()?;
-    play(&balancer)?;
+    play(&balancer, options.forward)?;
     println!("\nThe story holds; its namespaces, processes and pinned maps are gone.");
     Ok(ExitCode::SUCCESS)
 }
 
 /// Everything the demo makes lives in the stage, so it is gone when this returns, however it does.
-fn play(balancer: &Path) -> Result<()> {
+fn play(balancer: &Path, forward: Forward) -> Result<()> {
     let mut narrator = Narrator::new();
-    let mut stage = Stage::set(balancer, &mut narrator)?;
+    let mut stage = Stage::set(balancer, forward, &mut narrator)?;
     let told = story::tell(&mut stage, &mut narrator);
     if told.is_err() && !interrupt::asked() {
         narrator.last_words_of(&stage.daemon);

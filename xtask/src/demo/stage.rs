@@ -11,12 +11,11 @@ use anyhow::{Context, Result};
 use super::Narrator;
 use crate::lab::http::{Connection, Response};
 use crate::lab::origin::Origin;
-use crate::lab::{Daemon, Lab, wait_for, wait_until};
+use crate::lab::{Daemon, Forward, Lab, wait_for, wait_until};
 
 /// The balancer's default source ports for what XDP forwards. The proxy's own connections lie above.
 const FAST_PORTS: RangeInclusive<u16> = 10_000..=32_767;
 const SOON: Duration = Duration::from_secs(5);
-const ORIGIN_PORT: u16 = 8080;
 
 /// Dropped from the top: the daemon before the network it serves.
 pub(super) struct Stage {
@@ -24,6 +23,7 @@ pub(super) struct Stage {
     _origins: Vec<Origin>,
     access_log: PathBuf,
     balancer: PathBuf,
+    pub(super) forward: Forward,
     pub(super) lab: Lab,
 }
 
@@ -32,6 +32,8 @@ pub(super) struct Visit {
     pub(super) server: String,
     /// Who the server believes to have talked to.
     pub(super) peer: SocketAddr,
+    /// Who has talked to it.
+    pub(super) client: SocketAddr,
     /// The value of the cookie that the balancer set, if it did.
     pub(super) set_cookie: Option<String>,
 }
@@ -48,34 +50,41 @@ pub(super) struct Counts {
 }
 
 impl Stage {
-    pub(super) fn set(balancer: &Path, narrator: &mut Narrator) -> Result<Self> {
+    pub(super) fn set(balancer: &Path, forward: Forward, narrator: &mut Narrator) -> Result<Self> {
         narrator
             .prepare("network namespaces: one client host with four addresses, the balancer, two servers");
-        let lab = Lab::star().client_addresses(4).servers(2).build()?;
+        if forward == Forward::Dsr {
+            narrator.prepare(
+                "and a link from each server to the client, by which it answers from the balancer's address",
+            );
+        }
+        let lab = Lab::star().client_addresses(4).servers(2).forward(forward).build()?;
         let mut origins = Vec::new();
         for (number, host) in (1..).zip(&lab.servers) {
             let name = format!("s{number}");
-            narrator.prepare(format!("origin {name} on {}", host.at(ORIGIN_PORT)));
-            origins.push(Origin::start(&host.ns, host.at(ORIGIN_PORT), &name)?);
+            let at = forward.origin(host, port(forward));
+            narrator.prepare(format!("origin {name} on {at}"));
+            origins.push(Origin::start(&host.ns, at, &name)?);
         }
         let access_log = lab.balancer.fresh_path("access.log");
         let log = access_log.to_string_lossy().into_owned();
         let interfaces = lab.clients.iter().chain(&lab.servers).map(|host| host.interface.as_str());
         let xdp: Vec<&str> = interfaces.flat_map(|interface| ["--xdp", interface]).collect();
-        let service = service_flags(&lab, lab.client().gateway_at(80));
+        let service = service_flags(&lab, forward, lab.client().gateway_at(80));
         let mut flags: Vec<&str> = service.iter().map(String::as_str).collect();
         flags.extend(xdp);
-        flags.extend(["--fast-path", "always", "--access-log", &log]);
+        flags.extend(["--fast-path", "always", "--forward", forward.word(), "--access-log", &log]);
         let daemon = Daemon::start(&lab.balancer, balancer, "demo", &flags)?;
         narrator.prepare(daemon.line());
-        let stage = Self { daemon, _origins: origins, access_log, balancer: balancer.to_path_buf(), lab };
+        let stage =
+            Self { daemon, _origins: origins, access_log, balancer: balancer.to_path_buf(), forward, lab };
         stage.wait_until_healthy(&stage.daemon)?;
         Ok(stage)
     }
 
     /// A second instance without XDP, to compare with.
     pub(super) fn proxy_only(&self, at: SocketAddr) -> Result<Daemon> {
-        let flags = service_flags(&self.lab, at);
+        let flags = service_flags(&self.lab, self.forward, at);
         let flags: Vec<&str> = flags.iter().map(String::as_str).collect();
         let daemon = Daemon::start(&self.lab.balancer, &self.balancer, "demo-proxy", &flags)?;
         self.wait_until_healthy(&daemon)?;
@@ -158,23 +167,25 @@ impl Stage {
 }
 
 impl Visit {
-    /// True when the server's peer is a port that only XDP uses.
+    /// True when the server's peer is a port that only XDP uses, or the client itself.
     pub(super) fn came_fast(&self) -> bool {
-        FAST_PORTS.contains(&self.peer.port())
+        FAST_PORTS.contains(&self.peer.port()) || self.peer == self.client
     }
 }
 
 pub(super) fn visit_on(connection: &mut Connection, cookie: Option<&str>) -> Result<Visit> {
     let cookie = cookie.map(|value| format!("SRV={value}"));
     let headers: Vec<(&str, &str)> = cookie.iter().map(|cookie| ("Cookie", cookie.as_str())).collect();
-    read(&connection.get("/", &headers)?)
+    let client = connection.local_addr()?;
+    read(&connection.get("/", &headers)?, client)
 }
 
-fn read(answer: &Response) -> Result<Visit> {
+fn read(answer: &Response, client: SocketAddr) -> Result<Visit> {
     let text = answer.text();
     Ok(Visit {
         server: answer.word("server").with_context(|| format!("status {}: {text}", answer.status))?,
         peer: answer.peer().with_context(|| format!("no peer in {text}"))?,
+        client,
         set_cookie: answer.all("Set-Cookie").find_map(|line| {
             let value = line.strip_prefix("SRV=")?;
             Some(value.split(';').next().unwrap_or(value).to_owned())
@@ -182,10 +193,15 @@ fn read(answer: &Response) -> Result<Visit> {
     })
 }
 
-fn service_flags(lab: &Lab, listen: SocketAddr) -> Vec<String> {
+/// That of the service where nobody can change it.
+fn port(forward: Forward) -> u16 {
+    if forward == Forward::Dsr { 80 } else { 8080 }
+}
+
+fn service_flags(lab: &Lab, forward: Forward, listen: SocketAddr) -> Vec<String> {
     let mut flags = vec!["--listen".to_owned(), listen.to_string()];
     for (number, host) in (1..).zip(&lab.servers) {
-        flags.extend(["--server".to_owned(), format!("s{number}={}", host.at(ORIGIN_PORT))]);
+        flags.extend(["--server".to_owned(), format!("s{number}={}", host.at(port(forward)))]);
     }
     let rest = "--persist source --persist cookie=SRV,insert,indirect --check tcp --check-interval 500ms --workers 1";
     flags.extend(rest.split(' ').map(str::to_owned));

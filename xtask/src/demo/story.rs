@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use super::narrator::Narrator;
 use super::stage::{Counts, Stage, Visit, visit_on};
+use crate::lab::Forward;
 use crate::lab::http::Connection;
 use crate::lab::wrk::Load;
 
@@ -180,7 +181,15 @@ fn through_the_proxy(stage: &Stage, say: &Narrator, visit: &Visit, before: Count
 
 /// Counters can only be asked for while the daemon lives.
 fn on_the_fast_path(stage: &Stage, say: &Narrator, visit: &Visit, before: Option<Counts>) -> Result<()> {
-    say.expect(visit.came_fast(), "the server's peer has a port that only XDP uses", peer(visit))?;
+    let seen = match stage.forward {
+        Forward::Nat => "the server's peer has a port that only XDP uses",
+        Forward::Gateway | Forward::Dsr => "the server's peer is the client itself",
+    };
+    say.expect(visit.came_fast(), seen, peer(visit))?;
+    if stage.forward == Forward::Dsr && before.is_some() {
+        let answers = stage.daemon.counter("to_client")?;
+        say.expect(answers == 0, "no answer has passed the balancer", format!("to_client {answers}"))?;
+    }
     say.expect(visit.set_cookie.is_none(), "nothing touched the answer", set_cookie(visit))?;
     let Some(before) = before else { return Ok(()) };
     let now = stage.counts()?.forwarded;

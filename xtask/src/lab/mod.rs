@@ -40,7 +40,7 @@ pub mod wrk;
 pub use daemon::Daemon;
 pub use namespace::Namespace;
 pub use process::{Child, Command};
-pub use star::{Host, Lab, Star};
+pub use star::{Forward, Host, Lab, Star};
 pub use wait::{wait_for, wait_for_port, wait_until};
 
 use crate::privilege;

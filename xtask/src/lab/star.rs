@@ -21,6 +21,35 @@ use super::bpffs;
 use super::namespace::{self, Namespace};
 use super::scratch::Scratch;
 
+/// How the balancer lets fast packets travel: its `--forward`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Forward {
+    /// Servers see an address of the balancer's
+    Nat,
+    /// They see the client, and answer through the balancer
+    Gateway,
+    /// They have the balancer's address as well, see the client, and answer it directly
+    Dsr,
+}
+
+impl Forward {
+    /// The word of the flag.
+    #[must_use]
+    pub const fn word(self) -> &'static str {
+        match self {
+            Self::Nat => "nat",
+            Self::Gateway => "gateway",
+            Self::Dsr => "dsr",
+        }
+    }
+
+    /// Where a server of that port listens: with `dsr` on the balancer's address, too.
+    #[must_use]
+    pub fn origin(self, server: &Host, port: u16) -> SocketAddr {
+        if self == Self::Dsr { ([0, 0, 0, 0], port).into() } else { server.at(port) }
+    }
+}
+
 /// Hosts of one kind; their number is the third octet of an address.
 const MOST_HOSTS: usize = 200;
 /// Addresses of one client, within its /24.
@@ -90,7 +119,7 @@ impl Lab {
     /// One client with one address and two servers, unless told otherwise.
     #[must_use]
     pub fn star() -> Star {
-        Star { clients: 1, addresses: 1, servers: 2, offloads: false, mtu: None }
+        Star { clients: 1, addresses: 1, servers: 2, offloads: false, mtu: None, direct: false }
     }
 
     /// The first client.
@@ -117,6 +146,7 @@ pub struct Star {
     servers: usize,
     offloads: bool,
     mtu: Option<u32>,
+    direct: bool,
 }
 
 impl Star {
@@ -148,6 +178,19 @@ impl Star {
     #[must_use]
     pub fn mtu(self, mtu: u32) -> Self {
         Self { mtu: Some(mtu), ..self }
+    }
+
+    /// Every server has the balancer's address on the first client's link, too, and a link of its own to that client: what it
+    /// sends from there does not pass the balancer.
+    #[must_use]
+    pub fn direct_answers(self) -> Self {
+        Self { direct: true, ..self }
+    }
+
+    /// What that way of travelling needs of the network.
+    #[must_use]
+    pub fn forward(self, forward: Forward) -> Self {
+        if forward == Forward::Dsr { self.direct_answers() } else { self }
     }
 
     /// Builds it.
@@ -186,6 +229,11 @@ impl Star {
             let ns = create(&format!("server{number}"))?;
             let host = self.connect(&lab.balancer, ns, 20, format!("s{number}"), number, 1);
             lab.servers.push(host?);
+        }
+        if self.direct {
+            for (number, server) in (1..).zip(&lab.servers) {
+                shortcut(lab.client(), server, number)?;
+            }
         }
         Ok(lab)
     }
@@ -233,6 +281,44 @@ impl Star {
         }
         Ok(Host { ns, addresses, addresses6, gateway, gateway6, interface })
     }
+}
+
+/// A link from a server to a client, and the service's address on the server.
+fn shortcut(client: &Host, server: &Host, number: usize) -> Result<()> {
+    let (ours, mac) = (format!("d{number}"), format!("02:00:00:00:dd:{number:02x}"));
+    let link = ["link", "add", "direct", "type", "veth", "peer", "name", &ours, "address", &mac];
+    server.ns.output("ip", &[&link[..], &["netns", client.ns.name()]].concat())?;
+    for (ns, link) in [(&server.ns, "direct"), (&client.ns, ours.as_str())] {
+        ns.output("ip", &["link", "set", link, "up"])?;
+        // A packet comes in by one link, and its answer goes out by the other.
+        for interface in ["all", "eth0", link] {
+            ns.sysctl(&format!("net.ipv4.conf.{interface}.rp_filter"), "0")?;
+        }
+    }
+    // The address is the balancer's to everybody on the link.
+    server.ns.sysctl("net.ipv4.conf.all.arp_ignore", "1")?;
+    server.ns.sysctl("net.ipv4.conf.all.arp_announce", "2")?;
+    let direct = |block: String, address: String, neighbours: Vec<String>| -> Result<()> {
+        server.ns.output("ip", &["addr", "add", &address, "dev", "lo"])?;
+        server.ns.output("ip", &["route", "add", &block, "dev", "direct"])?;
+        for neighbour in neighbours {
+            server.ns.output("ip", &["neigh", "replace", &neighbour, "lladdr", &mac, "dev", "direct"])?;
+        }
+        Ok(())
+    };
+    let v4 = client.addresses.iter().map(ToString::to_string).collect();
+    direct(format!("{}/24", network(client.gateway)), format!("{}/32", client.gateway), v4)?;
+    if has_ipv6() {
+        let v6 = client.addresses6.iter().map(ToString::to_string).collect();
+        let block = format!("{}/64", Ipv6Addr::from_bits(client.gateway6.to_bits() & !u128::from(u64::MAX)));
+        direct(block, format!("{}/128", client.gateway6), v6)?;
+    }
+    Ok(())
+}
+
+/// The first address of a /24.
+fn network(address: Ipv4Addr) -> Ipv4Addr {
+    Ipv4Addr::from_bits(address.to_bits() & !0xff)
 }
 
 /// A kernel can be without it.
