@@ -24,13 +24,21 @@ pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
     // connections.
     let forward = options.forward;
     let (plain, with_xdp) = (contender::network(forward)?, contender::network(forward)?);
+    // Where servers see clients, a direct connection could not be told from a fast one of the same port.
+    let beside_xdp = contender::network(forward)?;
     let with_nat = contender::network(Forward::Nat)?;
-    let origins = [origin(&plain, forward)?, origin(&with_xdp, forward)?, origin(&with_nat, Forward::Nat)?];
+    let origins = [
+        origin(&plain, forward)?,
+        origin(&with_xdp, forward)?,
+        origin(&beside_xdp, forward)?,
+        origin(&with_nat, Forward::Nat)?,
+    ];
+    let idle = contender::fast_path(&beside_xdp, balancer, forward)?;
     let contenders = [
         contender::direct(DIRECT, &plain),
         contender::fast_path(&with_xdp, balancer, forward)?,
-        // The same interfaces, the program on them passing everything: what is left is the path itself.
-        contender::direct(BESIDE_XDP, &with_xdp),
+        // The program on the interfaces passes everything: what is left is the path itself.
+        contender::direct(BESIDE_XDP, &beside_xdp),
         nat(&with_nat)?,
     ];
     contenders.iter().try_for_each(|contender| contender.prove(&[Body::Small]))?;
@@ -50,7 +58,7 @@ pub(super) fn run(options: &Options, balancer: &Path) -> Result<Value> {
     let commands = report::commands(&contenders, Workload::SMALL, options)?;
     println!("\n### Commands\n\n```text\n{}\n```", commands.join("\n"));
     // Until here they had to live.
-    drop(origins);
+    drop((origins, idle));
     let rows: Vec<Value> = rows.iter().map(Row::json).collect();
     Ok(json!({ "conditions": conditions, "rows": rows, "commands": commands }))
 }

@@ -104,10 +104,32 @@ impl Series {
     pub(super) fn errors(&self) -> u64 {
         self.figures.iter().map(|figures| figures.refused + figures.broken).sum()
     }
+
+    /// Round 0 is a warm-up, of which nothing is kept.
+    fn measure(&mut self, contender: &Contender, round: u32, options: &Options) -> Result<()> {
+        let seconds = if round == 0 { WARM_UP_SECONDS } else { options.seconds };
+        let (before, work) = (contender.forwarded()?, Work::read()?);
+        let figures = self.workload.load(contender, seconds).run(contender.client())?;
+        let busy = Work::read()?.share_since(work);
+        contender.empty_log()?;
+        let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round}") };
+        println!(
+            "bench: {label:<8} {:<18} {:<26} {:>8.0} req/s",
+            contender.name,
+            self.workload.name(),
+            figures.rate
+        );
+        if round > 0 {
+            self.forwarded += contender.forwarded()? - before;
+            self.figures.push(figures);
+            self.busy.push(busy);
+        }
+        Ok(())
+    }
 }
 
-/// One workload after the other within a round, one contender after the other within a workload: neighbours in time
-/// are the rows that are compared.
+/// All rounds of a workload, then those of the next one: what opens connections by the ten thousand leaves its mark on tables.
+/// Within a round one contender after the other: neighbours in time are the rows that are compared.
 pub(super) fn measure(
     contenders: &[Contender],
     workloads: &[Workload],
@@ -119,26 +141,11 @@ pub(super) fn measure(
             all.push(Series { contender, workload, figures: Vec::new(), busy: Vec::new(), forwarded: 0 });
         }
     }
-    for round in 0..=options.rounds {
-        for series in &mut all {
-            interrupt::check()?;
-            let contender = &contenders[series.contender];
-            let seconds = if round == 0 { WARM_UP_SECONDS } else { options.seconds };
-            let (before, work) = (contender.forwarded()?, Work::read()?);
-            let figures = series.workload.load(contender, seconds).run(contender.client())?;
-            let busy = Work::read()?.share_since(work);
-            contender.empty_log()?;
-            let label = if round == 0 { "warm-up".to_owned() } else { format!("round {round}") };
-            println!(
-                "bench: {label:<8} {:<18} {:<26} {:>8.0} req/s",
-                contender.name,
-                series.workload.name(),
-                figures.rate
-            );
-            if round > 0 {
-                series.forwarded += contender.forwarded()? - before;
-                series.figures.push(figures);
-                series.busy.push(busy);
+    for &workload in workloads {
+        for round in 0..=options.rounds {
+            for series in all.iter_mut().filter(|series| series.workload == workload) {
+                interrupt::check()?;
+                series.measure(&contenders[series.contender], round, options)?;
             }
         }
     }
