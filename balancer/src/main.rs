@@ -21,6 +21,10 @@ fn main() -> ExitCode {
 fn perform(command: Command) -> Result<(), Stop> {
     let host = Host::read();
     match command {
+        Command::Print(text) => print(&text),
+        Command::Reload(args, settings) => {
+            print(&run::succession::start(&Plan::new(&args, settings, &host)?)?);
+        }
         Command::Run(args, settings) => run::run(Plan::new(&args, settings, &host)?)?,
         Command::Check(args, settings, dump) => {
             let plan = Plan::new(&args, settings, &host)?;

@@ -4,11 +4,13 @@
 //! |---|---|
 //! | [`flags`] | the flags of `run` and `check` |
 //! | `argument_file` | `@FILE` |
+//! | `documents` | completions and the man page |
 //! | `units` | durations, sizes, counts |
 //! | `usage` | clap's errors in one line |
 //! | [`settings`] | where each setting came from, for `check --dump` |
 
 mod argument_file;
+mod documents;
 pub mod flags;
 pub mod settings;
 pub(crate) mod units;
@@ -46,6 +48,10 @@ pub enum Command {
     AskAndWait(ClientArgs, String, Wait),
     /// `detach`; `true` for `--force`.
     Detach(ClientArgs, bool),
+    /// `reload`.
+    Reload(Box<RunArgs>, Settings),
+    /// `completions`, `man`: a text for stdout.
+    Print(String),
 }
 
 /// What `doctor` is asked besides the flags of `run`.
@@ -120,7 +126,7 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> 
         Ok((Cli::from_arg_matches(&matches)?, settings))
     });
     match cli {
-        Ok((cli, settings)) => cli.command.complete(settings),
+        Ok((cli, settings)) => cli.command.complete(settings, &command),
         Err(error) => Err(usage::condense(&error, &command, &args)),
     }
 }
@@ -225,6 +231,18 @@ enum Verb {
         #[arg(long)]
         force: bool,
     },
+    /// Start `run` with these flags as a process that takes over from the running instance, and wait until it serves. No
+    /// connection is lost; if it fails, the running instance goes on and the exit code is 1
+    #[command(after_help = ABOUT_VALUES)]
+    Reload(Box<RunArgs>),
+    /// Print what completes the words of this command line in a shell
+    Completions {
+        /// The shell
+        #[arg(value_name = "SHELL", value_enum)]
+        shell: clap_complete::Shell,
+    },
+    /// Print the man page, balancer(8)
+    Man,
 }
 
 #[derive(Subcommand, Debug)]
@@ -437,7 +455,7 @@ pub struct ClientArgs {
 }
 
 impl Verb {
-    fn complete(self, settings: Settings) -> Result<Command, Stop> {
+    fn complete(self, settings: Settings, definition: &clap::Command) -> Result<Command, Stop> {
         Ok(match self {
             Self::Run(mut run) => {
                 run.drop_blank_lines(&settings);
@@ -478,6 +496,12 @@ impl Verb {
             }
             Self::Table { table, what } => what.complete(&table),
             Self::Detach { client, force } => Command::Detach(client, force),
+            Self::Reload(mut run) => {
+                run.drop_blank_lines(&settings);
+                Command::Reload(run, settings)
+            }
+            Self::Completions { shell } => Command::Print(documents::completions(definition, shell)),
+            Self::Man => Command::Print(documents::manual(definition).map_err(anyhow::Error::from)?),
         })
     }
 }

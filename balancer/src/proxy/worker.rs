@@ -305,6 +305,7 @@ async fn tick(shared: Rc<Shared>) {
     let mut shortages = descriptors::shortages();
     loop {
         interval.tick().await;
+        shared.stats.beat();
         shared.timers.sweep();
         shared.pool.sweep(&shared.timers, &shared.service.servers, &shared.stats);
         shared.service.servers.settle_with_fast_path();

@@ -4,10 +4,13 @@
 //! was made so far takes itself back when it is dropped. The process's main thread is the control thread: signals, checks, the admin socket and the upkeep
 //! of the fast path run there; clients are served by the [`workers`].
 
+mod activation;
 mod reload;
 mod restart;
 mod signals;
 mod start;
+pub mod succession;
+mod supervisor;
 mod workers;
 
 use std::rc::Rc;
@@ -35,6 +38,7 @@ use crate::{check, health, log};
 use reload::Reload;
 use restart::Restart;
 use signals::{Signal, Signals};
+use supervisor::Supervisor;
 use workers::Workers;
 
 /// For those who are cut off to be told.
@@ -63,6 +67,7 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
         let mut daemon = Daemon::start(plan, answers)?;
         daemon.keep_up()?;
         daemon.announce();
+        daemon.supervisor = Supervisor::start(&daemon.service, daemon.workers.stats.clone());
         let end = daemon.serve(&mut signals).await?;
         daemon.stop(end, &mut signals).await;
         Ok(())
@@ -88,6 +93,7 @@ struct Daemon {
     restart: Restart,
     /// The flags that are in force.
     reload: Reload,
+    supervisor: Supervisor,
     /// Who has taken over.
     heirs: mpsc::UnboundedReceiver<Ready>,
     instance: Instance,
@@ -212,6 +218,7 @@ impl Daemon {
         let is_last = matches!(end, End::Stop);
         match end {
             End::Stop => {
+                self.supervisor.stopping().await;
                 self.restart.call_off();
                 if let Some(datapath) = &self.datapath {
                     datapath.drain();
@@ -221,6 +228,7 @@ impl Daemon {
             }
             End::HandOver(successor) => {
                 self.restart.is_over();
+                self.supervisor.hand_over();
                 // From here on everything that has a name is the successor's.
                 if let Some(keeper) = self.keeper.take() {
                     keeper.abandon();

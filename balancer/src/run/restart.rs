@@ -20,9 +20,9 @@ use crate::log;
 use crate::takeover::HAND_OVER_LIMIT;
 
 /// For the new process to begin the conversation, on top of what that may take.
-const START_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
 
-const TAKEOVER: &str = "--takeover";
+pub(super) const TAKEOVER: &str = "--takeover";
 
 /// How this process was started.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Restart {
 
 /// The file to start: the path that the user wrote, when that leads to the running program, since an upgrade may let a
 /// link lead elsewhere; else the program's own path. Both mean the file that is there when the time comes.
-fn program(written: Option<&Path>) -> io::Result<PathBuf> {
+pub(super) fn program(written: Option<&Path>) -> io::Result<PathBuf> {
     let running = env::current_exe()?;
     let is_a_path = |path: &&Path| path.components().count() > 1;
     let written = written.filter(is_a_path).and_then(|path| std::path::absolute(path).ok());

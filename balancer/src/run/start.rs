@@ -16,7 +16,7 @@ use tokio::sync::mpsc;
 use tokio::task::spawn_local;
 
 use super::workers::Workers;
-use super::{Daemon, Reload, Restart};
+use super::{Daemon, Reload, Restart, Supervisor, activation};
 use crate::access_log;
 use crate::admin::{self, Access, Desk, http};
 use crate::balance::Balance;
@@ -148,6 +148,7 @@ impl Daemon {
             notes,
             restart,
             reload,
+            supervisor: Supervisor::default(),
             heirs,
             instance,
         })
@@ -220,6 +221,11 @@ impl Held {
             None => Instance::claim(&config.name, &config.admin)?,
         };
         let opened = datapath::open(config, passed.role, known)?;
+        if passed.listeners.is_empty() {
+            let mut wanted = config.listen.clone();
+            wanted.extend(config.http_admin);
+            passed.listeners = activation::sockets(&wanted)?;
+        }
         let http = config.http_admin.map(|address| http::Listener::bind(address, &mut passed.listeners));
         let http = http.transpose()?;
         let bound = listen::bind(&config.listen, config.workers, passed.listeners)?;

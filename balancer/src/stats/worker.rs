@@ -1,5 +1,6 @@
 //! What one worker counts: written by its thread alone, read by whoever asks.
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -226,6 +227,7 @@ pub type Verdicts = [[u64; Verdict::ALL.len()]; MAX_METHODS];
 #[derive(Debug)]
 pub struct Stats {
     started: Instant,
+    beats: AtomicU64,
     front: CachePadded<FrontCounters>,
     /// By the server's place; longer as servers are added, each as large as it is when it has its first request.
     back: boxcar::Vec<OnceLock<Box<BackStats>>>,
@@ -243,6 +245,7 @@ impl Default for Stats {
     fn default() -> Self {
         Self {
             started: Instant::now(),
+            beats: AtomicU64::new(0),
             front: CachePadded::default(),
             back: boxcar::Vec::new(),
             nobody: BackStats::default(),
@@ -256,6 +259,16 @@ impl Default for Stats {
 
 /// For the worker's thread.
 impl Stats {
+    /// The worker shows that it comes round to everything.
+    pub fn beat(&self) {
+        self.beats.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// How often it has.
+    pub fn beats(&self) -> u64 {
+        self.beats.load(Ordering::Relaxed)
+    }
+
     /// Of the server at `place`, or of those that none was found for. To be called by the worker alone.
     pub fn of(&self, place: Option<usize>) -> &BackStats {
         let Some(place) = place else { return &self.nobody };
