@@ -101,7 +101,7 @@ fn describe(command: &Command, path: &str, roff: &mut Roff) {
             bold("--name"),
             roman(" "),
             italic("NAME"),
-            roman(", the instance\u{2019}s name, and "),
+            roman(", the name of the instance, and "),
             bold("--admin"),
             roman(" "),
             italic("PATH"),
