@@ -45,7 +45,8 @@ fn perform(command: Command) -> Result<(), Stop> {
             print(&admin::client::ask(&client.name, &admin, &line)?);
             print(&admin::client::wait(&client.name, &admin, &wait)?);
         }
-        Command::Detach(client, force) => {
+        Command::Detach(None, force) => print(&datapath::detach_all(force)?),
+        Command::Detach(Some(client), force) => {
             // For the name: whether an instance is alive is known to the kernel side.
             host.admin_path(&client.name, client.admin.as_deref())?;
             print(&datapath::detach(&client.name, force)?);

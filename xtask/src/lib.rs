@@ -10,6 +10,7 @@
 //! | [`test`] | builds as the user, runs what needs privileges as root, adds up the results |
 //! | [`kernels`] | boots an old kernel and runs the XDP program's fixtures in it |
 //! | [`fuzz`] | builds the fuzz targets and runs them |
+//! | [`dist`] | a package and an archive |
 //! | [`run`] | builds the daemon and becomes it |
 //! | [`build`] | calls cargo and collects what it made |
 //! | [`privilege`] | who is asking, and how one step is done as root or as that user |
@@ -17,6 +18,7 @@
 pub mod bench;
 pub mod build;
 pub mod demo;
+pub mod dist;
 pub mod fuzz;
 pub mod kernels;
 pub mod lab;

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
-use xtask::{bench, demo, fuzz, kernels, lab, run, setup, test};
+use xtask::{bench, demo, dist, fuzz, kernels, lab, run, setup, test};
 
 #[derive(Parser)]
 #[command(name = "cargo xtask", about = "Set-up, demo, tests and benchmarks of the balancer workspace")]
@@ -36,6 +36,8 @@ enum Task {
     Demo(demo::Options),
     /// Measures the paths side by side
     Bench(bench::Options),
+    /// Packs the daemon: a .deb and a .tar.gz
+    Dist(dist::Options),
 }
 
 fn main() -> ExitCode {
@@ -48,6 +50,7 @@ fn main() -> ExitCode {
         Task::Fuzz(options) => fuzz::command(&options),
         Task::Demo(options) => demo::command(&options),
         Task::Bench(options) => bench::command(&options),
+        Task::Dist(options) => dist::command(&options),
     };
     outcome.unwrap_or_else(|error| explain(&error))
 }

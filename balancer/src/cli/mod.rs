@@ -46,8 +46,8 @@ pub enum Command {
     Ask(ClientArgs, String),
     /// The same, and then wait until nothing leads to a server any more.
     AskAndWait(ClientArgs, String, Wait),
-    /// `detach`; `true` for `--force`.
-    Detach(ClientArgs, bool),
+    /// `detach`, of one service or of all; `true` for `--force`.
+    Detach(Option<ClientArgs>, bool),
     /// `reload`.
     Reload(Box<RunArgs>, Settings),
     /// `completions`, `man`: a text for stdout.
@@ -227,6 +227,9 @@ enum Verb {
     Detach {
         #[command(flatten)]
         client: ClientArgs,
+        /// Of all services in this network namespace that are not running
+        #[arg(long, conflicts_with_all = ["name", "admin"])]
+        all: bool,
         /// Also while the instance is running
         #[arg(long)]
         force: bool,
@@ -495,7 +498,7 @@ impl Verb {
                 Command::Ask(question.client, if question.json { line + " json" } else { line })
             }
             Self::Table { table, what } => what.complete(&table),
-            Self::Detach { client, force } => Command::Detach(client, force),
+            Self::Detach { client, all, force } => Command::Detach((!all).then_some(client), force),
             Self::Reload(mut run) => {
                 run.drop_blank_lines(&settings);
                 Command::Reload(run, settings)
@@ -607,8 +610,8 @@ fn word(text: &str) -> Result<String, String> {
 fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
         Some(
-            "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit" | "interface"
-            | "probe",
+            "all" | "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit"
+            | "interface" | "probe",
         )
         | None => arg,
         _ if arg.get_id() == ONE_SERVER => arg,

@@ -49,6 +49,14 @@ pub fn detach(_name: &str, _force: bool) -> anyhow::Result<String> {
     bail!("this balancer was built without XDP: there is nothing to detach")
 }
 
+/// Nothing to detach.
+///
+/// # Errors
+/// Always.
+pub fn detach_all(force: bool) -> anyhow::Result<String> {
+    detach("", force)
+}
+
 impl Datapath {
     /// See the build with XDP.
     ///

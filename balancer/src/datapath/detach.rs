@@ -42,6 +42,26 @@ pub fn detach(name: &str, force: bool) -> anyhow::Result<String> {
     })
 }
 
+/// `balancer detach --all`: the same for every service here. One that is running stays, and the others go.
+///
+/// # Errors
+/// Some service is live, or could not be removed; all are named.
+pub fn detach_all(force: bool) -> anyhow::Result<String> {
+    let services = Pins::locate()?.services();
+    let (mut removed, mut kept) = (Vec::new(), Vec::new());
+    for name in &services {
+        match detach(name, force) {
+            Ok(told) => removed.push(told),
+            Err(error) => kept.push(format!("{error:#}")),
+        }
+    }
+    if !kept.is_empty() {
+        bail!("{}", [kept, removed].concat().join("; "));
+    }
+    let nothing = "no service has anything in the kernel in this network namespace".to_owned();
+    Ok(if removed.is_empty() { nothing } else { removed.join("\n") })
+}
+
 pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
     let mut program = existing(pins).ok();
     if let Some((_ebpf, maps)) = &mut program

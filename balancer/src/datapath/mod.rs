@@ -96,7 +96,7 @@ mod running;
 mod tables;
 #[cfg(feature = "xdp")]
 pub use self::{
-    detach::detach,
+    detach::{detach, detach_all},
     open::{check, open, try_to_load},
     running::Datapath,
 };
@@ -104,7 +104,7 @@ pub use self::{
 #[cfg(not(feature = "xdp"))]
 mod absent;
 #[cfg(not(feature = "xdp"))]
-pub use absent::{Datapath, check, detach, open};
+pub use absent::{Datapath, check, detach, detach_all, open};
 
 use std::collections::HashMap;
 use std::net::SocketAddr;

@@ -49,6 +49,9 @@ const LAB: &[(&str, &str, &str)] = &[
     ("socat", "socat", "talks to admin sockets in people's scripts"),
     ("script", "bsdutils", "a terminal for hatop"),
     ("curl", "curl", "a client that people know"),
+    ("systemd-socket-activate", "systemd", "passes sockets on, and systemd-analyze beside it reads the unit"),
+    ("groff", "groff-base", "sets the man page"),
+    ("dpkg-deb", "dpkg", "packs, and installs where the package is tried"),
     ("wrk", "wrk", "makes the load of benchmarks and demo"),
 ];
 
