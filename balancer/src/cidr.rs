@@ -4,9 +4,8 @@
 //! `::/0` is all of IPv6 and nothing else.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::sync::Arc;
 
-use arc_swap::ArcSwap;
+use crate::live::Live;
 
 /// `ADDR/PREFIX`, or one address.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,45 +118,14 @@ fn merged<T: Copy + Ord>(mut ranges: Vec<Range<T>>, after: impl Fn(T) -> Option<
     merged
 }
 
-/// A set that is replaced while it is in use. All that is cloned from it is the same one.
-#[derive(Clone, Default)]
-pub struct SharedSet(Arc<ArcSwap<AddressSet>>);
+/// A set that is replaced while it is in use.
+pub type SharedSet = Live<AddressSet>;
 
 impl SharedSet {
     /// Whether `address` is in it. For every client: what it costs without an entry is a look at two lengths.
     pub fn contains(&self, address: IpAddr) -> bool {
-        let set = self.0.load();
+        let set = self.look();
         !set.is_empty() && set.contains(address)
-    }
-
-    /// What it is at this moment.
-    pub fn now(&self) -> Arc<AddressSet> {
-        self.0.load_full()
-    }
-
-    /// It is that from now on, for all who have it.
-    pub fn replace(&self, set: Arc<AddressSet>) {
-        self.0.store(set);
-    }
-}
-
-impl From<AddressSet> for SharedSet {
-    fn from(set: AddressSet) -> Self {
-        Self(Arc::new(ArcSwap::from_pointee(set)))
-    }
-}
-
-impl PartialEq for SharedSet {
-    fn eq(&self, other: &Self) -> bool {
-        self.now() == other.now()
-    }
-}
-
-impl Eq for SharedSet {}
-
-impl std::fmt::Debug for SharedSet {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.now().fmt(f)
     }
 }
 

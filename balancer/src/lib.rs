@@ -32,7 +32,7 @@
 //! | [`instance`], [`listen`] | one process per name; its listening sockets |
 //! | [`takeover`], [`privileges`] | hot restart: one process takes over from another; giving up root |
 //! | [`stats`] | what is counted and timed, of clients and of each server |
-//! | [`clock`] | boot time and wall clock |
+//! | [`clock`], [`live`] | boot time and wall clock; settings that are replaced while they are in use |
 
 pub mod access_log;
 pub mod admin;
@@ -49,6 +49,7 @@ pub mod http;
 pub mod instance;
 pub mod intent;
 pub mod listen;
+pub mod live;
 pub mod log;
 pub mod names;
 pub mod netlink;

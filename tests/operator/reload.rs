@@ -5,6 +5,7 @@ use std::io::Read;
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::Value;
@@ -32,7 +33,11 @@ impl Stage {
     }
 
     fn start(&self) -> Daemon {
-        let flags = format!("--check none --retries 0 @{}", self.file.display());
+        self.start_with("--check none")
+    }
+
+    fn start_with(&self, flags: &str) -> Daemon {
+        let flags = format!("{flags} --retries 0 @{}", self.file.display());
         Daemon::start_at(&self.directory, &self.name, &flags)
     }
 }
@@ -114,14 +119,94 @@ fn a_deny_list_counts_from_a_hup_on() {
 }
 
 #[test]
+fn another_time_out_counts_for_who_comes_and_for_who_is_there() {
+    let origin = Origin::start();
+    let server = format!("--server s1={}", origin.address);
+    let stage = Stage::new(&format!("{server} --timeout-keepalive 1h"));
+    let daemon = stage.start();
+    let mut stream = TcpStream::connect(&daemon.address).expect("connected");
+    stage.write(&format!("{server} --timeout-keepalive 100ms --timeout-connect 2s"));
+    let said = hang_up(&daemon);
+    assert!(said.ends_with("counts from now on: --timeout-connect, --timeout-keepalive"), "{said}");
+    let is_ended = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_secs(1))).expect("set");
+        std::io::Write::write_all(stream, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").expect("sent");
+        let mut answer = Vec::new();
+        let end = stream.read_to_end(&mut answer);
+        assert!(answer.starts_with(b"HTTP/1.1 200 "), "{}", String::from_utf8_lossy(&answer));
+        end.is_ok()
+    };
+    // A worker looks at what has changed ten times a second.
+    eventually("the new time-out", || is_ended(&mut TcpStream::connect(&daemon.address).expect("connected")));
+    assert!(is_ended(&mut stream), "its wait had begun before, the next one is another");
+}
+
+#[test]
+fn checks_are_done_in_another_way_from_a_hup_on() {
+    let origin = Origin::start();
+    let server = format!("--server s1={}", origin.address);
+    let stage = Stage::new(&format!("{server} --check none"));
+    let daemon = stage.start_with("");
+    assert_eq!(daemon.server("s1")["health"], "unknown", "--check none");
+    stage.write(&format!("{server} --check http=/ --check-interval 1h --check-rise 1 --check-fall 1"));
+    assert!(hang_up(&daemon).contains("--check, "));
+    daemon.wait_for_health("s1", "up");
+    origin.answer_from_now_on(500);
+    // The next check would come in an hour.
+    stage.write(&format!("{server} --check http=/ --check-interval 20ms --check-rise 1 --check-fall 1"));
+    assert!(hang_up(&daemon).ends_with("--check-interval"));
+    daemon.wait_for_health("s1", "down");
+    assert!(daemon.get().starts_with("HTTP/1.1 503 "));
+    stage.write(&format!("{server} --check http=/,expect=500 --check-interval 20ms"));
+    hang_up(&daemon);
+    daemon.wait_for_health("s1", "up");
+    stage.write(&format!("{server} --check http=/,expect=200 --check-interval 20ms"));
+    hang_up(&daemon);
+    daemon.wait_for_health("s1", "down");
+    stage.write(&format!("{server} --check none"));
+    hang_up(&daemon);
+    daemon.wait_for_line("server s1 is up: nobody checks it any more");
+    assert!(daemon.get().starts_with("HTTP/1.1 500 "));
+}
+
+#[test]
+fn the_access_log_is_written_elsewhere_from_a_hup_on() {
+    let origin = Origin::start();
+    let server = format!("--server s1={}", origin.address);
+    let stage = Stage::new("");
+    let at = |name: &str| stage.directory.path().join(name);
+    let write = |log: &Path, rest: &str| {
+        stage.write(&format!("{server} --access-log {} {rest}", log.display()));
+    };
+    write(&at("one"), "");
+    let daemon = stage.start();
+    let lines = |name: &str| fs::read_to_string(at(name)).map_or(0, |text| text.lines().count());
+    daemon.get();
+    eventually("a line", || lines("one") == 1);
+    write(&at("no/where"), "");
+    let said = hang_up(&daemon);
+    assert!(said.contains("nothing is changed: --access-log /") && said.contains("no such file"), "{said}");
+    write(&at("two"), "");
+    assert!(hang_up(&daemon).ends_with("counts from now on: --access-log"));
+    daemon.get();
+    eventually("a line in the other file", || lines("two") == 1);
+    write(&at("two"), "--log-format json");
+    assert!(hang_up(&daemon).contains("nothing is changed: --log-format would"));
+    stage.write(&server);
+    assert!(hang_up(&daemon).contains("nothing is changed: --access-log would"));
+    daemon.get();
+    eventually("the lines of both", || (lines("one"), lines("two")) == (1, 2));
+}
+
+#[test]
 fn what_takes_a_new_process_is_named_and_nothing_is_changed() {
     let stage = Stage::new("--server s1=127.0.0.1:1");
     let daemon = stage.start();
     let before = servers(&daemon);
     for (flags, expected) in [
         (
-            "--server s1=127.0.0.1:1,weight=7 --server s2=127.0.0.1:2 --timeout-server 5s",
-            "--timeout-server would have",
+            "--server s1=127.0.0.1:1,weight=7 --server s2=127.0.0.1:2 --timeout-server 5s --max-headers 50",
+            "--max-headers would have",
         ),
         ("--server s1=127.0.0.1:9 --server s2=127.0.0.1:2", "--server s1 (more than its weight) would have"),
         ("--server s1=127.0.0.1:1 --servr s2=127.0.0.1:2", "unknown flag --servr"),

@@ -23,4 +23,4 @@ pub use queue::Sender;
 pub use record::{
     Layout, Load, Path, Record, Times, write_connection, write_fast, write_no_request, write_request,
 };
-pub use writer::{AccessLog, Opened};
+pub use writer::{AccessLog, Opened, Target};

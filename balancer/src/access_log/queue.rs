@@ -3,6 +3,7 @@
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use super::record::Layout;
+use super::writer::Target;
 
 /// Bytes of lines that wait for the writer: a second of a very busy service.
 const BACKLOG: usize = 16 * 1024 * 1024;
@@ -12,6 +13,7 @@ struct State {
     lines: Vec<u8>,
     dropped: u64,
     reopen: bool,
+    target: Option<Target>,
     closed: bool,
     /// The writer waits for [`Queue::filled`].
     waiting: bool,
@@ -28,6 +30,8 @@ pub(super) struct Queue {
 pub(super) struct Orders {
     /// Open the file anew first.
     pub(super) reopen: bool,
+    /// Write to this from now on.
+    pub(super) target: Option<Target>,
     /// There will be no more.
     pub(super) closed: bool,
 }
@@ -36,17 +40,26 @@ impl Queue {
     /// Waits for something to do; swaps the lines that are there for the empty `batch`.
     pub(super) fn take(&self, batch: &mut Vec<u8>) -> Orders {
         let mut state = self.lock();
-        while state.lines.is_empty() && !state.reopen && !state.closed {
+        while state.lines.is_empty() && !state.reopen && state.target.is_none() && !state.closed {
             state.waiting = true;
             state = self.filled.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
         std::mem::swap(batch, &mut state.lines);
-        Orders { reopen: std::mem::take(&mut state.reopen), closed: state.closed }
+        Orders {
+            reopen: std::mem::take(&mut state.reopen),
+            target: state.target.take(),
+            closed: state.closed,
+        }
     }
 
     /// The file is to be opened anew before the next line.
     pub(super) fn reopen(&self) {
         self.change(|state| state.reopen = true);
+    }
+
+    /// Lines go there from now on.
+    pub(super) fn write_to(&self, target: Target) {
+        self.change(|state| state.target = Some(target));
     }
 
     /// What is there is the last.

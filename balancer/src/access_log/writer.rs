@@ -20,7 +20,7 @@ const BATCH_PAUSE: Duration = Duration::from_millis(5);
 
 /// The log's target, open; the thread is missing still. Threads are not started before privileges are given up.
 pub struct Opened {
-    sink: Sink,
+    target: Target,
     layout: Layout,
 }
 
@@ -36,7 +36,7 @@ impl Opened {
         {
             fchown(&file, Some(owner.uid), Some(owner.gid))?;
         }
-        Ok(Self { sink: Sink::open(&config.target)?, layout: Layout::new(config.format, service) })
+        Ok(Self { target: Target::open(&config.target)?, layout: Layout::new(config.format, service) })
     }
 
     /// Starts the thread.
@@ -44,11 +44,11 @@ impl Opened {
     /// # Errors
     /// When there can be no further thread.
     pub fn start(self) -> io::Result<AccessLog> {
-        let Self { sink, layout } = self;
+        let Self { target, layout } = self;
         let queue = Arc::<Queue>::default();
         let theirs = Arc::clone(&queue);
         let writer =
-            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, sink))?;
+            thread::Builder::new().name("access-log".into()).spawn(move || write_lines(&theirs, target))?;
         Ok(AccessLog { queue, layout: Arc::new(layout), writer: Some(writer) })
     }
 }
@@ -80,6 +80,11 @@ impl AccessLog {
         self.queue.reopen();
     }
 
+    /// The next line goes there, and all that follow.
+    pub fn write_to(&self, target: Target) {
+        self.queue.write_to(target);
+    }
+
     /// Lines that were dropped since start.
     pub fn dropped(&self) -> u64 {
         self.queue.dropped()
@@ -96,22 +101,31 @@ impl Drop for AccessLog {
     }
 }
 
-enum Sink {
+/// Where lines go, open.
+#[derive(Debug)]
+pub struct Target(Open);
+
+#[derive(Debug)]
+enum Open {
     Stdout,
     File { file: File, path: PathBuf },
 }
 
-impl Sink {
-    fn open(target: &LogTarget) -> io::Result<Self> {
-        Ok(match target {
-            LogTarget::Stdout => Self::Stdout,
-            LogTarget::File(path) => Self::File { file: append_to(path)?, path: path.clone() },
-        })
+impl Target {
+    /// Opens it.
+    ///
+    /// # Errors
+    /// When it cannot be.
+    pub fn open(target: &LogTarget) -> io::Result<Self> {
+        Ok(Self(match target {
+            LogTarget::Stdout => Open::Stdout,
+            LogTarget::File(path) => Open::File { file: append_to(path)?, path: path.clone() },
+        }))
     }
 
     /// Keeps the old file when the new one cannot be opened: a line in the wrong place beats a lost one.
     fn reopen(&mut self) {
-        if let Self::File { file, path } = self {
+        if let Open::File { file, path } = &mut self.0 {
             match append_to(path) {
                 Ok(opened) => *file = opened,
                 Err(error) => {
@@ -123,13 +137,13 @@ impl Sink {
     }
 
     fn write(&mut self, lines: &[u8]) -> io::Result<()> {
-        match self {
-            Self::Stdout => {
+        match &mut self.0 {
+            Open::Stdout => {
                 let mut out = io::stdout().lock();
                 out.write_all(lines)?;
                 out.flush()
             }
-            Self::File { file, .. } => file.write_all(lines),
+            Open::File { file, .. } => file.write_all(lines),
         }
     }
 }
@@ -142,18 +156,21 @@ fn append_to(path: &PathBuf) -> io::Result<File> {
     Ok(file)
 }
 
-fn write_lines(queue: &Queue, mut sink: Sink) {
+fn write_lines(queue: &Queue, mut target: Target) {
     let mut batch = Vec::new();
     let mut has_failed = false;
     let (mut dropped, mut complaint) = (0, Complaint::default());
     loop {
         batch.clear();
-        let Orders { reopen, closed } = queue.take(&mut batch);
+        let Orders { reopen, target: other, closed } = queue.take(&mut batch);
         // Lines from before the rotation belong to either file; the new one is sure to be the one that is kept.
         if reopen {
-            sink.reopen();
+            target.reopen();
         }
-        let outcome = sink.write(&batch);
+        if let Some(other) = other {
+            target = other;
+        }
+        let outcome = target.write(&batch);
         if let (Err(error), false) = (&outcome, has_failed) {
             let reason = log::reason(error);
             log::warn(format_args!("access log: {reason}; lines are lost until it can be written again"));

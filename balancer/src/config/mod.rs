@@ -25,6 +25,7 @@ use std::time::Duration;
 
 use crate::cidr::{AddressSet, SharedSet};
 use crate::http::forwarded;
+use crate::live::Live;
 use crate::log::Level;
 use crate::persist::decide::Policy;
 use crate::persist::{List, dynamic};
@@ -61,7 +62,7 @@ pub struct Config {
     /// `--balance`.
     pub balance: Balance,
     /// `--check`, `--observe`, and what follows from them.
-    pub health: HealthConfig,
+    pub health: Live<HealthConfig>,
     /// `--admin`.
     pub admin: PathBuf,
     /// `--admin-mode`: permissions of the admin socket.
@@ -81,7 +82,7 @@ pub struct Config {
     /// `--redispatch`, `--retries`.
     pub retry: RetryConfig,
     /// `--timeout-…`.
-    pub timeouts: Timeouts,
+    pub timeouts: Live<Timeouts>,
     /// `--max-head`, `--max-headers`.
     pub limits: Limits,
     /// `--max-connections`; `None`: what the descriptor limit allows.
@@ -271,7 +272,7 @@ pub struct HealthConfig {
 }
 
 /// `--observe`: which errors of real traffic count against a server.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ObserveConfig {
     /// Connections that cannot be made.
     pub connect: bool,
@@ -319,6 +320,15 @@ pub enum LogTarget {
     Stdout,
     /// A file, appended to.
     File(PathBuf),
+}
+
+impl std::fmt::Display for LogTarget {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Stdout => f.write_str("-"),
+            Self::File(path) => path.display().fmt(f),
+        }
+    }
 }
 
 /// What happens when a connection to a server cannot be made.

@@ -12,6 +12,7 @@ use super::{
 use crate::cli::flags::{LogLevelArg, ModeArg, ProcessArgs, RunArgs};
 use crate::cli::settings::{Origin, Settings};
 use crate::cli::{Stop, parse_duration};
+use crate::live::Live;
 use crate::log::Level;
 use crate::persist::decide::{OnDown, Policy};
 
@@ -90,7 +91,7 @@ impl Plan {
             policy: Policy { on_down: on_down(&service.on_down)?, leave_backup: service.leave_backup },
             identity,
             balance,
-            health,
+            health: health.into(),
             admin,
             admin_mode: process.admin_mode,
             http_admin,
@@ -104,7 +105,7 @@ impl Plan {
             state_file,
             datapath,
             retry: RetryConfig { retries: service.retries, redispatch: service.redispatch },
-            timeouts: Timeouts {
+            timeouts: Live::from(Timeouts {
                 client: limits.timeout_client,
                 server: limits.timeout_server,
                 connect: limits.timeout_connect,
@@ -112,7 +113,7 @@ impl Plan {
                 keepalive: limits.timeout_keepalive,
                 tunnel: limits.timeout_tunnel,
                 queue: limits.timeout_queue.unwrap_or(limits.timeout_connect),
-            },
+            }),
             limits: Limits { head: limits.max_head, headers: limits.max_headers as usize },
             max_connections: limits.max_connections,
             mss: args.datapath.mss,
@@ -308,7 +309,7 @@ fn warnings(config: &Config, settings: &Settings) -> Vec<String> {
     if config.access_log.is_none() {
         warnings.extend(idle("out --access-log", &["log-format"]));
     }
-    if config.health.check.is_none() {
+    if config.health.look().check.is_none() {
         let flags = ["check-interval", "check-timeout", "check-rise", "check-fall", "on-marked-down"];
         warnings.extend(idle(" --check none", &flags));
     }

@@ -57,12 +57,13 @@ fn a_minimal_service_has_the_documented_defaults() {
     assert_eq!(config.servers[0].cookie().as_deref(), Some("s1"));
     assert_eq!(config.admin, PathBuf::from("/run/balancer/balancer.sock"));
     assert_eq!((config.workers, config.retry.retries, config.retry.redispatch), (4, 3, true));
-    assert_eq!((&config.timeouts, &config.limits), (&Timeouts::default(), &Limits::default()));
+    assert_eq!((&*config.timeouts.now(), &config.limits), (&Timeouts::default(), &Limits::default()));
     assert_eq!(config.drain_timeout, Duration::from_secs(30));
     assert_eq!((config.admin_mode, config.takeover, config.owner), (0o600, false, None));
-    assert_eq!((config.health.observe, config.health.slow_start), (None, None));
-    assert_eq!(config.health.on_marked_down, OnMarkedDown::Keep);
-    let check = config.health.check.expect("tcp");
+    let health = config.health.now();
+    assert_eq!((health.observe, health.slow_start), (None, None));
+    assert_eq!(health.on_marked_down, OnMarkedDown::Keep);
+    let check = health.check.clone().expect("tcp");
     assert_eq!((check.interval, check.timeout), (Duration::from_secs(2), Duration::from_secs(1)));
     assert_eq!((check.rise, check.fall), (2, 3));
     assert!(config.datapath.is_none() && config.access_log.is_none() && config.persist.methods().is_empty());
@@ -163,10 +164,10 @@ fn limits_of_servers_and_how_long_is_waited_for_them() {
     );
     let limits: Vec<_> = config.servers.iter().map(|server| (server.maxconn, server.maxqueue)).collect();
     assert_eq!(limits, [(None, None), (Some(100), Some(7)), (None, None)]);
-    assert_eq!(config.timeouts.queue, Duration::from_secs(3), "as long as for a connection");
+    assert_eq!(config.timeouts.now().queue, Duration::from_secs(3), "as long as for a connection");
     assert!(warnings.is_empty(), "{warnings:?}");
     let Plan { config, warnings, .. } = plan("--timeout-queue 20s");
-    assert_eq!(config.timeouts.queue, Duration::from_secs(20));
+    assert_eq!(config.timeouts.now().queue, Duration::from_secs(20));
     assert_eq!(warnings, ["--timeout-queue has no effect without a server that has maxconn="]);
     let dump = plan("--timeout-connect 3s").dump();
     assert!(
@@ -817,7 +818,7 @@ fn a_dump_says_what_takes_effect_and_can_be_read_back() {
 
 #[test]
 fn what_is_made_of_real_traffic() {
-    let health = |line: &str| plan(line).config.health;
+    let health = |line: &str| plan(line).config.health.now();
     let observed = |line: &str| health(line).observe.map(|kinds| (kinds.connect, kinds.answers, kinds.limit));
     assert_eq!(observed("--observe connect+5xx"), Some((true, true, 10)));
     assert_eq!(observed("--observe 5xx,limit=3"), Some((false, true, 3)));

@@ -41,6 +41,11 @@ impl Hysteresis {
         (self.verdict, self.against) = (Some(verdict), 0);
     }
 
+    /// What the results have come to so far.
+    pub fn verdict(&self) -> Option<bool> {
+        self.verdict
+    }
+
     /// How many results in a row the next verdict takes.
     pub fn needed(&self) -> u32 {
         match self.verdict {

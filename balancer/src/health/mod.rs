@@ -28,12 +28,9 @@ use crate::service::Shared;
 pub(crate) use probe::is_ours;
 use watch::Watch;
 
-/// Watches over the servers, if there is anything to watch. To be called inside a `LocalSet`.
+/// Watches over the servers, also while there is nothing to watch: flags may be read again. To be called inside a `LocalSet`.
 pub fn spawn(service: &Shared) {
-    let config = &service.config.health;
-    if config.check.is_some() || config.slow_start.is_some() {
-        spawn_local(supervise(Shared::clone(service)));
-    }
+    spawn_local(supervise(Shared::clone(service)));
 }
 
 /// One task for each server there is, as they come and go.

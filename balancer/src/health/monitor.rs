@@ -77,24 +77,33 @@ pub(super) enum Reason {
 
 impl Monitor {
     pub(super) fn new(config: &HealthConfig, start: Start) -> Self {
-        let check = config.check.as_ref();
-        let (rise, fall) = check.map_or((1, 1), |check| (check.rise, check.fall));
-        let verdict = match start.health {
-            Health::Unknown => None,
-            _ if start.is_on_record => None,
-            known => Some(known != Health::Down),
-        };
+        let verdict = verdict(start.health).filter(|_| !start.is_on_record);
         let keeps_users = State::of(start.operator, start.health).keeps_users();
         Self {
-            // Without checks nobody asks for it.
-            interval: check.map_or(Duration::ZERO, |check| check.interval),
-            limit: config.observe.as_ref().map_or(u32::MAX, |observe| observe.limit),
-            hysteresis: Hysteresis::new(rise, fall).with_verdict(verdict),
+            interval: interval(config),
+            limit: limit(config),
+            hysteresis: hysteresis(config).with_verdict(verdict),
             health: start.health,
             operator: start.operator,
             ramp: Ramp::new(config.slow_start, start.is_new || !keeps_users),
             fast: FastErrors::default(),
         }
+    }
+
+    /// Flags were read again. The verdict stays, and where nobody checks any more there is none. True: it has gone.
+    pub(super) fn reconfigure(&mut self, now: Instant, config: &HealthConfig) -> bool {
+        let is_lost = config.check.is_none() && self.health != Health::Unknown;
+        if is_lost {
+            self.health = Health::Unknown;
+            self.fast.streak = 0;
+        }
+        self.interval = interval(config);
+        self.limit = limit(config);
+        // The rows of results begin anew.
+        self.hysteresis = hysteresis(config).with_verdict(self.hysteresis.verdict().filter(|_| !is_lost));
+        self.ramp.stretch(config.slow_start);
+        self.ramp.follow(now, self.state());
+        is_lost
     }
 
     /// A check has come to an end. That a server wants nobody new needs no second opinion, nor that it does again.
@@ -187,6 +196,24 @@ impl Monitor {
         self.ramp.follow(now, self.state());
         Some(Change { from, to, why })
     }
+}
+
+fn verdict(health: Health) -> Option<bool> {
+    (health != Health::Unknown).then_some(health != Health::Down)
+}
+
+/// Without checks nobody asks for it.
+fn interval(config: &HealthConfig) -> Duration {
+    config.check.as_ref().map_or(Duration::ZERO, |check| check.interval)
+}
+
+fn limit(config: &HealthConfig) -> u32 {
+    config.observe.as_ref().map_or(u32::MAX, |observe| observe.limit)
+}
+
+fn hysteresis(config: &HealthConfig) -> Hysteresis {
+    let (rise, fall) = config.check.as_ref().map_or((1, 1), |check| (check.rise, check.fall));
+    Hysteresis::new(rise, fall)
 }
 
 #[cfg(test)]

@@ -30,6 +30,11 @@ impl Ramp {
         Self { length, phase: if is_new { Phase::Out } else { Phase::Whole } }
     }
 
+    /// Another length, also for who is rising.
+    pub(super) fn stretch(&mut self, length: Option<Duration>) {
+        self.length = length;
+    }
+
     /// The server is in that state now. One that keeps its users has never been out: a drain that is called off starts
     /// nothing.
     pub(super) fn follow(&mut self, now: Instant, state: State) {

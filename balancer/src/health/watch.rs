@@ -9,7 +9,7 @@ use tokio::time::{sleep, sleep_until};
 use super::monitor::{Change, FastCounts, Monitor, Start};
 use super::news;
 use super::probe::{self, Finding, Look};
-use crate::config::{CheckConfig, OnMarkedDown};
+use crate::config::{CheckConfig, HealthConfig, OnMarkedDown};
 use crate::log;
 use crate::server::{Health, Server, Servers};
 use crate::service::Shared;
@@ -35,7 +35,7 @@ impl Watch {
             operator: server.operator(),
             is_new,
         };
-        let monitor = RefCell::new(Monitor::new(&service.config.health, start));
+        let monitor = RefCell::new(Monitor::new(&service.config.health.look(), start));
         let watch = Self { service, place, monitor, has_complained: Cell::new(false) };
         // Before anybody can be balanced to one that is to begin with a small share.
         watch.heed();
@@ -46,14 +46,28 @@ impl Watch {
         tokio::join!(self.check(), self.follow(), self.look_at_the_fast_path());
     }
 
-    /// Checks, the first time at once.
+    /// Checks, the first time at once, and whenever it is to be done in another way.
     async fn check(&self) {
-        let Some(config) = &self.service.config.health.check else { return };
-        let random = RandomState::new();
+        let (random, health, checks) =
+            (RandomState::new(), &self.service.config.health, &self.server().checks);
         for round in 0_u64.. {
-            self.check_once(config).await;
-            let pause = self.monitor.borrow().until_next_check(random.hash_one(round));
-            sleep(pause).await;
+            let (replaced, switched) = (health.replaced(), checks.switched());
+            let config = health.now();
+            let pause = async {
+                match &config.check {
+                    Some(check) if checks.are_on() => {
+                        self.check_once(check).await;
+                        let pause = self.monitor.borrow().until_next_check(random.hash_one(round));
+                        sleep(pause).await;
+                    }
+                    _ => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                () = replaced => {}
+                () = switched => {}
+                () = pause => {}
+            }
         }
     }
 
@@ -76,9 +90,12 @@ impl Watch {
         self.publish(change);
     }
 
-    /// Follows what is said elsewhere, by the operator or by real traffic, and the steps of a slow start.
+    /// Follows what is said elsewhere, by the operator, by real traffic or by flags that are read again, and the steps of
+    /// a slow start.
     async fn follow(&self) {
+        let health = &self.service.config.health;
         loop {
+            let replaced = health.replaced();
             let next = self.monitor.borrow().next_share(Instant::now());
             let step = async {
                 match next {
@@ -89,15 +106,30 @@ impl Watch {
             tokio::select! {
                 () = self.server().stirred() => {}
                 () = step => {}
+                () = replaced => self.reconfigure(&health.now()),
             }
             self.heed();
+        }
+    }
+
+    fn reconfigure(&self, config: &HealthConfig) {
+        let is_lost = self.monitor.borrow_mut().reconfigure(Instant::now(), config);
+        let (server, was) = (self.server(), self.server().state());
+        self.server().marks.clear();
+        if is_lost {
+            self.servers().set_health(self.place, Health::Unknown);
+            if server.state() != was {
+                let (name, now) = (&server.name, server.state().as_str());
+                log::info(format_args!("server {name} is {now}: nobody checks it any more"));
+            }
         }
     }
 
     fn heed(&self) {
         let (server, now) = (self.server(), Instant::now());
         self.monitor.borrow_mut().told(now, server.operator());
-        if let (Some(observe), Some(streak)) = (&self.service.config.health.observe, server.marks.streak())
+        let observe = self.service.config.health.look().observe;
+        if let (Some(observe), Some(streak)) = (observe, server.marks.streak())
             && streak.count >= observe.limit
         {
             let change = self.monitor.borrow_mut().marked(now, streak);
@@ -108,11 +140,16 @@ impl Watch {
 
     /// Errors that only the XDP program knows of.
     async fn look_at_the_fast_path(&self) {
-        let observe = self.service.config.health.observe.as_ref();
-        if !observe.is_some_and(|observe| observe.connect) || !self.servers().counts_fast() {
+        if !self.servers().counts_fast() {
             return;
         }
+        let health = &self.service.config.health;
         loop {
+            let replaced = health.replaced();
+            if !health.look().observe.is_some_and(|observe| observe.connect) {
+                replaced.await;
+                continue;
+            }
             let (fast, id) = (self.servers().fast(), self.server().identity.id);
             let counts = FastCounts { refused: fast.refused(id), unanswered: fast.unanswered(id) };
             let change = self.monitor.borrow_mut().fast(Instant::now(), counts);
@@ -130,7 +167,7 @@ impl Watch {
         servers.set_health(place, change.to);
         // What went wrong before does not count against what comes now.
         self.server().marks.clear();
-        let is_reset = self.service.config.health.on_marked_down == OnMarkedDown::Reset;
+        let is_reset = self.service.config.health.look().on_marked_down == OnMarkedDown::Reset;
         let ended = (change.to == Health::Down && is_reset).then(|| servers.end_sessions(place));
         match news::line(servers, place, &change, connections, ended) {
             Some(line) if change.to == Health::Down => log::warn(line),

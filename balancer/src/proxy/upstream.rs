@@ -171,7 +171,7 @@ impl Upstream {
             shared.stats.reused(slot.place);
             socket
         } else {
-            let limit = shared.service.config.timeouts.connect;
+            let limit = shared.patience().connect;
             let socket = timeout(limit, connect(server, greeting)).await??;
             shared.stats.connected(slot.place);
             socket

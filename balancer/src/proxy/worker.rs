@@ -21,7 +21,7 @@ use super::socket::Socket;
 use super::timers::{TICK, Ticks, Timers};
 use super::upstream::Pool;
 use crate::access_log;
-use crate::config::Config;
+use crate::config::{ObserveConfig, Timeouts};
 use crate::listen;
 use crate::log::{self, Complaint};
 use crate::service::Service;
@@ -144,7 +144,9 @@ pub(super) struct Shared {
     pub(super) pool: Pool,
     pub(super) buffers: Rc<Buffers>,
     pub(super) timers: Rc<Timers>,
-    pub(super) patience: Patience,
+    /// As they are now; see [`tick`].
+    patience: Cell<Patience>,
+    observed: Cell<Option<ObserveConfig>>,
     /// The sessions of some server were ended at some time.
     pub(super) has_endings: Cell<bool>,
     seats: Seats,
@@ -164,7 +166,7 @@ pub(super) struct Shared {
 }
 
 /// The time-outs in ticks.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Patience {
     pub(super) client: Ticks,
     pub(super) server: Ticks,
@@ -172,11 +174,11 @@ pub(super) struct Patience {
     pub(super) keepalive: Ticks,
     pub(super) tunnel: Ticks,
     pub(super) queue: Ticks,
+    pub(super) connect: Duration,
 }
 
 impl Patience {
-    fn new(config: &Config) -> Self {
-        let timeouts = &config.timeouts;
+    fn new(timeouts: &Timeouts) -> Self {
         Self {
             client: Ticks::from_duration(timeouts.client),
             server: Ticks::from_duration(timeouts.server),
@@ -184,6 +186,7 @@ impl Patience {
             keepalive: Ticks::from_duration(timeouts.keepalive),
             tunnel: Ticks::from_duration(timeouts.tunnel),
             queue: Ticks::from_duration(timeouts.queue),
+            connect: timeouts.connect,
         }
     }
 }
@@ -195,6 +198,8 @@ impl Shared {
         log: Option<access_log::Sender>,
         stats: Arc<Stats>,
     ) -> Self {
+        let patience = Patience::new(&service.config.timeouts.look());
+        let observed = service.config.health.look().observe;
         Self {
             books: Rc::new(Books::new(Arc::clone(&service), tables)),
             log,
@@ -202,7 +207,8 @@ impl Shared {
             pool: Pool::new(),
             buffers: Buffers::new(BUFFER.max(service.config.limits.head)),
             timers: Timers::new(),
-            patience: Patience::new(&service.config),
+            patience: Cell::new(patience),
+            observed: Cell::new(observed),
             has_endings: Cell::new(false),
             seats: Seats::new(&service.config),
             draining: Cell::new(false),
@@ -236,6 +242,23 @@ impl Shared {
         if self.is_draining() {
             self.ended.notify_one();
         }
+    }
+
+    /// The time-outs.
+    pub(super) fn patience(&self) -> Patience {
+        self.patience.get()
+    }
+
+    /// `--observe`.
+    pub(super) fn observed(&self) -> Option<ObserveConfig> {
+        self.observed.get()
+    }
+
+    /// Takes over what flags say that were read again. What is being waited for goes by what they said before.
+    fn reread(&self) {
+        let config = &self.service.config;
+        self.patience.set(Patience::new(&config.timeouts.look()));
+        self.observed.set(config.health.look().observe);
     }
 
     /// `--deny` names it.
@@ -306,6 +329,7 @@ async fn tick(shared: Rc<Shared>) {
     loop {
         interval.tick().await;
         shared.stats.beat();
+        shared.reread();
         shared.timers.sweep();
         shared.pool.sweep(&shared.timers, &shared.service.servers, &shared.stats);
         shared.service.servers.settle_with_fast_path();

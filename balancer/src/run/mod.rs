@@ -35,7 +35,7 @@ use crate::state_file::Keeper;
 use crate::table::collector;
 use crate::takeover::wire::Ready;
 use crate::{check, health, log};
-use reload::Reload;
+use reload::{Reload, Running};
 use restart::Restart;
 use signals::{Signal, Signals};
 use supervisor::Supervisor;
@@ -192,7 +192,11 @@ impl Daemon {
             log.reopen();
             log::info("access log opened anew");
         }
-        self.reload.run(&self.desk, self.datapath.as_deref());
+        self.reload.run(&Running {
+            desk: &self.desk,
+            datapath: self.datapath.as_deref(),
+            access_log: self.access_log.as_ref(),
+        });
     }
 
     /// Why a process that is started by this one could not do what this one does.

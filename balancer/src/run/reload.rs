@@ -3,15 +3,44 @@
 
 use std::env;
 
+use crate::access_log::{AccessLog, Target};
 use crate::admin::Desk;
 use crate::admin::reload::Changes;
 use crate::cli::{self, Command, Stop};
-use crate::config::{IdentityConfig, Plan};
+use crate::config::{Config, IdentityConfig, Plan};
 use crate::datapath::Datapath;
+use crate::live::Live;
 use crate::log;
 
 /// Flags that count at once. What the others say is made into threads, sockets and maps at a start.
-const AT_ONCE: [&str; 3] = ["server", "deny", "log-level"];
+const AT_ONCE: [&str; 19] = [
+    "server",
+    "deny",
+    "log-level",
+    "access-log",
+    "check",
+    "check-interval",
+    "check-timeout",
+    "check-rise",
+    "check-fall",
+    "observe",
+    "slow-start",
+    "on-marked-down",
+    "timeout-client",
+    "timeout-server",
+    "timeout-connect",
+    "timeout-request",
+    "timeout-keepalive",
+    "timeout-tunnel",
+    "timeout-queue",
+];
+
+/// What of the running service they change.
+pub(super) struct Running<'a> {
+    pub(super) desk: &'a Desk,
+    pub(super) datapath: Option<&'a Datapath>,
+    pub(super) access_log: Option<&'a AccessLog>,
+}
 
 /// The flags that are in force.
 pub(super) struct Reload {
@@ -24,24 +53,28 @@ impl Reload {
     }
 
     /// Reads them anew, and says what has come of it.
-    pub(super) fn run(&mut self, desk: &Desk, datapath: Option<&Datapath>) {
+    pub(super) fn run(&mut self, running: &Running<'_>) {
         let outcome = self.read().and_then(|new| {
             let changes = self.changes(&new)?;
-            let is_same =
-                new.settings == self.plan.settings && new.config.identity == self.plan.config.identity;
-            self.apply(&new, &changes, desk, datapath)?;
-            Ok((new, is_same))
+            let different = self.different(&new);
+            self.apply(&new, &changes, running)?;
+            Ok((new, different))
         });
         match outcome {
-            Ok((new, is_same)) => {
-                log::info(match is_same {
-                    true => "HUP: flags and the files that they name say what they said",
-                    false => "HUP: what flags and the files that they name say counts from now on",
-                });
-                // The one that is in use everywhere has been given what the new one says.
-                let deny = self.plan.config.identity.deny.clone();
+            Ok((new, different)) => {
+                match &*different {
+                    [] => log::info("HUP: flags and the files that they name say what they said"),
+                    some => log::info(format_args!(
+                        "HUP: what flags and the files that they name say counts from now on: {}",
+                        some.join(", ")
+                    )),
+                }
+                // Those that are in use everywhere have been given what the new ones say.
+                let Config { identity, health, timeouts, .. } = &self.plan.config;
+                let (deny, health, timeouts) = (identity.deny.clone(), health.clone(), timeouts.clone());
                 self.plan = new;
-                self.plan.config.identity.deny = deny;
+                let config = &mut self.plan.config;
+                (config.identity.deny, config.health, config.timeouts) = (deny, health, timeouts);
             }
             Err(why) => log::warn(format_args!("HUP: nothing is changed: {why}")),
         }
@@ -56,6 +89,18 @@ impl Reload {
         plan.map_err(|stop| match stop {
             Stop::Usage(message) | Stop::Failed(message) | Stop::Shown(message) => message,
         })
+    }
+
+    /// The flags that say something else than before, themselves or by a file.
+    fn different(&self, new: &Plan) -> Vec<String> {
+        let pairs = self.plan.settings.0.iter().zip(&new.settings.0);
+        let different = pairs.filter(|(before, now)| before.values != now.values);
+        let mut flags: Vec<_> = different.map(|(before, _)| format!("--{}", before.flag)).collect();
+        let is_denied_otherwise = self.plan.config.identity.deny != new.config.identity.deny;
+        if is_denied_otherwise && !flags.iter().any(|flag| flag == "--deny") {
+            flags.push("--deny".to_owned());
+        }
+        flags
     }
 
     /// What is to be changed; else what cannot be.
@@ -86,6 +131,9 @@ impl Reload {
                 different.push(flag.to_owned());
             }
         }
+        if old.access_log.is_some() != now.access_log.is_some() {
+            different.push("--access-log".to_owned());
+        }
         let texts = new.settings.0.iter().find(|setting| setting.flag == "server");
         let texts = texts.map_or(&[][..], |setting| &setting.values);
         let changes = Changes::between(&old.servers, &now.servers, texts).map_err(|name| {
@@ -100,14 +148,10 @@ impl Reload {
         }
     }
 
-    fn apply(
-        &self,
-        new: &Plan,
-        changes: &Changes,
-        desk: &Desk,
-        datapath: Option<&Datapath>,
-    ) -> Result<(), String> {
+    fn apply(&self, new: &Plan, changes: &Changes, running: &Running<'_>) -> Result<(), String> {
+        let Running { desk, datapath, access_log } = running;
         desk.foresee(changes)?;
+        let log = self.new_log(new)?;
         let (deny, now) = (&self.plan.config.identity.deny, new.config.identity.deny.now());
         if deny.now() != now {
             if let Some(datapath) = datapath {
@@ -117,10 +161,33 @@ impl Reload {
             log::info("--deny: who is turned away has changed; who is being served goes on");
         }
         log::limit(new.config.log_level);
+        if let (Some(access_log), Some(target)) = (access_log, log) {
+            access_log.write_to(target);
+        }
+        replace(&self.plan.config.timeouts, &new.config.timeouts);
+        replace(&self.plan.config.health, &new.config.health);
         // It was foreseen, so what fails here is out of our hands: the rest counts all the same.
         if let Err(why) = desk.apply(changes) {
             log::warn(format_args!("HUP: a server is not added: {why}"));
         }
         Ok(())
+    }
+
+    /// The access log, if it is to be another one.
+    fn new_log(&self, new: &Plan) -> Result<Option<Target>, String> {
+        let target = |plan: &Plan| plan.config.access_log.as_ref().map(|log| log.target.clone());
+        match (target(&self.plan), target(new)) {
+            (Some(old), Some(new)) if old != new => Target::open(&new)
+                .map(Some)
+                .map_err(|error| format!("--access-log {new}: {}", log::reason(&error))),
+            _ => Ok(None),
+        }
+    }
+}
+
+/// Whoever waits for it to change is told only if it has.
+fn replace<T: PartialEq>(live: &Live<T>, new: &Live<T>) {
+    if live != new {
+        live.replace(new.now());
     }
 }

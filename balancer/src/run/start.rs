@@ -21,7 +21,7 @@ use crate::access_log;
 use crate::admin::{self, Access, Desk, http};
 use crate::balance::Balance;
 use crate::cli::settings::Origin;
-use crate::config::{Config, LogTarget, Plan};
+use crate::config::{Config, Plan};
 use crate::datapath::{self, Datapath, Enrolled, Known, Opened};
 use crate::instance::Instance;
 use crate::intent::ledger::Ledger;
@@ -170,7 +170,7 @@ struct Made {
 impl Made {
     fn of(config: Config, opened: Opened, mut predecessor: Option<&mut Predecessor>) -> anyhow::Result<Self> {
         let Opened { members, ledger, tables, datapath, mut notes, warnings } = opened;
-        let is_checked = config.health.check.is_some();
+        let is_checked = config.health.look().check.is_some();
         let servers = members.into_iter().map(|Enrolled { member, identity, health }| {
             let Member { settings, wish, weight } = member;
             let server = Server::configured(settings, identity)
@@ -306,10 +306,7 @@ fn keeper(service: &Shared, tables: &Tables, ledger: &Ledger) -> anyhow::Result<
 
 fn open_log(config: &Config) -> anyhow::Result<Option<access_log::Opened>> {
     let Some(log) = &config.access_log else { return Ok(None) };
-    access_log::Opened::new(log, &config.name, config.owner.as_ref()).map(Some).map_err(|error| {
-        match &log.target {
-            LogTarget::Stdout => anyhow!("--access-log -: {}", log::reason(&error)),
-            LogTarget::File(path) => anyhow!("--access-log {}: {}", path.display(), log::reason(&error)),
-        }
-    })
+    access_log::Opened::new(log, &config.name, config.owner.as_ref())
+        .map(Some)
+        .map_err(|error| anyhow!("--access-log {}: {}", log.target, log::reason(&error)))
 }

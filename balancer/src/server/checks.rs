@@ -1,7 +1,11 @@
 //! What the checks of a server have found, in HAProxy's terms: for those who look at it from there.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
+
+use tokio::sync::Notify;
+use tokio::sync::futures::Notified;
 
 /// One check that has ended.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -59,18 +63,39 @@ pub struct CheckState {
 
 /// Written by whoever watches over the server.
 #[derive(Debug, Default)]
-pub struct Checks(Mutex<CheckState>);
+pub struct Checks {
+    state: Mutex<CheckState>,
+    /// The operator wants none of this server, until he says otherwise or the process ends.
+    are_off: AtomicBool,
+    switched: Notify,
+}
 
 impl Checks {
+    /// The server may be checked, if servers are.
+    pub fn are_on(&self) -> bool {
+        !self.are_off.load(Ordering::Relaxed)
+    }
+
+    /// Checks it, or leaves it alone.
+    pub fn switch(&self, on: bool) {
+        self.are_off.store(!on, Ordering::Relaxed);
+        self.switched.notify_waiters();
+    }
+
+    /// Until that has been said anew. What happens from this call on counts, awaited or not.
+    pub fn switched(&self) -> Notified<'_> {
+        self.switched.notified()
+    }
+
     /// A check has ended; `failed`: of a server that is up.
     pub fn note(&self, checked: Checked, health: u32, failed: bool) {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
         state.failures += u64::from(failed);
         (state.last, state.health) = (Some(checked), health);
     }
 
     /// What is known now.
     pub fn read(&self) -> CheckState {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.state.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

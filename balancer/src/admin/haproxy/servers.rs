@@ -15,7 +15,7 @@ srv_agent_addr srv_agent_port\n";
 /// Version 1 of the format.
 pub(super) fn state(desk: &Desk) -> String {
     let (servers, now, name) = (&desk.service.servers, Instant::now(), &desk.service.config.name);
-    let is_checked = desk.service.config.health.check.is_some();
+    let is_checked = desk.service.config.health.look().check.is_some();
     let mut text = STATE_HEADER.to_owned();
     for (place, totals) in desk.stats.servers(Since::Start) {
         let server = &servers[place];

@@ -383,6 +383,8 @@ impl Row {
 
 fn server(desk: &Desk, server: &Server, totals: &BackTotals, fast: &FastTraffic, now: Instant) -> Row {
     let config = &desk.service.config;
+    let health = config.health.look();
+    let check = health.check.as_ref().filter(|_| server.checks.are_on());
     let is_http = config.mode == Mode::Http;
     let mut row = Row::new(Kind::Server, desk, &server.name, server.identity.id.into());
     row.back(totals, fast, is_http, now);
@@ -399,7 +401,7 @@ fn server(desk: &Desk, server: &Server, totals: &BackTotals, fast: &FastTraffic,
         row.small("qlimit", limit.into());
     }
     let checks = server.checks.read();
-    row.text("status", &status(server, config.health.check.as_ref(), &checks));
+    row.text("status", &status(server, check, &checks));
     row.small("weight", effective_weight(server));
     row.small("uweight", server.weight().into());
     row.small("act", u64::from(!server.backup));
@@ -419,7 +421,7 @@ fn server(desk: &Desk, server: &Server, totals: &BackTotals, fast: &FastTraffic,
     row.small("idle_conn_cur", 0);
     row.small("safe_conn_cur", totals.counters.idle);
     row.small("used_conn_cur", totals.in_flight.0);
-    if let Some(check) = &config.health.check {
+    if let Some(check) = check {
         row.checks(check, &checks, totals.check_failures);
     } else {
         // No check, no verdict: HAProxy has nothing to show for such a server.

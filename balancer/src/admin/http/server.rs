@@ -246,7 +246,7 @@ pub(super) fn is_ready(desk: &Desk) -> bool {
             let is_out = server.operator() == Operator::Maint || server.is_unresolved();
             is_out || server.health() != Health::Unknown
         };
-        let is_checked = desk.service.config.health.check.is_some();
+        let is_checked = desk.service.config.health.look().check.is_some();
         desk.was_ready.set(!is_checked || servers.places().into_iter().all(is_known));
     }
     desk.was_ready.get()

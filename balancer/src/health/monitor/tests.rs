@@ -31,6 +31,17 @@ fn config() -> HealthConfig {
     }
 }
 
+/// Every hour, and one check is a verdict.
+fn other() -> HealthConfig {
+    let check = config().check.map(|check| CheckConfig {
+        interval: Duration::from_secs(3600),
+        rise: 1,
+        fall: 1,
+        ..check
+    });
+    HealthConfig { check, slow_start: None, ..config() }
+}
+
 struct Story {
     monitor: Monitor,
     start: Instant,
@@ -225,6 +236,33 @@ fn without_observation_nothing_is_observed() {
     let mut monitor = Monitor::new(&HealthConfig { observe: None, ..config() }, FRESH);
     let streak = Marks::default().streak().unwrap_or(Streak { count: 1_000_000, last: Mark::Silent });
     assert_eq!(monitor.marked(Instant::now(), streak), None);
+}
+
+#[test]
+fn a_verdict_stays_when_checks_are_done_in_another_way_and_goes_with_them() {
+    let mut story = Story::from(FRESH).play("- - +");
+    let is_lost = story.monitor.reconfigure(story.now, &other());
+    assert!(!is_lost && !story.monitor.is_up());
+    assert_eq!(story.monitor.until_next_check(NO_JITTER), Duration::from_secs(3600), "no row is left");
+    let story = story.play("60s + 4s");
+    assert_eq!(story.told, ["0ns:down(1)", "64s:up(1)"]);
+    assert_eq!(story.share(), 16, "there is no slow start any more");
+
+    let mut story = story.play("-");
+    assert!(story.monitor.reconfigure(story.now, &HealthConfig::default()));
+    assert!(story.monitor.is_up());
+    story.monitor.reconfigure(story.now, &config());
+    assert_eq!(story.play("-").told.len(), 4, "the first one is a verdict again");
+}
+
+#[test]
+fn a_slow_start_goes_on_at_another_pace() {
+    let mut story = Story::from(FRESH).play("- + + 4s");
+    assert_eq!(story.share(), 5);
+    story
+        .monitor
+        .reconfigure(story.now, &HealthConfig { slow_start: Some(Duration::from_secs(8)), ..config() });
+    assert_eq!(story.share(), 9);
 }
 
 #[test]

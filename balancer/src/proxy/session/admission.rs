@@ -133,7 +133,7 @@ impl Session {
             admission.has_waited = true;
             admission.waited_behind = self.shared.service.servers.position(wish);
             self.shared.stats.queued();
-            self.deadline.arm(self.shared.patience.queue);
+            self.deadline.arm(self.shared.patience().queue);
         }
         let Some(slot) = self.wait_in_line(waiting).await? else {
             visit.reconsider();

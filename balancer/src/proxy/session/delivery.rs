@@ -25,7 +25,7 @@ impl Session {
             }
             self.flush(&mut outgoing).await.err()
         } else {
-            self.wait_for(incoming, self.shared.patience.client);
+            self.wait_for(incoming, self.shared.patience().client);
             let failure =
                 poll_fn(|cx| self.poll_relay(cx, incoming, &mut upstream.connection, &mut outgoing))
                     .await
@@ -62,7 +62,7 @@ impl Session {
 
     /// Sends what is composed of a response.
     pub(super) async fn flush(&mut self, outgoing: &mut Outgoing) -> Result<(), Failure> {
-        self.deadline.arm(self.shared.patience.client);
+        self.deadline.arm(self.shared.patience().client);
         poll_fn(|cx| self.poll_flush(cx, outgoing)).await
     }
 
@@ -71,7 +71,7 @@ impl Session {
         match outgoing.relay.poll_composed(cx, &mut self.client.socket) {
             Poll::Ready(outcome) => return Poll::Ready(outcome.map_err(|_| Failure::ClientGone)),
             Poll::Pending if outgoing.relay.passed != passed => {
-                self.deadline.arm(self.shared.patience.client);
+                self.deadline.arm(self.shared.patience().client);
             }
             Poll::Pending => {}
         }
@@ -100,9 +100,9 @@ impl Session {
             Poll::Pending => {}
         }
         let awaited = if outgoing.relay.awaits_source() {
-            (self.shared.patience.server, Failure::ServerSilent)
+            (self.shared.patience().server, Failure::ServerSilent)
         } else {
-            (self.shared.patience.client, Failure::ClientGone)
+            (self.shared.patience().client, Failure::ClientGone)
         };
         if outgoing.relay.passed + incoming.upload.passed != passed {
             self.wait_for(incoming, awaited.0);

@@ -92,7 +92,7 @@ impl Session {
             return true;
         }
         let attempt = TcpStream::connect(service.servers[server].address);
-        let attempt = timeout(service.config.timeouts.connect, attempt).await;
+        let attempt = timeout(self.shared.patience().connect, attempt).await;
         match attempt.unwrap_or_else(|late| Err(late.into())) {
             Err(error) if !health::is_ours(&error) => {
                 self.observe_no_connection(server, &error);
@@ -161,7 +161,7 @@ impl Session {
                 shared.stats.redispatched(Some(server));
                 visit.refuse();
             } else {
-                tokio::time::sleep(RETRY_PAUSE.min(shared.service.config.timeouts.connect)).await;
+                tokio::time::sleep(RETRY_PAUSE.min(shared.patience().connect)).await;
             }
         }
     }
@@ -173,7 +173,7 @@ impl Session {
         server: &mut Connection,
     ) -> Result<Outgoing, Failure> {
         let mut scan = Scan::default();
-        self.wait_for(incoming, self.shared.patience.server);
+        self.wait_for(incoming, self.shared.patience().server);
         loop {
             poll_fn(|cx| self.poll_answer(cx, incoming, server)).await?;
             while scan.worth_parsing(server.input.filled()) || server.input.is_full() {
@@ -223,9 +223,9 @@ impl Session {
     /// How long is waited for whoever has the next word, and what it is when nothing comes.
     pub(super) fn awaited(&self, incoming: &Incoming) -> (Ticks, Failure) {
         if incoming.awaits_client() {
-            (self.shared.patience.client, Failure::SlowBody)
+            (self.shared.patience().client, Failure::SlowBody)
         } else {
-            (self.shared.patience.server, Failure::ServerSilent)
+            (self.shared.patience().server, Failure::ServerSilent)
         }
     }
 

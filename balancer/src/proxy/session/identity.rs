@@ -20,7 +20,7 @@ impl Session {
         if proxies.is_empty() || !proxies.contains(self.peer.ip()) {
             return true;
         }
-        if !self.wait_for_bytes(self.shared.patience.request).await {
+        if !self.wait_for_bytes(self.shared.patience().request).await {
             return false;
         }
         self.started = Some(Instant::now());

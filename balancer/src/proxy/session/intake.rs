@@ -24,13 +24,13 @@ const DRAIN_GRACE: Duration = Duration::from_secs(1);
 impl Session {
     /// Waits for a request and reads its head; `None`: the client has none, or we are closing.
     pub(super) async fn read_head(&mut self) -> Result<Option<Incoming>, Failure> {
-        if self.client.input.is_empty() && !self.wait_for_bytes(self.shared.patience.keepalive).await {
+        if self.client.input.is_empty() && !self.wait_for_bytes(self.shared.patience().keepalive).await {
             return Ok(None);
         }
         let started = Instant::now();
         self.started = Some(started);
         self.shared.stats.requested();
-        self.deadline.arm(self.shared.patience.request);
+        self.deadline.arm(self.shared.patience().request);
         let mut scan = Scan::default();
         let mut clock = Clock::new(started, false);
         loop {

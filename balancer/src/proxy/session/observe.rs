@@ -23,7 +23,7 @@ impl Session {
     pub(super) fn observe_no_connection(&self, server: usize, error: &io::Error) {
         if let Some(ObserveConfig { connect: true, limit, .. }) = self.observed() {
             let errno = error.raw_os_error().and_then(|code| u16::try_from(code).ok());
-            self.shared.service.servers.mark(server, Mark::NotConnected(errno.unwrap_or(0)), *limit);
+            self.shared.service.servers.mark(server, Mark::NotConnected(errno.unwrap_or(0)), limit);
         }
     }
 
@@ -35,14 +35,14 @@ impl Session {
             let servers = &self.shared.service.servers;
             match said(outcome) {
                 Said::Well => servers[server].marks.succeeded(),
-                Said::Ill(mark) => servers.mark(server, mark, *limit),
+                Said::Ill(mark) => servers.mark(server, mark, limit),
                 Said::Nothing => {}
             }
         }
     }
 
-    fn observed(&self) -> Option<&ObserveConfig> {
-        self.shared.service.config.health.observe.as_ref()
+    fn observed(&self) -> Option<ObserveConfig> {
+        self.shared.observed()
     }
 }
 

@@ -52,7 +52,7 @@ impl Session {
 
     /// Sends what was composed in [`Self::notice`].
     pub(super) async fn send_notice(&mut self) -> Result<(), Failure> {
-        self.deadline.arm(self.shared.patience.client);
+        self.deadline.arm(self.shared.patience().client);
         let mut sent = 0;
         let outcome = poll_fn(|cx| {
             while sent < self.notice.len() {

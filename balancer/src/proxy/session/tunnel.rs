@@ -57,7 +57,7 @@ impl Session {
     /// Passes on what both sides send; how many bytes the client has got, and what went wrong.
     pub(super) async fn pass_bytes(&mut self, upstream: &mut Upstream) -> (u64, Option<Failure>) {
         let mut tunnel = Tunnel::new();
-        self.deadline.arm(self.shared.patience.tunnel);
+        self.deadline.arm(self.shared.patience().tunnel);
         let failure = poll_fn(|cx| self.poll_tunnel(cx, upstream, &mut tunnel)).await.err();
         let is_cut = match failure {
             Some(Failure::ServerCut | Failure::Killed) => true,
@@ -89,7 +89,7 @@ impl Session {
             return Poll::Ready(Err(Failure::Killed));
         }
         if (tunnel.up.relay.passed, tunnel.down.relay.passed) != passed {
-            self.deadline.arm(self.shared.patience.tunnel);
+            self.deadline.arm(self.shared.patience().tunnel);
         }
         self.deadline.poll(cx).map(|()| Err(Failure::TunnelSilent))
     }
