@@ -161,13 +161,15 @@ impl Server {
     /// The same server at another address, where nobody has checked it and where clients may know it by another cookie.
     #[must_use]
     pub fn moved(&self, address: SocketAddr, cookie: Option<String>, identity: Identity) -> Self {
-        Self::new(self.name.clone(), cookie, address, identity)
+        let moved = Self::new(self.name.clone(), cookie, address, identity)
             .with_host(self.host.clone())
             .with_weight(self.initial_weight)
             .as_backup(self.backup)
             .with_capacity(self.maxconn(), self.limit.as_ref().and_then(|limit| limit.maxqueue))
             .with_operator(self.operator())
-            .with_weight_now(self.weight())
+            .with_weight_now(self.weight());
+        moved.checks.switch(self.checks.are_on());
+        moved
     }
 
     /// Serves only when no primary can.

@@ -115,6 +115,79 @@ pub fn same_numbers() -> Result<()> {
     Ok(())
 }
 
+/// Both are told the same; what they refuse they refuse in the same words.
+pub fn same_switches() -> Result<()> {
+    let lab = Lab::star().servers(2).build()?;
+    let servers = start_servers(&lab)?;
+    let fronts = [80, 8001].map(|port| lab.client().gateway_at(port));
+    let socket = lab.balancer.fresh_path("haproxy.sock");
+    let [one, two] = [1, 2].map(|n| lab.server(n).at(8080));
+    let (listen, named) = (fronts[0].to_string(), [format!("s1={one}"), format!("s2={two}")]);
+    let flags =
+        ["--listen", &listen, "--server", &named[0], "--server", &named[1], "--check-interval", "50ms"];
+    let section = format!(
+        "global\n  stats socket {} level admin\nlisten web\n  bind {}\n  server s1 {one} check inter 50\n  server s2 \
+         {two} check inter 50\n",
+        socket.display(),
+        fronts[1]
+    );
+    let daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+    let _haproxy = haproxy(&lab.balancer, fronts[1], &section)?;
+    let sockets = [daemon.admin(), &socket];
+    let both_say = |status: &str| {
+        wait_until(PATIENCE, &format!("s1 to be {status}"), || {
+            sockets.iter().all(|socket| stat(socket).is_ok_and(|rows| rows["s1"]["status"] == status))
+        })
+    };
+    let checked = |socket: &Path| -> Result<Vec<String>> {
+        let rows = stat(socket)?;
+        let cell = |row: &str, name: &str| rows[row][name].clone();
+        Ok(["s1", "s2"].iter().flat_map(|row| [cell(row, "status"), cell(row, "check_status")]).collect())
+    };
+    both_say("UP")?;
+    for refused in [
+        "disable health",
+        "disable health web/s9",
+        "disable health shop/s1",
+        "enable agent",
+        "enable agent web/s1",
+        "enable agent web/s9",
+        "enable frontend",
+        "enable frontend shop",
+        "enable frontend web",
+    ] {
+        let [ours, theirs] = [ask(sockets[0], refused)?, ask(sockets[1], refused)?];
+        // All our refusals begin so.
+        let words = ours.strip_prefix("error: ").with_context(|| ours.clone())?;
+        ensure!(words == theirs, "{refused}: {ours:?}, HAProxy {theirs:?}");
+    }
+    for socket in sockets {
+        ask(socket, "disable health web/s1")?;
+        ask(socket, "disable agent web/s1")?;
+        ask(socket, "disable health web/s1")?;
+    }
+    both_say("no check")?;
+    ensure!(checked(sockets[0])? == checked(sockets[1])?, "{:?}", checked(sockets[0])?);
+    // Nobody notices now that they are gone, until they are looked at again.
+    drop(servers);
+    for socket in sockets {
+        wait_until(PATIENCE, "s2 to be down", || {
+            stat(socket).is_ok_and(|rows| rows["s2"]["status"] == "DOWN")
+        })?;
+        ensure!(stat(socket)?["s1"]["status"] == "no check", "{:?}", stat(socket)?["s1"]);
+    }
+    let state = |socket: &Path| -> Result<Option<String>> {
+        let text = ask(socket, "show servers state web")?;
+        let row = text.lines().find(|line| line.split(' ').nth(3) == Some("s1"));
+        Ok(row.and_then(|row| row.split(' ').nth(13)).map(str::to_owned))
+    };
+    ensure!(state(sockets[0])? == state(sockets[1])?, "srv_check_state: {:?}", state(sockets[0])?);
+    for socket in sockets {
+        ask(socket, "enable health web/s1")?;
+    }
+    both_say("DOWN")
+}
+
 type Rows = BTreeMap<String, BTreeMap<String, String>>;
 
 fn ask(socket: &Path, command: &str) -> Result<String> {

@@ -23,6 +23,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hatop_shows_every_server_and_obeys", hatop),
         trial("the_prometheus_exporter_for_haproxy_reads_us", exporter),
         trial("socat_one_liners_work", socat),
+        trial("what_is_switched_off_and_on_is_so_in_haproxy_too", beside::same_switches),
         trial("the_same_load_leaves_the_numbers_that_haproxy_has", beside::same_numbers),
     ]
 }

@@ -39,6 +39,7 @@ pub const HELP: &str = "\
   get weight [B/]S                      : its share, and the configured one
   enable server [B/]S                   : set server B/S ready
   disable server [B/]S                  : set server B/S maint
+  enable|disable health [B/]S           : check it again, or no longer: it stays what it is
   add server [B/]S ADDR:PORT[,OPTION...] : another server, as in --server, ready unless it is `disabled`
   del server [B/]S [force]              : take a server out for good that is in maint and has no connections; force: any
   shutdown sessions server [B/]S        : end what is being served by it, on both paths

@@ -149,6 +149,11 @@ impl Monitor {
         self.marked(now, Streak { count: self.fast.streak, last })
     }
 
+    /// What the fast path counts says nothing for the time being.
+    pub(super) fn forget_fast(&mut self) {
+        self.fast = FastErrors::default();
+    }
+
     /// Nobody has found it to be down.
     pub(super) fn is_up(&self) -> bool {
         self.health != Health::Down

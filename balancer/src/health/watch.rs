@@ -128,7 +128,8 @@ impl Watch {
     fn heed(&self) {
         let (server, now) = (self.server(), Instant::now());
         self.monitor.borrow_mut().told(now, server.operator());
-        let observe = self.service.config.health.look().observe;
+        // Who is not to be checked could not come up again: HAProxy lets real traffic say nothing then, too.
+        let observe = self.service.config.health.look().observe.filter(|_| server.checks.are_on());
         if let (Some(observe), Some(streak)) = (observe, server.marks.streak())
             && streak.count >= observe.limit
         {
@@ -152,8 +153,12 @@ impl Watch {
             }
             let (fast, id) = (self.servers().fast(), self.server().identity.id);
             let counts = FastCounts { refused: fast.refused(id), unanswered: fast.unanswered(id) };
-            let change = self.monitor.borrow_mut().fast(Instant::now(), counts);
-            self.publish(change);
+            if self.server().checks.are_on() {
+                let change = self.monitor.borrow_mut().fast(Instant::now(), counts);
+                self.publish(change);
+            } else {
+                self.monitor.borrow_mut().forget_fast();
+            }
             sleep(FAST_LOOK).await;
         }
     }

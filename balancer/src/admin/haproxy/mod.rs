@@ -7,6 +7,7 @@
 //! | [`servers`] | `show servers state`, `show servers conn`, `show backend` |
 //! | [`errors`] | `show errors` |
 //! | [`sessions`] | `show sess` |
+//! | [`switches`] | `enable` and `disable` of `health`, `agent` and `frontend` |
 //! | [`value`] | a value, as CSV, `typed` and `json` |
 //!
 //! Frontend and backend are both called as the service is.
@@ -17,6 +18,7 @@ mod info;
 mod servers;
 mod sessions;
 mod stat;
+mod switches;
 mod value;
 
 use super::Desk;
@@ -41,6 +43,8 @@ pub(super) fn answer(desk: &Desk, command: &str) -> Option<String> {
         ["show", "errors", ref words @ ..] => errors::show(desk, words),
         ["show", "sess"] => Ok(sessions::show(desk)),
         ["show", "version"] => Ok(format!("{}\n", env!("CARGO_PKG_VERSION"))),
+        ["enable", ref words @ ..] => switches::switch(desk, true, words)?,
+        ["disable", ref words @ ..] => switches::switch(desk, false, words)?,
         ["clear", "counters"] => cleared(desk, false),
         ["clear", "counters", "all"] => cleared(desk, true),
         _ => return None,

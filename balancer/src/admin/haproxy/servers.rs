@@ -41,8 +41,12 @@ pub(super) fn state(desk: &Desk) -> String {
             server.weight(),
             server.initial_weight,
             checks.health,
-            // Configured and enabled.
-            if is_checked { 6 } else { 0 },
+            // Configured, and enabled.
+            match (is_checked, server.checks.are_on()) {
+                (true, true) => 6,
+                (true, false) => 2,
+                (false, _) => 0,
+            },
             server.host.as_deref().unwrap_or("-"),
             server.address.port(),
         );
