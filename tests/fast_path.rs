@@ -58,6 +58,7 @@ fn main() {
         trial("flows_of_an_interface_that_was_made_anew_are_gone", recreated_interface),
         trial("a_half_closed_request_waits_for_its_answer", half_closed_request),
         trial("a_denied_client_is_served_on_neither_path", denied),
+        trial("a_deny_list_that_is_read_again_holds_on_both_paths", denied_from_a_hup_on),
         trial("tcp_mode_is_fast_for_known_clients", tcp_mode),
         trial("servers_that_come_and_go_at_run_time_are_on_both_paths", servers_come_and_go),
         trial("a_server_whose_name_moves_takes_its_users_along", a_name_that_moves),
@@ -643,6 +644,45 @@ fn denied() -> Result<()> {
     daemon.kill();
     let daemon = start(&lab, "web", 80, SOURCE_FIRST)?;
     let site = Site { daemon, servers, lab };
+    let again = site.visit(0, &[])?;
+    ensure!(again.fast && again.server == homes[0], "{again:?}");
+    Ok(())
+}
+
+fn denied_from_a_hup_on() -> Result<()> {
+    let folder = tempfile::tempdir()?;
+    let list = folder.path().join("deny");
+    std::fs::write(&list, "192.0.2.0/24\n")?;
+    let flag = format!("@{}", list.display());
+    let site = Site::open(&[SOURCE_FIRST, &["--deny", &flag]].concat())?;
+    let homes = [site.introduce(0)?, site.introduce(1)?];
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
+    let hang_up = |text: &str, said: &str| -> Result<()> {
+        std::fs::write(&list, text)?;
+        let before = site.daemon.log().matches("HUP: ").count();
+        site.daemon.child.signal(Signal::SIGHUP)?;
+        wait_until(PATIENCE, "a word about the HUP", || site.daemon.log().matches("HUP: ").count() > before)?;
+        let log = site.daemon.log();
+        ensure!(
+            log.lines().rfind(|line| line.contains("HUP: ")).is_some_and(|line| line.contains(said)),
+            "{log}"
+        );
+        Ok(())
+    };
+    hang_up(&format!("{}\n", site.address(0)), "counts from now on: --deny")?;
+    for refused in 1..=2 {
+        let visit = site.visit(0, &[]);
+        ensure!(visit.is_err(), "a denied client was served: {visit:?}");
+        ensure!(site.daemon.counter("pass_denied")? == refused, "XDP has not seen it");
+    }
+    ensure!(Visit::of(&kept.get("/", &[])?)?.server == homes[0], "a running fast connection is not cut");
+    let other = site.visit(1, &[])?;
+    ensure!(other.fast && other.server == homes[1], "{other:?}");
+    // What cannot be read changes nothing.
+    hang_up("nonsense\n", "nothing is changed: --deny")?;
+    ensure!(site.visit(0, &[]).is_err() && site.visit(1, &[])?.fast);
+    hang_up("", "counts from now on: --deny")?;
     let again = site.visit(0, &[])?;
     ensure!(again.fast && again.server == homes[0], "{again:?}");
     Ok(())
