@@ -5,6 +5,7 @@
 #[allow(dead_code, reason = "shared with the tests of the fast path")]
 mod site;
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read as _;
 use std::net::{Ipv4Addr, SocketAddr};
@@ -37,6 +38,7 @@ fn main() {
         trial("flows_are_shown_and_reset_by_client_and_by_server", shown_and_reset),
         trial("two_services_count_for_themselves_and_for_the_host", two_services),
         trial("what_a_server_has_carried_is_known_while_it_runs_and_after_a_crash", carried),
+        trial("show_stat_and_metrics_count_fast_sessions_and_their_bytes", counted_for_tools),
     ];
     libtest_mimic::run(&arguments, trials).exit();
 }
@@ -408,5 +410,66 @@ fn carried() -> Result<()> {
         text.contains(&format!("fast_bytes_out: {received}")) && text.contains("fast_opened: 10"),
         "{text}"
     );
+    Ok(())
+}
+
+/// In the words of the tools that people have. Whoever went through the proxy is counted beside them.
+fn counted_for_tools() -> Result<()> {
+    let site = Site::open(&[SOURCE_FIRST, &["--http-admin", "10.10.1.1:9100"]].concat())?;
+    let home = site.introduce(0)?;
+    let rows = || -> Result<BTreeMap<String, BTreeMap<String, u64>>> {
+        let text = site.daemon.say("show stat")?;
+        let mut lines = text.lines().map(|line| line.split(',').collect::<Vec<_>>());
+        let names = lines.next().context("a header")?;
+        let row = |cells: Vec<&str>| {
+            let numbers = names.iter().zip(&cells);
+            let numbers = numbers.filter_map(|(name, cell)| Some(((*name).to_owned(), cell.parse().ok()?)));
+            (cells.get(1).copied().unwrap_or_default().to_owned(), numbers.collect())
+        };
+        Ok(lines.map(row).collect())
+    };
+    let metric = |sample: &str| -> Result<u64> {
+        let at = site.lab.client().gateway_at(9100);
+        let mut scrape = Connection::open(&site.lab.client().ns, None, at)?;
+        scrape.send(format!("GET /metrics HTTP/1.1\r\nHost: {at}\r\n\r\n").as_bytes())?;
+        let text = scrape.receive()?.text();
+        let line = text.lines().find_map(|line| line.strip_prefix(sample)?.strip_prefix(' '));
+        line.with_context(|| format!("no {sample} in {text}"))?.parse().context("a number")
+    };
+    wait_until(PATIENCE, "the first client to be gone", || {
+        rows().is_ok_and(|rows| rows["FRONTEND"]["scur"] == 0)
+    })?;
+    let before = rows()?;
+    let mut kept = site.connect(0)?;
+    ensure!(Visit::of(&kept.get("/", &[])?)?.fast);
+    for row in ["FRONTEND", &home, "BACKEND"] {
+        ensure!(rows()?[row]["scur"] == 1, "{row}: {:?}", rows()?[row]);
+    }
+    ensure!(metric(&format!("balancer_server_fast_connections{{server=\"{home}\"}}"))? == 1);
+    drop(kept);
+    wait_until(PATIENCE, "it to be gone", || rows().is_ok_and(|rows| rows["FRONTEND"]["scur"] == 0))?;
+    let (first, tally) = (rows()?, visits(&site, 10)?);
+    let (mut sent, mut received) = (0, 0);
+    tally.iter().for_each(|(_, (out, back))| (sent, received) = (sent + out, received + back));
+    let all_told = || {
+        let row = rows().ok()?.remove(&home)?;
+        (row["stot"] == first[&home]["stot"] + 10 && row["scur"] == 0).then_some(())
+    };
+    wait_until(PATIENCE, "all to be told", || all_told().is_some())?;
+    let after = rows()?;
+    for row in ["FRONTEND", &home, "BACKEND"] {
+        let more = |name: &str| after[row][name] - first[row][name];
+        ensure!((more("stot"), more("bin"), more("bout")) == (10, sent, received), "{row}: {:?}", after[row]);
+        // Nobody has read them.
+        ensure!(after[row]["req_tot"] == before[row]["req_tot"], "{row}: {:?}", after[row]);
+        ensure!(after[row]["hrsp_2xx"] == before[row]["hrsp_2xx"], "{row}: {:?}", after[row]);
+    }
+    let of_home = |name: &str| metric(&format!("balancer_server_fast_{name}_total{{server=\"{home}\"}}"));
+    ensure!(of_home("connections_opened")? == 11, "{}", of_home("connections_opened")?);
+    let (bin, bout) = (of_home("received_bytes")?, of_home("sent_bytes")?);
+    let fast = |name: &str| after[&home][name] - before[&home][name];
+    ensure!((bin, bout) == (fast("bin"), fast("bout")) && bin > sent && bout > received, "{bin} and {bout}");
+    ensure!(metric("balancer_connections_total")? == 1, "those of the proxy");
+    ensure!(metric("balancer_xdp_outcomes_total{outcome=\"syn_forwarded\"}")? == 11);
     Ok(())
 }

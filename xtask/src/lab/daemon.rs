@@ -1,6 +1,8 @@
 //! The balancer itself, as people run it, and its client commands.
 
 use std::ffi::OsString;
+use std::io::{Read, Write};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -91,6 +93,19 @@ impl Daemon {
         let words = [&["show"], words, &["--json"]].concat();
         let text = self.successful(&words)?;
         serde_json::from_str(&text).with_context(|| format!("not JSON, from {}: {text}", words.join(" ")))
+    }
+
+    /// What its admin socket answers to a line, as it is.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub fn say(&self, line: &str) -> Result<String> {
+        let mut stream = UnixStream::connect(&self.admin)?;
+        stream.set_read_timeout(Some(CLIENT_LIMIT))?;
+        stream.write_all(format!("{line}\n").as_bytes())?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
     }
 
     /// A counter of the data path, from `show info`.

@@ -540,7 +540,7 @@ const SHARE: u32 = 10;
 
 impl Desk {
     /// What the fast path has carried for the servers with these ids.
-    fn fast_traffic(&self, ids: &[u16]) -> Vec<FastTraffic> {
+    pub(in crate::admin) fn fast_traffic(&self, ids: &[u16]) -> Vec<FastTraffic> {
         let Some(view) = &self.view else { return vec![FastTraffic::default(); ids.len()] };
         let mut walked = self.walked.borrow_mut();
         let is_fresh = walked.as_ref().is_some_and(|walked: &Walked| {

@@ -16,6 +16,7 @@ use super::super::report::{Info, ServerRow};
 use super::super::tables::TableSummary;
 use super::server::is_ready;
 use crate::clock;
+use crate::datapath::view::FastTraffic;
 use crate::persist::trace::Verdict;
 use crate::stats::{BOUNDS, BackTotals, FrontTotals, Since, Times, Verdicts};
 
@@ -41,6 +42,8 @@ struct Figures {
     front: FrontTotals,
     service: BackTotals,
     servers: Vec<(ServerRow, BackTotals)>,
+    /// Of the same, in the same order; empty: there is no fast path.
+    fast: Vec<FastTraffic>,
     methods: Vec<String>,
     verdicts: Verdicts,
     tables: Vec<TableSummary>,
@@ -53,13 +56,15 @@ struct Figures {
 pub(super) fn text(desk: &Desk, tables: Vec<TableSummary>) -> String {
     let info = Info::of(desk);
     let rows = ServerRow::all(desk, false).into_iter();
-    let totals = desk.stats.servers(Since::Start).into_iter().map(|(_, totals)| totals);
+    let (places, totals): (Vec<_>, Vec<_>) = desk.stats.servers(Since::Start).into_iter().unzip();
+    let ids = places.into_iter().map(|place| desk.service.servers[place].identity.id);
     let figures = Figures {
         ready: is_ready(desk),
         started: (clock::unix_millis() / 1000).saturating_sub(info.uptime_seconds),
         front: desk.stats.front(Since::Start),
         service: desk.stats.service(Since::Start),
         servers: rows.zip(totals).collect(),
+        fast: desk.view.as_ref().map(|_| desk.fast_traffic(&ids.collect::<Vec<_>>())).unwrap_or_default(),
         methods: desk.service.config.persist.labels().iter().map(ToString::to_string).collect(),
         verdicts: desk.stats.verdicts(),
         tables,
@@ -293,6 +298,16 @@ impl Figures {
     fn fast_path(&self, book: &mut Book<'_>) -> Result<(), Error> {
         let fast = self.each(|row, _| row.fast);
         book.gauges("server_fast_connections", "Connections on the fast path now.", None, fast)?;
+        let carried = |value: fn(&FastTraffic) -> u64| {
+            let rows = self.servers.iter().zip(&self.fast);
+            rows.map(move |((row, _), fast)| (vec![("server", &*row.name)], value(fast)))
+        };
+        let opened = carried(|fast| fast.opened);
+        book.counters("server_fast_connections_opened", "Connections that became fast.", None, opened)?;
+        let (received, sent) = (carried(|fast| fast.bytes_in), carried(|fast| fast.bytes_out));
+        let bytes = Some(&Unit::Bytes);
+        book.counters("server_fast_received", "Payload of clients that XDP carried to it.", bytes, received)?;
+        book.counters("server_fast_sent", "Payload of it that XDP carried to clients.", bytes, sent)?;
         let outcomes = self.outcomes.iter().map(|(outcome, count)| (vec![("outcome", *outcome)], *count));
         book.counters("xdp_outcomes", "What XDP has done, by outcome: mostly packets.", None, outcomes)
     }
