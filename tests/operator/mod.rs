@@ -1,5 +1,6 @@
 //! What operators do to the servers of a running balancer, and what becomes of it when the process ends.
 
+mod crowd;
 mod intents;
 mod names;
 mod reload;

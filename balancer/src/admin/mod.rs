@@ -102,7 +102,14 @@ pub const MOST_BULKY: usize = 4;
 pub struct Answer {
     /// All answers, each ended by an empty line.
     pub text: String,
-    _bulk: Option<OwnedSemaphorePermit>,
+    bulk: Option<OwnedSemaphorePermit>,
+}
+
+impl Answer {
+    /// It has one of the places for large answers, until it is dropped.
+    fn is_bulky(&self) -> bool {
+        self.bulk.is_some()
+    }
 }
 
 impl Desk {
@@ -130,7 +137,7 @@ impl Desk {
             answers.push('\n');
         }
         let text = if answers.is_empty() { format!("{HELP}\n") } else { answers };
-        Answer { text, _bulk: bulk }
+        Answer { text, bulk }
     }
 
     async fn perform(&self, command: &Command<'_>) -> Result<String, String> {

@@ -15,6 +15,7 @@ use nix::unistd::{getegid, geteuid};
 use socket2::{Domain, SockAddr, Socket as RawSocket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::Semaphore;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
@@ -329,7 +330,8 @@ impl Conversation {
     async fn answer(&mut self, desk: &Desk, command: &str) -> bool {
         // Kept until it has been taken: it counts as one of the large ones until then.
         let answer = desk.answer(command).await;
-        self.send(&answer.text).await
+        let crowd = answer.is_bulky().then_some(&*desk.bulk);
+        send(&mut self.stream, &self.seat, &answer.text, crowd).await
     }
 
     /// As HAProxy's `set timeout cli`: seconds, unless a unit says something else.
@@ -347,25 +349,42 @@ impl Conversation {
     }
 
     async fn send(&mut self, text: &str) -> bool {
-        send(&mut self.stream, &self.seat, text).await
+        send(&mut self.stream, &self.seat, text, None).await
     }
 }
 
 /// Sends the last words.
 async fn reply(mut stream: UnixStream, seat: &Seat, answer: &str) {
-    if send(&mut stream, seat, answer).await {
+    if send(&mut stream, seat, answer, None).await {
         finish(stream).await;
     }
 }
 
-/// False: they are not taken.
-async fn send(stream: &mut UnixStream, seat: &Seat, text: &str) -> bool {
+/// False: they are not taken. `crowd`: they are a large answer, of which there may be so many.
+async fn send(stream: &mut UnixStream, seat: &Seat, text: &str, crowd: Option<&Semaphore>) -> bool {
     for piece in text.as_bytes().chunks(PIECE) {
-        if !matches!(seat.patiently(PATIENCE, stream.write_all(piece)).await, Some(Ok(()))) {
+        let is_taken = tokio::select! {
+            biased;
+            taken = seat.patiently(PATIENCE, stream.write_all(piece)) => matches!(taken, Some(Ok(()))),
+            () = crowded_out(crowd) => false,
+        };
+        if !is_taken {
             return false;
         }
     }
     true
+}
+
+/// Until a large answer that nobody takes has to go, since others wait to be given theirs: a few who do not read would
+/// keep everybody from reading.
+async fn crowded_out(crowd: Option<&Semaphore>) {
+    let Some(places) = crowd else { return std::future::pending().await };
+    loop {
+        sleep(GRACE).await;
+        if places.available_permits() == 0 {
+            return;
+        }
+    }
 }
 
 async fn finish(mut stream: UnixStream) {
