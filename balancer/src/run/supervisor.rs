@@ -91,7 +91,7 @@ async fn tell(service: Shared, workers: Vec<Arc<Stats>>) {
 /// Whether what checks have to say of every server has been heard.
 fn is_known(service: &Shared) -> bool {
     let is_open = |server: &Server| server.health() == Health::Unknown && server.state() != State::Maint;
-    service.config.health.check.is_none() || !service.servers.iter().any(is_open)
+    service.config.health.look().check.is_none() || !service.servers.iter().any(is_open)
 }
 
 fn status_of(service: &Shared) -> String {
