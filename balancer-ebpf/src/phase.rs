@@ -155,9 +155,9 @@ pub const fn is_use(phase_after: u8, flags: u8) -> bool {
 #[inline(always)]
 pub const fn is_over(own: Side, twin: Side, silence: u64) -> bool {
     let both_fins = own.marks & twin.marks & FIN_SENT != 0 && !own.is_one_way();
-    // Of one that is one way a FIN may be forged as well.
-    let reset = own.marks & (RESET | ONE_WAY) != 0 && silence >= RESET_SILENCE_NS;
-    own.phase == CLOSING && (both_fins || reset)
+    let reset = own.marks & RESET != 0 && silence >= RESET_SILENCE_NS;
+    // Of one that is one way the server judges what its client means, and it is the same one as a rule.
+    own.phase == CLOSING && (both_fins || reset || own.is_one_way())
 }
 
 /// The same as [`advance`] for a flow of which only the client is heard.
@@ -464,7 +464,7 @@ mod tests {
         }
         assert_eq!((side.phase, idle_limit(side)), (CLOSING, ONE_WAY_CLOSING_NS));
         assert!(is_use(side.phase, ACK), "an acknowledgment keeps it");
-        assert!(!is_over(side, side, RESET_SILENCE_NS - 1) && is_over(side, side, RESET_SILENCE_NS));
+        assert!(is_over(side, side, 0), "its client may begin anew");
     }
 
     #[test]

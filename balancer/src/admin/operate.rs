@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::Desk;
 use super::command::{own_name, server_text, weight};
 use super::report::ServerDetail;
-use crate::config::{ServerConfig, servers};
+use crate::config::{ServerConfig, fast_path, servers};
 use crate::intent::Flag;
 use crate::log;
 use crate::server::{Operator, Server};
@@ -61,6 +61,9 @@ impl Desk {
         let config = &self.service.config;
         let text = server_text(words, &config.name)?;
         let settings = servers::one(&text, &self.ledger.all_settings(), &self.listen, &config.persist)?;
+        if let Some(datapath) = &config.datapath {
+            fast_path::fits_direct(datapath, &self.listen, &settings)?;
+        }
         let identity = self.ledger.enter(&settings).map_err(|error| format!("{error:#}"))?;
         let wish = if settings.disabled { Operator::Maint } else { Operator::Ready };
         let server = Server::configured(settings.clone(), identity).with_operator(wish);

@@ -125,27 +125,51 @@ pub(crate) fn word(fast_path: FastPath) -> &'static str {
     }
 }
 
-/// `--forward dsr` cannot change the port that a packet goes to.
-pub(super) fn same_port(
+/// Whether `--forward dsr` can do what is asked for.
+pub(super) fn direct(
     config: &DatapathConfig,
     listen: &[SocketAddr],
     servers: &[ServerConfig],
 ) -> Result<(), Stop> {
-    if config.forward != Forward::Dsr || config.fast_path == FastPath::Off {
+    if !config.is_direct() {
         return Ok(());
     }
-    for server in servers {
-        if let Some(other) = listen.iter().find(|listen| listen.port() != server.address.port()) {
-            return Err(Stop::Usage(format!(
-                "--server {}={} has another port than --listen {other}, and --forward dsr cannot change it; let the server \
-                 listen on port {}, or choose --forward nat or gateway",
-                server.name,
-                server.location(),
-                other.port()
-            )));
-        }
+    if let Some(wildcard) = listen.iter().find(|listen| listen.ip().is_unspecified()) {
+        return Err(Stop::Usage(format!(
+            "--listen {wildcard} with --forward dsr: servers take packets for the addresses alone that they have been given; \
+             name each of these, or choose --forward nat or gateway"
+        )));
     }
-    Ok(())
+    servers.iter().try_for_each(|server| fits_direct(config, listen, server)).map_err(Stop::Usage)
+}
+
+/// Whether that server can be one with `--forward dsr`, if that is what there is.
+///
+/// # Errors
+/// What is wrong with it, and what would be right.
+pub fn fits_direct(
+    config: &DatapathConfig,
+    listen: &[SocketAddr],
+    server: &ServerConfig,
+) -> Result<(), String> {
+    if !config.is_direct() {
+        return Ok(());
+    }
+    let (name, location) = (&server.name, server.location());
+    if server.maxconn.is_some() {
+        return Err(format!(
+            "--server {name}={location},maxconn with --forward dsr: answers do not pass here, so nobody knows when a \
+             connection is over; leave maxconn out, or choose --forward nat or gateway"
+        ));
+    }
+    match listen.iter().find(|listen| listen.port() != server.address.port()) {
+        None => Ok(()),
+        Some(other) => Err(format!(
+            "--server {name}={location} has another port than --listen {other}, and --forward dsr cannot change it; let the \
+             server listen on port {}, or choose --forward nat or gateway",
+            other.port()
+        )),
+    }
 }
 
 /// A flag that asks for what the fast path cannot do, and why.

@@ -455,6 +455,13 @@ pub struct DatapathConfig {
     pub detach_on_stop: bool,
 }
 
+impl DatapathConfig {
+    /// Servers answer clients directly, if there are fast connections at all.
+    pub fn is_direct(&self) -> bool {
+        self.forward == Forward::Dsr && self.fast_path != FastPath::Off
+    }
+}
+
 /// One `--xdp`.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct InterfaceConfig {

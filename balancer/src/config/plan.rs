@@ -67,7 +67,7 @@ impl Plan {
         let access_log = access_log(process)?;
         let datapath = fast_path::datapath(&args.datapath, &persist, &identity, host)?;
         if let Some(datapath) = &datapath {
-            fast_path::same_port(datapath, &listen, &servers)?;
+            fast_path::direct(datapath, &listen, &servers)?;
         }
         let state_file = state_file(process)?;
         let admin = host.admin_path(&service.name, process.admin.as_deref())?;

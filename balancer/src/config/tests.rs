@@ -538,6 +538,24 @@ fn a_header_with_the_client_is_believable_from_nobody_but_this_host() {
 }
 
 #[test]
+fn what_direct_answers_cannot_do_is_refused() {
+    let dsr = |listen: &str, server: &str| {
+        format!("--listen {listen} --server s1=10.0.0.1:80{server} --persist source --xdp eth0 --forward dsr")
+    };
+    for (line, words) in [
+        (dsr("0.0.0.0:80", ""), ["--listen 0.0.0.0:80", "--forward dsr"]),
+        (dsr("[::]:80", ""), ["--listen [::]:80", "--forward dsr"]),
+        (dsr("192.0.2.1:8080", ""), ["another port than --listen 192.0.2.1:8080", "--server s1"]),
+        (dsr("192.0.2.1:80", ",maxconn=4"), ["--server s1=10.0.0.1:80,maxconn", "--forward dsr"]),
+    ] {
+        let told = refused(&line);
+        assert!(words.iter().all(|word| told.contains(word)), "{told}");
+        plan_on(&host(), &format!("{line} --fast-path off")).expect("nobody is fast");
+    }
+    plan_on(&host(), &dsr("192.0.2.1:80", ",weight=4")).expect("right");
+}
+
+#[test]
 fn a_gateway_has_no_addresses_and_ports_of_its_own() {
     let gateway = "--persist source --xdp eth0 --forward gateway --snat-ports 30000-40000 --snat-ip 10.0.0.9";
     let plan = plan(gateway);

@@ -150,7 +150,8 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     let addresses = members.iter().map(|Enrolled { member, .. }| member.settings.address);
     let datapath = auto::resolve(config, addresses, &mut notes);
     if let Some(datapath) = &datapath {
-        on_link(datapath, members.iter().map(|enrolled| &enrolled.member.settings))?;
+        let servers: Vec<_> = members.iter().map(|enrolled| &enrolled.member.settings).collect();
+        on_link(config, datapath, &servers)?;
         inner.load(datapath, source.as_ref(), &folder)?;
     }
     let inner = Arc::new(Mutex::new(inner));
@@ -224,14 +225,25 @@ impl Inner {
 
 /// With `--forward dsr` servers are given packets for an address of ours, which nobody between them and us would know what to
 /// do with. What has no route now may get one.
-fn on_link<'a>(
-    datapath: &DatapathConfig,
-    mut servers: impl Iterator<Item = &'a ServerConfig>,
-) -> anyhow::Result<()> {
-    if datapath.forward != Forward::Dsr || datapath.fast_path == FastPath::Off {
+fn on_link(config: &Config, datapath: &DatapathConfig, servers: &[&ServerConfig]) -> anyhow::Result<()> {
+    if !datapath.is_direct() {
         return Ok(());
     }
-    let behind = servers.find_map(|server| {
+    let is_service =
+        |ip: std::net::IpAddr| config.listen.iter().any(|listen| listen.ip().to_canonical() == ip);
+    for server in servers {
+        let source = publish::source_towards(server.address).ip();
+        if is_service(source) {
+            bail!(
+                "--server {}={} would be asked from {source}, the service's own address, and answer itself, as --forward dsr \
+                 gives it that address, too; give this host another address on the link to it, or choose --forward nat or \
+                 gateway",
+                server.name,
+                server.location()
+            );
+        }
+    }
+    let behind = servers.iter().find_map(|server| {
         let address = server.address.ip().to_canonical();
         let router = routes::neighbour_towards(address).filter(|neighbour| neighbour.address != address)?;
         Some((server, router.address))
@@ -256,7 +268,7 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     // Names of hosts are left out: they may be anywhere by the time of the start.
     let addresses = config.servers.iter().map(|server| server.address);
     let Some(datapath) = &auto::resolve(config, addresses, &mut notes) else { return Ok(notes) };
-    on_link(datapath, config.servers.iter())?;
+    on_link(config, datapath, &config.servers.iter().collect::<Vec<_>>())?;
     match try_to_load(datapath.flow_table) {
         Err(error) if auto::is_all(config) => return Ok(vec![auto::no_fast_path(&format!("{error:#}"))]),
         tried => tried?,

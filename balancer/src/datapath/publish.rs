@@ -303,7 +303,7 @@ pub fn heartbeat(maps: &mut Maps, slot: u32, service: &mut Service) -> anyhow::R
 }
 
 /// The address that the kernel would use towards a server. Connecting a UDP socket sends nothing.
-fn source_towards(server: SocketAddr) -> Address {
+pub(super) fn source_towards(server: SocketAddr) -> Address {
     let any: IpAddr = match server.ip().to_canonical() {
         IpAddr::V4(_) => Ipv4Addr::UNSPECIFIED.into(),
         IpAddr::V6(_) => Ipv6Addr::UNSPECIFIED.into(),

@@ -27,12 +27,13 @@ pub(super) fn examine(subject: &Subject, servers: &[(String, SocketAddr)]) -> Ve
                 let Some((route, link)) = way(at.ip()) else { continue };
                 rows.push(on_link(name, at.ip(), &route, &link));
                 let listen = subject.listen.iter().filter(|listen| is_of_one_family(**listen, *at));
-                rows.extend(listen.map(|listen| has_address(name, listen.ip(), &link)));
+                rows.extend(listen.map(|listen| has_address(name, at.ip(), listen.ip(), &link)));
                 if !links.iter().any(|known| known.index == link.index) {
                     links.push(link);
                 }
             }
-            rows.extend(links.iter().flat_map(|link| quiet(link, subject, &local)));
+            let servers: Vec<IpAddr> = servers.iter().map(|(_, at)| at.ip().to_canonical()).collect();
+            rows.extend(links.iter().flat_map(|link| quiet(link, subject, &local, &servers)));
             rows
         }
     }
@@ -51,13 +52,16 @@ fn way(server: IpAddr) -> Option<(Route, Link)> {
     Some((route, link::by_index(route.interface).ok()?))
 }
 
-/// The other end of a link, if somebody may look at things from there.
-fn peer(link: &Link) -> Option<(Peer, std::path::PathBuf)> {
+/// The other end of a link, if that is where one of these servers lives, and not only a bridge on the way there, and somebody
+/// may look at things from there.
+fn peer(link: &Link, servers: &[IpAddr]) -> Option<(Peer, std::path::PathBuf)> {
     let peer = Peer::of(link)?;
     match &peer.place {
         Place::There(namespace) => {
             let namespace = namespace.clone();
-            Some((peer, namespace))
+            let there = namespaces::inside(&namespace, around::addresses).ok()?;
+            let is_server = there.iter().any(|local| servers.contains(&local.address.to_canonical()));
+            is_server.then_some((peer, namespace))
         }
         Place::Here | Place::Hidden => None,
     }
@@ -73,7 +77,7 @@ fn way_back(name: &str, server: IpAddr, local: &[Local]) -> Option<Row> {
             && !is_link_local(local.address)
     });
     let ours = ours.map(|local| local.address);
-    let seen = peer(&link).filter(|_| route.gateway.is_none()).map(|(peer, namespace)| {
+    let seen = peer(&link, &[server]).filter(|_| route.gateway.is_none()).map(|(peer, namespace)| {
         let clients = if server.is_ipv4() { IpAddr::from(CLIENTS.0) } else { CLIENTS.1.into() };
         let way = namespaces::inside(&namespace, || route::to(clients).ok().flatten()).ok().flatten();
         (peer, way)
@@ -116,11 +120,11 @@ fn on_link(name: &str, server: IpAddr, route: &Route, link: &Link) -> Row {
 }
 
 /// Whether a server takes packets for the service's address.
-fn has_address(name: &str, service: IpAddr, link: &Link) -> Row {
+fn has_address(name: &str, server: IpAddr, service: IpAddr, link: &Link) -> Row {
     let (check, service) = (format!("address {name} {service}"), service.to_canonical());
     let bits = if service.is_ipv4() { 32 } else { 128 };
     let command = format!("ip addr add {service}/{bits} dev lo");
-    let Some((peer, namespace)) = peer(link) else {
+    let Some((peer, namespace)) = peer(link, &[server.to_canonical()]) else {
         let detail = "it cannot be seen from here whether the server has the service's address";
         return Row::warning(check, detail).mend(format!("on the server: {command}"));
     };
@@ -135,7 +139,7 @@ fn has_address(name: &str, service: IpAddr, link: &Link) -> Row {
 }
 
 /// Whether nobody but this host answers for the service's addresses.
-fn quiet(link: &Link, subject: &Subject, local: &[Local]) -> Vec<Row> {
+fn quiet(link: &Link, subject: &Subject, local: &[Local], servers: &[IpAddr]) -> Vec<Row> {
     let as_v4 = |ip: IpAddr| match ip.to_canonical() {
         IpAddr::V4(ip) if !ip.is_unspecified() => Some(ip),
         _ => None,
@@ -145,8 +149,9 @@ fn quiet(link: &Link, subject: &Subject, local: &[Local]) -> Vec<Row> {
     let own =
         local.iter().filter(|local| local.interface == link.name).filter_map(|local| as_v4(local.address));
     let Some(own) = own.into_iter().find(|own| !services.contains(own)) else { return Vec::new() };
-    let ask =
-        |service: Ipv4Addr| judge_quiet(link, service, arp::who_has(&link.name, own, service), peer(link));
+    let ask = |service: Ipv4Addr| {
+        judge_quiet(link, service, arp::who_has(&link.name, own, service), peer(link, servers))
+    };
     services.into_iter().map(ask).collect()
 }
 

@@ -42,6 +42,17 @@ fn judge(
             let who = |pid: &u32| format!("{} (pid {pid})", name_of(*pid));
             let holders: Vec<_> = by.iter().map(who).collect();
             let pids: Vec<_> = by.iter().map(u32::to_string).collect();
+            if by.iter().any(|pid| name_of(*pid) == "balancer") {
+                let detail = format!(
+                    "{} has its lock {} and does not answer at this admin socket; it may have another one",
+                    holders.join(", "),
+                    show(path)
+                );
+                return Row::warning(check, detail).mend(format!(
+                    "balancer doctor --name {name} --admin PATH, with the path that this shows: ss -xlp | grep pid={}",
+                    pids[0]
+                ));
+            }
             let detail = format!(
                 "the process has ended, but {} still holds its lock {}, so none named {name} can start",
                 holders.join(", "),
