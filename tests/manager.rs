@@ -31,6 +31,7 @@ fn main() {
     let trials = vec![
         trial("ready_is_said_when_servers_have_been_checked", ready),
         trial("a_worker_that_hangs_ends_the_signs_of_life", hanging_worker),
+        trial("a_manager_that_does_not_listen_holds_nobody_up", deaf_manager),
         trial("reload_ends_when_the_successor_serves", reload),
         trial("a_reload_that_fails_leaves_everything_as_it_was", failing_reload),
         trial("a_restart_by_signal_names_the_new_main_process", by_signal),
@@ -213,6 +214,32 @@ fn thread_named(pid: u32, name: &str) -> Result<Pid> {
     bail!("no thread {name}")
 }
 
+fn deaf_manager() -> Result<()> {
+    let (lab, _nginx) = lab()?;
+    lab.balancer.sysctl("net.unix.max_dgram_qlen", "0")?;
+    let path = lab.balancer.fresh_path("notify.sock");
+    let socket = lab.balancer.run(|| UnixDatagram::bind(&path))??;
+    let (listen, server) = (lab.client().gateway_at(80), format!("s1={}", lab.server(1).at(8080)));
+    let flags = ["run", "--listen", &listen.to_string(), "--server", &server, "--admin"].map(str::to_owned);
+    let command = lab.balancer.command(BALANCER).args(flags).arg(lab.balancer.fresh_path("admin.sock"));
+    let mut child = command.env("NOTIFY_SOCKET", &path).spawn()?;
+    wait_until(PATIENCE, "the start-up log", || child.stderr().contains("ready: "))?;
+    // Its queue is full when a second thing is said.
+    wait_until(PATIENCE, "a thread that waits for the manager", || {
+        let waits = |entry: std::io::Result<std::fs::DirEntry>| {
+            let place = entry.and_then(|entry| std::fs::read_to_string(entry.path().join("wchan")));
+            place.is_ok_and(|place| place.contains("unix_wait_for_peer"))
+        };
+        std::fs::read_dir(format!("/proc/{}/task", child.pid()))
+            .is_ok_and(|tasks| tasks.into_iter().any(waits))
+    })?;
+    ensure!(http::get(&lab.client().ns, None, listen, "/", &[])?.status == 200);
+    child.signal(Signal::SIGTERM)?;
+    ensure!(child.wait(PATIENCE)?.success(), "{}", child.stderr());
+    drop(socket);
+    Ok(())
+}
+
 fn reload() -> Result<()> {
     let (lab, _nginx) = lab()?;
     let mut unit = Unit::start(lab, "--user nobody")?;
@@ -278,7 +305,10 @@ fn by_signal() -> Result<()> {
             break pid;
         }
     };
-    unit.manager.expect("READY=1")?;
+    // By both: what the new one says may be heard after the old one has ended.
+    ensure!(unit.manager.expect("MAINPID=")? == second);
+    unit.child.wait(PATIENCE)?;
+    unit.manager.expect("WATCHDOG=1")?;
     ensure!(unit.serving()?.to_string() == second);
     Ok(())
 }

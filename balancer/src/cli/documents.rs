@@ -120,7 +120,7 @@ fn signals() -> Roff {
     let rows = [
         (
             "TERM, INT",
-            "Accepts nobody new, finishes what is being served within --drain-timeout, and ends. Fast connections of known clients go on in the kernel for --hold. A second signal ends it at once.",
+            "Accepts nobody new, finishes what is being served within --drain-timeout, and ends. Fast connections of known clients go on in the kernel for --datapath-hold. A second signal ends it at once.",
         ),
         (
             "HUP",

@@ -39,6 +39,13 @@ fn judge(socket: Socket, wanted: &[SocketAddr]) -> anyhow::Result<Passed> {
             wanted.join(" ")
         );
     }
+    if at.is_ipv6() && at.ip().is_unspecified() && !socket.only_v6().unwrap_or(true) {
+        bail!(
+            "socket activation: the service manager's socket at {at} takes IPv4 as well, which --listen {at} does not mean; \
+             write BindIPv6Only=ipv6-only into the .socket unit, and ListenStream=0.0.0.0:{} for IPv4",
+            at.port()
+        );
+    }
     socket.set_nonblocking(true).context("socket activation")?;
     Ok(Passed { asked: at, listener: TcpListener::from(socket) })
 }
@@ -58,6 +65,20 @@ mod tests {
         assert_eq!(judge(copy(), &[other, at]).expect("asked for").asked, at);
         let refused = judge(copy(), &[other]).expect_err("not asked for").to_string();
         assert!(refused.contains(&at.to_string()) && refused.contains("127.0.0.2:80"), "{refused}");
+    }
+
+    #[test]
+    fn a_socket_of_both_families_is_not_what_was_asked_for() {
+        let socket = |only_v6| {
+            let socket = Socket::new(socket2::Domain::IPV6, Type::STREAM, None).expect("a socket");
+            socket.set_only_v6(only_v6).expect("set");
+            socket.bind(&SocketAddr::from(([0_u16; 8], 0)).into()).expect("bound");
+            socket.listen(1).expect("listening");
+            let at = socket.local_addr().ok().and_then(|at| at.as_socket()).expect("an address");
+            judge(socket, &[at])
+        };
+        assert!(socket(true).is_ok());
+        assert!(socket(false).expect_err("both").to_string().contains("BindIPv6Only=ipv6-only"));
     }
 
     #[test]

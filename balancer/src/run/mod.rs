@@ -57,7 +57,7 @@ const LAST_SAVING: Duration = Duration::from_secs(60);
 pub fn run(plan: Plan) -> anyhow::Result<()> {
     log::limit(plan.config.log_level);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    LocalSet::new().block_on(&runtime, async {
+    let outcome = LocalSet::new().block_on(&runtime, async {
         // Before anything is made that a signal could leave behind.
         let mut signals = Signals::new()?;
         let answers = tokio::select! {
@@ -71,7 +71,10 @@ pub fn run(plan: Plan) -> anyhow::Result<()> {
         let end = daemon.serve(&mut signals).await?;
         daemon.stop(end, &mut signals).await;
         Ok(())
-    })
+    });
+    // A thread may still be telling something to somebody who does not read.
+    runtime.shutdown_background();
+    outcome
 }
 
 /// Everything that makes up the running service. Dropped from top to bottom.
@@ -232,7 +235,7 @@ impl Daemon {
             }
             End::HandOver(successor) => {
                 self.restart.is_over();
-                self.supervisor.hand_over();
+                self.supervisor.hand_over(successor.pid).await;
                 // From here on everything that has a name is the successor's.
                 if let Some(keeper) = self.keeper.take() {
                     keeper.abandon();

@@ -14,7 +14,7 @@ use serde_json::Value;
 
 use super::restart::{START_LIMIT, TAKEOVER, program};
 use crate::admin::client;
-use crate::config::{Config, Plan};
+use crate::config::{Config, LogTarget, Plan};
 use crate::log;
 use crate::takeover::HAND_OVER_LIMIT;
 
@@ -33,7 +33,7 @@ pub fn start(plan: &Plan) -> anyhow::Result<String> {
             config.name
         )
     })?;
-    let mut child = begin()?;
+    let mut child = begin(config)?;
     let began = Instant::now();
     loop {
         if serving(config).is_some_and(|pid| pid == u64::from(child.id())) {
@@ -58,12 +58,16 @@ fn serving(config: &Config) -> Option<u64> {
 }
 
 /// A process that outlives us, and whoever interrupts us.
-fn begin() -> anyhow::Result<Child> {
+fn begin(config: &Config) -> anyhow::Result<Child> {
     let mut words: Vec<_> = env::args_os().collect();
     let program = program(words.first().map(Path::new)).context("cannot find this program")?;
     words.drain(..words.len().min(1));
     let words = as_run(words).context("write balancer reload, and the flags after it")?;
-    let started = Command::new(&program).args(&words).stdin(Stdio::null()).process_group(0).spawn();
+    // Whoever reads what we say does not wait for what the other one says.
+    let writes = config.access_log.as_ref().is_some_and(|log| matches!(log.target, LogTarget::Stdout));
+    let stdout = if writes { Stdio::inherit() } else { Stdio::null() };
+    let started =
+        Command::new(&program).args(&words).stdin(Stdio::null()).stdout(stdout).process_group(0).spawn();
     started.map_err(|error| anyhow!("cannot start {}: {}", program.display(), log::reason(&error)))
 }
 

@@ -53,11 +53,12 @@ impl Supervisor {
         let _ = timeout(PATIENCE, say("STOPPING=1\nSTATUS=finishing what is being served".into())).await;
     }
 
-    /// What there is to tell is the successor's from here on.
-    pub(super) fn hand_over(&mut self) {
-        if let Some(task) = self.task.take() {
-            task.abort();
-        }
+    /// What there is to tell is the successor's from here on. It says itself that it is the main process now, but that may be
+    /// heard after our end, which would be the end of the service.
+    pub(super) async fn hand_over(&mut self, successor: u32) {
+        let Some(task) = self.task.take() else { return };
+        task.abort();
+        let _ = timeout(PATIENCE, say(format!("MAINPID={successor}"))).await;
     }
 }
 
@@ -90,7 +91,9 @@ async fn tell(service: Shared, workers: Vec<Arc<Stats>>) {
 
 /// Whether what checks have to say of every server has been heard.
 fn is_known(service: &Shared) -> bool {
-    let is_open = |server: &Server| server.health() == Health::Unknown && server.state() != State::Maint;
+    let is_open = |server: &Server| {
+        server.health() == Health::Unknown && !server.is_unresolved() && server.state() != State::Maint
+    };
     service.config.health.look().check.is_none() || !service.servers.iter().any(is_open)
 }
 
