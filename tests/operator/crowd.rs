@@ -115,7 +115,7 @@ fn a_thousand_connections_and_an_endless_line_are_borne() {
     let mut stream = dial(&daemon);
     let start = Instant::now();
     // What is beyond the limit is thrown away, for a moment, and then the connection.
-    let sent = (0..).map_while(|_| stream.write_all(&endless).ok()).count();
+    let sent = (0..1000).map_while(|_| stream.write_all(&endless).ok()).count();
     assert!(start.elapsed() < PROMPT, "it was read for {:?}, {sent} pieces", start.elapsed());
     let mut answer = String::new();
     let _ = stream.read_to_string(&mut answer);

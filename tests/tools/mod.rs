@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use libtest_mimic::Trial;
 use xtask::lab::nginx::Nginx;
 use xtask::lab::wait::wait_for_port;
+use xtask::lab::wrk::Load;
 use xtask::lab::{Daemon, Lab, http, wait_until};
 use xtask::privilege::find_program;
 
@@ -23,6 +24,7 @@ pub fn trials() -> Vec<Trial> {
         trial("hatop_shows_every_server_and_obeys", hatop),
         trial("the_prometheus_exporter_for_haproxy_reads_us", exporter),
         trial("socat_one_liners_work", socat),
+        trial("the_official_parser_reads_our_metrics_while_there_is_load", parsed_under_load),
         trial("what_is_switched_off_and_on_is_so_in_haproxy_too", beside::same_switches),
         trial("the_same_load_leaves_the_numbers_that_haproxy_has", beside::same_numbers),
     ]
@@ -217,5 +219,54 @@ fn socat() -> Result<()> {
         let said = String::from_utf8_lossy(&output.stdout);
         ensure!(said == expected, "{line}: {said:?} {}", String::from_utf8_lossy(&output.stderr));
     }
+    Ok(())
+}
+
+/// Scrapes a URL so many times, each read by the reference parser of OpenMetrics, and sees that no counter goes back. Prints
+/// the families and the requests.
+const SCRAPER: &str = r#"
+import sys, urllib.request
+from prometheus_client.openmetrics.parser import text_string_to_metric_families as parse
+before, families = {}, 0
+for _ in range(int(sys.argv[2])):
+    text = urllib.request.urlopen(sys.argv[1], timeout=10).read().decode()
+    found = list(parse(text))
+    families, now = len(found), {}
+    for family in found:
+        for sample in family.samples:
+            if family.type == 'counter' or sample.name.endswith(('_bucket', '_count', '_sum')):
+                now[sample.name, tuple(sorted(sample.labels.items()))] = sample.value
+    for key, value in before.items():
+        assert now[key] >= value, (key, value, now[key])
+    before = now
+print(families, int(sum(v for (name, _), v in before.items() if name == 'balancer_requests_total')))
+"#;
+
+fn parsed_under_load() -> Result<()> {
+    let lab = Lab::star().servers(2).build()?;
+    let _servers = start_servers(&lab)?;
+    let (front, scraped) = (lab.client().gateway_at(80), lab.client().gateway_at(9100));
+    let named = [1, 2].map(|n| format!("s{n}={}", lab.server(n).at(8080)));
+    let (listen, admin) = (front.to_string(), scraped.to_string());
+    let flags = [
+        &["--listen", &listen, "--http-admin", &admin, "--server", &named[0], "--server", &named[1]][..],
+        &["--persist", "source", "--persist", "cookie=SRV,insert,indirect", "--workers", "1"],
+    ];
+    let _daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags.concat())?;
+    let load =
+        Load { url: format!("http://{front}/"), headers: Vec::new(), connections: 8, seconds: 4, core: None };
+    let ns = lab.client().ns.clone();
+    let load = thread::spawn(move || load.run(&ns));
+    let url = format!("http://{scraped}/metrics");
+    // Debian's own, whatever other is before it in PATH: the package is for that one.
+    let scraper = lab.client().ns.command("/usr/bin/python3").args(["-c", SCRAPER, &url, "40"]);
+    let scraper = scraper.output(3 * PATIENCE)?;
+    ensure!(scraper.status.success(), "cargo xtask setup brings the parser: {}", scraper.stderr);
+    let mut words = scraper.stdout.split_whitespace().map(str::parse::<u64>);
+    let mut number = || words.next().context("a number")?.context(scraper.stdout.clone());
+    let (families, requests) = (number()?, number()?);
+    ensure!(families > 40 && requests > 0, "{families} families, {requests} requests");
+    let figures = load.join().expect("the thread")?;
+    ensure!(figures.refused == 0 && figures.broken == 0, "{figures:?}");
     Ok(())
 }

@@ -1,5 +1,6 @@
 //! What is there and what is not.
 
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{Needs, bpf, kernel};
@@ -55,6 +56,9 @@ const LAB: &[(&str, &str, &str)] = &[
     ("wrk", "wrk", "makes the load of benchmarks and demo"),
 ];
 
+/// A part of Debian's package python3-prometheus-client. Prometheus itself, with promtool, would be a hundred megabytes.
+const PARSER: &str = "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py";
+
 /// Looks for everything that `needs` names. Quick: one call of rustup and one of the linker, files otherwise.
 pub(super) fn take(needs: Needs) -> Vec<Item> {
     let mut items = vec![program("cc", "gcc", "links Rust programs and compiles the allocator")];
@@ -76,6 +80,12 @@ pub(super) fn take(needs: Needs) -> Vec<Item> {
         });
     }
     if needs.lab {
+        items.push(Item {
+            name: "prometheus_client",
+            why: "the reference parser of metrics, which has to take ours; in Python",
+            found: Path::new(PARSER).exists().then(|| PARSER.to_owned()),
+            remedy: Remedy::Package("python3-prometheus-client"),
+        });
         items.extend(LAB.iter().map(|&(name, package, why)| program(name, package, why)));
     }
     if needs.valgrind {
