@@ -12,6 +12,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`cli`], [`config`] | flags → syntax → validated settings |
+//! | [`import`] | a HAProxy configuration → flags |
 //! | [`persist`] | the ordered list: who decides, what is learned (pure) |
 //! | [`balance`] | who gets a request that nothing has decided (pure but for one cursor) |
 //! | [`server`] | the servers and their states |
@@ -46,6 +47,7 @@ pub mod datapath;
 pub mod doctor;
 pub mod health;
 pub mod http;
+pub mod import;
 pub mod instance;
 pub mod intent;
 pub mod listen;

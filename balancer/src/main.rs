@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use balancer::cli::{self, Command, Stop};
 use balancer::config::{Host, Plan, Subject};
-use balancer::{admin, check, datapath, doctor, run};
+use balancer::{admin, check, datapath, doctor, import, run};
 
 /// Requests are parsed into many small short-lived pieces.
 #[global_allocator]
@@ -50,6 +50,14 @@ fn perform(command: Command) -> Result<(), Stop> {
             // For the name: whether an instance is alive is known to the kernel side.
             host.admin_path(&client.name, client.admin.as_deref())?;
             print(&datapath::detach(&client.name, force)?);
+        }
+        Command::Import(args) => {
+            let imported = import::import(&args)?;
+            print(&imported.text);
+            let _ = io::stderr().write_all(imported.list.as_bytes());
+            if let Some(what) = imported.incomplete {
+                return Err(Stop::Incomplete(what));
+            }
         }
     }
     Ok(())

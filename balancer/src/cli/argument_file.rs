@@ -52,7 +52,7 @@ fn read(path: &Path, takes_value: impl Fn(&str) -> bool) -> Result<Vec<OsString>
 }
 
 /// Splits as a shell does, without expanding anything: quotes, backslash, `#` where a word could begin.
-fn words(text: &str) -> Result<Vec<(usize, String)>, (usize, &'static str)> {
+pub(super) fn words(text: &str) -> Result<Vec<(usize, String)>, (usize, &'static str)> {
     const OPEN: &str = "a quote is not closed; close it on the same line";
     let mut words = Vec::new();
     for (number, line) in text.lines().enumerate().map(|(index, line)| (index + 1, line)) {

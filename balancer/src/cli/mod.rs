@@ -27,6 +27,7 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::import::ImportArgs;
 use crate::log;
 pub use flags::RunArgs;
 use settings::Settings;
@@ -52,6 +53,8 @@ pub enum Command {
     Reload(Box<RunArgs>, Settings),
     /// `completions`, `man`: a text for stdout.
     Print(String),
+    /// `import`.
+    Import(ImportArgs),
 }
 
 /// What `doctor` is asked besides the flags of `run`.
@@ -89,6 +92,8 @@ pub enum Stop {
     Usage(String),
     /// It failed at run time.
     Failed(String),
+    /// It was done in part: what is left to do.
+    Incomplete(String),
 }
 
 impl From<anyhow::Error> for Stop {
@@ -98,6 +103,14 @@ impl From<anyhow::Error> for Stop {
 }
 
 impl Stop {
+    /// What it says, wherever that is to go.
+    pub(crate) fn into_message(self) -> String {
+        match self {
+            Self::Shown(text) => text,
+            Self::Usage(message) | Self::Failed(message) | Self::Incomplete(message) => message,
+        }
+    }
+
     /// Prints it where it belongs, unless nobody reads that, and gives the exit code.
     pub fn report(&self) -> ExitCode {
         let (message, code) = match self {
@@ -107,6 +120,7 @@ impl Stop {
             }
             Self::Usage(message) => (message, 2),
             Self::Failed(message) => (message, 1),
+            Self::Incomplete(message) => (message, 3),
         };
         let prefix = log::prefix(log::Level::Error);
         let _ = io::stderr().write_all(log::one_line(&format!("{prefix}balancer: {message}")).as_bytes());
@@ -127,6 +141,29 @@ pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> 
     });
     match cli {
         Ok((cli, settings)) => cli.command.complete(settings, &command),
+        Err(error) => Err(usage::condense(&error, &command, &args)),
+    }
+}
+
+/// The flags of `check` in the text of an `@FILE`, whatever the environment says.
+///
+/// # Errors
+/// See [`Stop`].
+pub(crate) fn reread(text: &str) -> Result<(Box<RunArgs>, Settings), Stop> {
+    let words = argument_file::words(text)
+        .map_err(|(line, what)| Stop::Usage(format!("line {line}: {what}")))?
+        .into_iter()
+        .map(|(_, word)| OsString::from(word));
+    let args: Vec<OsString> = ["balancer", "check"].map(OsString::from).into_iter().chain(words).collect();
+    let command = Cli::command();
+    let matches = command
+        .clone()
+        .try_get_matches_from(&args)
+        .map_err(|error| usage::condense(&error, &command, &args))?;
+    let settings = Settings::collect(&command, &matches);
+    match Cli::from_arg_matches(&matches).map(|cli| cli.command) {
+        Ok(Verb::Check { run, .. }) => Ok((run, settings)),
+        Ok(_) => Err(Stop::Usage("not the flags of a service".into())),
         Err(error) => Err(usage::condense(&error, &command, &args)),
     }
 }
@@ -223,6 +260,9 @@ enum Verb {
         #[command(subcommand)]
         what: Entry,
     },
+    /// Turn a HAProxy configuration into an @FILE of flags, and say what could not be carried over. Exit code 3: something
+    /// was left out, or means something else here
+    Import(ImportArgs),
     /// Remove what a stopped service has left in the kernel: pinned maps and the XDP program
     Detach {
         #[command(flatten)]
@@ -305,6 +345,9 @@ struct Which {
 
 /// Not the flag of `run` that is called like it, which may be in the environment.
 const ONE_SERVER: &str = "one-server";
+
+/// Nor this, which is `import`'s.
+pub(crate) const OTHER_LISTEN: &str = "other-listen";
 
 impl Which {
     fn words(&self) -> String {
@@ -505,6 +548,7 @@ impl Verb {
             }
             Self::Completions { shell } => Command::Print(documents::completions(definition, shell)),
             Self::Man => Command::Print(documents::manual(definition).map_err(anyhow::Error::from)?),
+            Self::Import(import) => Command::Import(import),
         })
     }
 }
@@ -611,10 +655,10 @@ fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
         Some(
             "all" | "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit"
-            | "interface" | "probe",
+            | "interface" | "probe" | "frontend" | "backend",
         )
         | None => arg,
-        _ if arg.get_id() == ONE_SERVER => arg,
+        _ if arg.get_id() == ONE_SERVER || arg.get_id() == OTHER_LISTEN => arg,
         Some(long) => {
             let variable = settings::variable(long);
             let arg = arg.env(variable).hide_env(true);

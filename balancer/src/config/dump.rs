@@ -60,7 +60,7 @@ impl Plan {
 }
 
 /// As an `@FILE` wants it.
-fn quoted(value: &str) -> String {
+pub(crate) fn quoted(value: &str) -> String {
     let plain = |c: char| !c.is_whitespace() && !matches!(c, '\'' | '"' | '\\');
     if !value.is_empty() && !value.starts_with('#') && value.chars().all(plain) {
         return value.to_owned();

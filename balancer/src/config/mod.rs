@@ -32,6 +32,7 @@ use crate::persist::{List, dynamic};
 use crate::proxy_protocol;
 
 pub use check::Statuses;
+pub(crate) use dump::quoted;
 pub use features::{Effect, Feature};
 pub use host::Host;
 pub use owner::Owner;

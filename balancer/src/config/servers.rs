@@ -10,7 +10,7 @@ use crate::cli::Stop;
 use crate::persist::List;
 
 /// Ids in the kernel are 16 bits wide; the balancing algorithms walk the list.
-const MOST_SERVERS: usize = 1024;
+pub(crate) const MOST_SERVERS: usize = 1024;
 
 /// Long enough for any digest, short enough for every cookie header.
 const LONGEST_ID: usize = 128;
@@ -65,9 +65,7 @@ pub(crate) fn one(
             None => Ok(server),
         }
     });
-    outcome.map_err(|stop| match stop {
-        Stop::Usage(message) | Stop::Failed(message) | Stop::Shown(message) => message,
-    })
+    outcome.map_err(Stop::into_message)
 }
 
 /// What is wrong with a server at one of our own addresses, as the rest of a sentence.

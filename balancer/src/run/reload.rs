@@ -86,9 +86,7 @@ impl Reload {
             Ok(_) => return Err("the command line is not that of a service any more".to_owned()),
             Err(stop) => Err(stop),
         };
-        plan.map_err(|stop| match stop {
-            Stop::Usage(message) | Stop::Failed(message) | Stop::Shown(message) => message,
-        })
+        plan.map_err(Stop::into_message)
     }
 
     /// The flags that say something else than before, themselves or by a file.

@@ -1,0 +1,314 @@
+//! `balancer import`: a HAProxy configuration to flags.
+//!
+//! ```text
+//! files ─▶ lexer ─▶ sections ─▶ pair (one frontend, one backend) ─▶ a theme each ─▶ sheet ─▶ output
+//! ```
+//!
+//! A line of the pair is carried over as a flag, or there is a remark that says what has become of it: it was left out,
+//! it means something else here, or nothing is lost without it. Whatever no theme has asked for is left out and said, so
+//! nothing disappears. A flag that may be refused is tried by the balancer's own parser before it is written, and the
+//! whole is at the end.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `lexer`, `sections` | the words of a line; sections and whom they inherit from |
+//! | `pair` | which frontend and backend, and the lines that count for them |
+//! | `bind`, `cookie`, `stick`, `servers`, `checks`, `balance`, `timeouts`, `options`, `global` | a theme each |
+//! | `rules` | rules with conditions, and what nobody has asked for |
+//! | `values`, `server_options` | times and sizes; the words behind a server's address |
+//! | `sheet`, `output` | the result, and how it is written |
+//! | `trial` | whether the balancer takes a flag |
+
+mod balance;
+mod bind;
+mod checks;
+mod cookie;
+mod global;
+mod lexer;
+mod options;
+mod output;
+mod pair;
+mod rules;
+mod sections;
+mod server_options;
+mod servers;
+mod sheet;
+mod stick;
+#[cfg(test)]
+mod tests;
+mod timeouts;
+mod trial;
+mod values;
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::cli::Stop;
+use cookie::Cookie;
+use pair::{Pair, Side};
+use sections::{Configuration, Kind};
+use sheet::{Sheet, Verdict};
+use stick::Learned;
+
+/// All files together: ten thousand servers are half of it.
+const LARGEST: u64 = 8 * 1024 * 1024;
+
+/// What is imported.
+#[derive(Args, Clone, PartialEq, Eq, Debug)]
+pub struct ImportArgs {
+    /// A configuration; - is stdin. Several are read one after the other, as with several -f of haproxy
+    #[arg(value_name = "FILE", required = true)]
+    pub file: Vec<PathBuf>,
+    /// The frontend or listen section to carry over, where there are several
+    #[arg(long, value_name = "NAME")]
+    pub frontend: Option<String>,
+    /// The backend to carry over, where there are several
+    #[arg(long, value_name = "NAME")]
+    pub backend: Option<String>,
+    /// Where clients are to connect instead of what bind says: to try beside a running HAProxy; repeatable
+    #[arg(id = crate::cli::OTHER_LISTEN, long = "listen", value_name = "ADDR:PORT")]
+    pub listen: Vec<String>,
+    /// Print JSON: flags, remarks, notes, and the text of the file
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// What has become of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Imported {
+    /// For stdout.
+    pub text: String,
+    /// For stderr: what has to be looked at, a line each; empty with `--json`.
+    pub list: String,
+    /// What was left out or differs, in a sentence; `None`: the flags mean what the file meant.
+    pub incomplete: Option<String>,
+}
+
+/// Reads the files and carries over what can be.
+///
+/// # Errors
+/// Files that cannot be read or understood, a service that has to be named, and one of which nothing is left.
+pub fn import(args: &ImportArgs) -> Result<Imported, Stop> {
+    let files = read(&args.file)?;
+    let environment = |name: &str| std::env::var(name).ok();
+    let configuration = Configuration::read(&files, &environment).map_err(Stop::Usage)?;
+    let (front, back) = pair::choose(&configuration, args.frontend.as_deref(), args.backend.as_deref())
+        .map_err(Stop::Usage)?;
+    let pair = Pair::new(&configuration, front, back);
+    let sheet = carry(&pair, &args.listen)?;
+    let title = title(&pair);
+    let file = output::file(&configuration, &sheet, &title);
+    // What cannot be read again must not be written.
+    trial::read(&file).map_err(|why| {
+        Stop::Failed(format!(
+            "internal error: the flags for {} are refused: {why}; please report it with the configuration",
+            pair.back_name()
+        ))
+    })?;
+    let (left, differs) = (sheet.count(Verdict::Left), sheet.count(Verdict::Differs));
+    let incomplete = (left + differs > 0).then(|| {
+        format!(
+            "{left} left out, {differs} not the same, {} flags; look at each before you switch",
+            sheet.flags.len()
+        )
+    });
+    let names = (pair.front_name(), pair.back_name());
+    Ok(if args.json {
+        let object = output::json(&configuration, &sheet, &file, names);
+        Imported { text: format!("{object:#}"), list: String::new(), incomplete }
+    } else {
+        Imported { text: file, list: output::list(&configuration, &sheet), incomplete }
+    })
+}
+
+/// The files, no more than fits.
+fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Stop> {
+    let mut left = LARGEST;
+    let mut files = Vec::new();
+    for path in paths {
+        let shown = path.display().to_string();
+        let mut bytes = Vec::new();
+        let outcome = if shown == "-" {
+            io::stdin().lock().take(left + 1).read_to_end(&mut bytes)
+        } else {
+            File::open(path).and_then(|file| file.take(left + 1).read_to_end(&mut bytes))
+        };
+        outcome.map_err(|error| {
+            let why = crate::log::reason(&error);
+            Stop::Usage(format!("{shown} cannot be read: {why}; name a HAProxy configuration"))
+        })?;
+        left = left.checked_sub(bytes.len() as u64).ok_or_else(|| {
+            Stop::Usage(format!(
+                "{shown} is larger than 8m, with those before it; name a HAProxy configuration"
+            ))
+        })?;
+        files.push((if shown == "-" { "stdin".into() } else { shown }, bytes));
+    }
+    Ok(files)
+}
+
+fn title(pair: &Pair<'_>) -> String {
+    let files = pair.configuration.files.join(", ");
+    let what = if pair.front == pair.back {
+        format!("listen {}", pair.front_name())
+    } else {
+        format!("frontend {} and backend {}", pair.front_name(), pair.back_name())
+    };
+    format!("From {files}: {what}. An @FILE: balancer check @THIS, balancer run @THIS")
+}
+
+/// Theme by theme.
+fn carry(pair: &Pair<'_>, listen: &[String]) -> Result<Sheet, Stop> {
+    let mut sheet = Sheet::default();
+    for address in listen {
+        trial::trial(&[("--listen", address)]).map_err(Stop::Usage)?;
+    }
+    name(pair, &mut sheet);
+    let is_http = mode(pair, &mut sheet)?;
+    bind::carry(pair, &mut sheet, listen);
+    if sheet.values("--listen").next().is_none() {
+        let why = reasons(pair, &sheet, "bind");
+        return Err(Stop::Failed(format!(
+            "no bind of {} can be carried over; give the address with --listen ADDR:PORT{why}",
+            pair.front_name()
+        )));
+    }
+    let (cookie, inserted) = cookie::read(pair, &mut sheet, is_http);
+    let servers = servers::carry(pair, &mut sheet, cookie);
+    if servers.is_empty() {
+        let why = reasons(pair, &sheet, "server");
+        return Err(Stop::Failed(format!("no server of {} can be carried over{why}", pair.back_name())));
+    }
+    resolvers(pair, &mut sheet, &servers);
+    persist(pair, &mut sheet, cookie, inserted, is_http);
+    rules::ignored(pair, &mut sheet, is_http);
+    balance::carry(pair, &mut sheet, is_http);
+    checks::carry(pair, &mut sheet, &servers);
+    timeouts::carry(pair, &mut sheet, is_http);
+    let can_wait = sheet.values("--server").any(|server| server.contains(",maxconn="));
+    timeouts::carry_queue(pair, &mut sheet, can_wait);
+    options::carry(pair, &mut sheet, &servers, is_http);
+    options::max_connections(pair, &mut sheet);
+    global::carry(pair, &mut sheet);
+    rules::rest(pair, &mut sheet);
+    rules::variables(pair, &mut sheet);
+    rules::others(pair.configuration, pair, &mut sheet);
+    sheet.tidy();
+    Ok(sheet)
+}
+
+/// What was said of lines that begin with `word`, for an error.
+fn reasons(pair: &Pair<'_>, sheet: &Sheet, word: &str) -> String {
+    let remarks = sheet.remarks.iter().filter(|remark| remark.directive.starts_with(word)).take(3);
+    let told: Vec<String> =
+        remarks.map(|remark| format!("{}: {}", pair.configuration.at(remark.place), remark.why)).collect();
+    if told.is_empty() { String::new() } else { format!(" ({})", told.join("; ")) }
+}
+
+/// `--name`: what HAProxy's tools call the backend.
+fn name(pair: &Pair<'_>, sheet: &mut Sheet) {
+    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
+    let name = pair.back_name().to_lowercase();
+    let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).take(32).collect();
+    let why = if name == pair.back_name() {
+        "as the backend is called: for the admin socket, logs and metrics".to_owned()
+    } else {
+        format!(
+            "as near to {} as a name here can be: for the admin socket, logs and metrics",
+            pair.back_name()
+        )
+    };
+    sheet.implied("--name", name, &sections::short(&why));
+}
+
+/// Whether it is HTTP.
+fn mode(pair: &Pair<'_>, sheet: &mut Sheet) -> Result<bool, Stop> {
+    let (front, back) = (pair.last(Side::Front, &["mode"]), pair.last(Side::Back, &["mode"]));
+    let word = |line: Option<&sections::Directive>| line.map_or("tcp", |line| line.word(1)).to_owned();
+    let (of_front, of_back) = (word(front), word(back));
+    if of_front != of_back {
+        return Err(Stop::Usage(format!(
+            "frontend {} has mode {of_front} and backend {} mode {of_back}, which HAProxy refuses too; make them agree",
+            pair.front_name(),
+            pair.back_name()
+        )));
+    }
+    match (of_front.as_str(), back.or(front)) {
+        (mode @ ("http" | "tcp"), Some(line)) => sheet.flag("--mode", mode, &[line]),
+        ("tcp", None) => sheet.implied("--mode", "tcp", "what HAProxy does without mode"),
+        (other, _) => {
+            return Err(Stop::Failed(format!(
+                "{} has mode {}, and there are http and tcp here",
+                pair.back_name(),
+                sections::short(other)
+            )));
+        }
+    }
+    Ok(of_front == "http")
+}
+
+/// `--persist`, in the order in which HAProxy would have decided.
+fn persist<'a>(
+    pair: &Pair<'a>,
+    sheet: &mut Sheet,
+    cookie: Cookie,
+    inserted: Option<(String, &'a sections::Directive)>,
+    is_http: bool,
+) {
+    let session = stick::appsession(pair, sheet, is_http);
+    let learned = stick::read(pair, sheet, is_http);
+    if session.is_some() && cookie.is_there {
+        sheet.notes.push(
+            "appsession and cookie: HAProxy 1.5 looked at the cookie first and then let appsession override it whenever its \
+             table named a server that was up (1.4: whichever of the two cookies the browser sent last). So session= stands \
+             first here, which gives the same answer; the first method that names a usable server decides, and the others are \
+             pointed at it. Move --persist cookie= up if the cookie is to decide."
+                .into(),
+        );
+    }
+    let is_learned = session.is_some() || !learned.is_empty();
+    if cookie.is_there && is_learned {
+        sheet.notes.push(
+            "A client whose server a table names gets the cookie as well; HAProxy sends none to such a client.".into(),
+        );
+    }
+    let cookie = inserted.map(|(text, line)| Learned { text, lines: vec![line] });
+    let mut all: Vec<(&'static str, String)> = Vec::new();
+    for Learned { text, lines } in session.into_iter().chain(cookie).chain(learned) {
+        all.push(("--persist", text.clone()));
+        let flags: Vec<(&str, &str)> = all.iter().map(|(flag, text)| (*flag, text.as_str())).collect();
+        match trial::trial(&flags) {
+            Ok(_) => sheet.flag("--persist", text, &lines),
+            Err(why) => {
+                all.pop();
+                sheet.left(lines[0], why, "--persist METHOD");
+            }
+        }
+    }
+}
+
+/// Who is asked for names, where servers say so.
+fn resolvers(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[servers::Server<'_>]) {
+    let named = servers.iter().find_map(|server| server.options.get("resolvers"));
+    let Some(wanted) = named.and_then(|given| given.arguments.first()) else { return };
+    let is_it = |section: &&sections::Section| section.kind == Kind::Resolvers && section.name == *wanted;
+    let Some(section) = pair.configuration.sections.iter().find(is_it) else { return };
+    for line in section.directives.iter().filter(|line| !line.is_conditional) {
+        match line.word(0) {
+            "nameserver" => {
+                let address = line.word(2).trim_start_matches("udp@");
+                let before = sheet.values("--resolver").map(ToOwned::to_owned).collect::<Vec<_>>();
+                let all = before.iter().map(|known| ("--resolver", known.as_str()));
+                match trial::trial(&all.chain([("--resolver", address)]).collect::<Vec<_>>()) {
+                    Ok(_) => sheet.flag("--resolver", address, &[line]),
+                    Err(why) => sheet.left(line, why, "--resolver ADDR[:PORT]"),
+                }
+            }
+            "parse-resolv-conf" => sheet.moot(line, "without --resolver that is who is asked"),
+            _ => sheet.left(line, "names are asked for again when their answers are no longer valid", ""),
+        }
+    }
+}

@@ -1,0 +1,233 @@
+//! Rules with conditions: `ignore-persist` where it is about the beginning of a path; for the others, what is near.
+
+use std::collections::HashSet;
+
+use super::pair::{Pair, Side};
+use super::sections::{Configuration, Directive, short};
+use super::sheet::Sheet;
+
+/// Lines with these first words: what there is to say, and what is near.
+const RULES: &[(&[&str], &str, &str)] = &[
+    (
+        &["use_backend"],
+        "one service has one set of servers",
+        "a service of its own per backend: import it with --backend, and --listen another address",
+    ),
+    (&["use-server"], "a server is named by a method of the list", "--persist"),
+    (&["force-persist"], "a server that is known to be down is not tried", "--on-down wait=T or fail"),
+    (&["persist", "rdp-cookie"], "RDP is not read", "--persist source"),
+    (&["tcp-request", "connection"], "connections are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["tcp-request"], "bytes of connections are not looked at", "--deny CIDR|@FILE"),
+    (&["tcp-response"], "bytes of connections are not looked at", ""),
+    (&["http-request", "deny"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["http-request", "tarpit"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["http-request", "reject"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["http-request", "redirect"], "nobody is redirected", "the servers can"),
+    (&["redirect"], "nobody is redirected", "the servers can"),
+    (&["http-request", "set-src"], "who the client is, a PROXY header says", "--accept-proxy CIDR"),
+    (
+        &["http-request", "set-header"],
+        "headers are not written by rules",
+        "--forwarded x-forwarded-for|forwarded, for those that tell of the client",
+    ),
+    (
+        &["http-request", "add-header"],
+        "headers are not written by rules",
+        "--forwarded x-forwarded-for|forwarded, for those that tell of the client",
+    ),
+    (
+        &["http-request", "track-sc0"],
+        "counters of clients are not kept",
+        "--deny CIDR, once somebody is known",
+    ),
+    (&["http-request"], "requests are not changed by rules", ""),
+    (&["http-response"], "answers are not changed by rules", ""),
+    (&["http-after-response"], "answers are not changed by rules", ""),
+    (&["reqadd"], "headers are not written by rules", "--forwarded x-forwarded-for"),
+    (&["rspadd"], "answers are not changed by rules", ""),
+    (&["capture"], "nothing is captured for the log", "--log-format json, which has the decision"),
+    (
+        &["monitor-uri"],
+        "clients' addresses answer clients alone",
+        "--http-admin 127.0.0.1:PORT, which has /healthz and /readyz",
+    ),
+    (
+        &["monitor-net"],
+        "clients' addresses answer clients alone",
+        "--http-admin 127.0.0.1:PORT, which has /healthz and /readyz",
+    ),
+    (
+        &["monitor"],
+        "clients' addresses answer clients alone",
+        "--http-admin 127.0.0.1:PORT, which has /healthz and /readyz",
+    ),
+    (
+        &["stats"],
+        "there is no page of statistics among the clients' addresses",
+        "--http-admin 127.0.0.1:PORT for /metrics and /status.json, balancer show stat",
+    ),
+    (&["errorfile"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["errorfiles"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["errorloc"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["errorloc302"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["errorloc303"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["http-error"], "errors are a line of text, or JSON for who asks for it", ""),
+    (&["compression"], "answers pass as they are", "the servers can compress"),
+    (&["filter"], "answers pass as they are", ""),
+    (&["rate-limit"], "new connections are not limited", "--max-connections N, maxconn=N of the servers"),
+    (&["retry-on"], "what may be repeated is, once, when its server dies under it", "--retries N"),
+    (
+        &["source"],
+        "the kernel chooses the address that servers see",
+        "--send-proxy v2, or --forwarded x-forwarded-for",
+    ),
+    (&["http-send-name-header"], "servers are not told what they are called", ""),
+    (&["unique-id-format"], "requests have no id", ""),
+    (&["unique-id-header"], "requests have no id", ""),
+    (&["email-alert"], "nobody is written to", "the log of events, /metrics"),
+    (&["external-check"], "checks run no programs", "--check tcp or http=PATH"),
+    (&["timeout", "client-fin"], "a side that has closed has no time-out of its own", "--timeout-client T"),
+    (&["timeout", "server-fin"], "a side that has closed has no time-out of its own", "--timeout-server T"),
+    (&["timeout", "tarpit"], "nobody is held up", ""),
+    (&["declare"], "nothing is captured for the log", ""),
+    (&["use-fcgi-app"], "servers are spoken to in HTTP", ""),
+];
+
+/// `ignore-persist`, and the access lists that are about the beginning of a path.
+pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
+    let acls = pair.all(Side::Any, &["acl"]);
+    let (mut used, mut known) = (HashSet::new(), HashSet::new());
+    for line in pair.all(Side::Any, &["ignore-persist"]) {
+        let nearest = "--persist-ignore PATHPREFIX";
+        let condition = line.after(2);
+        if line.word(1) != "if" || !is_http {
+            sheet.left(line, "only the beginning of a path can be what is ignored", nearest);
+            continue;
+        }
+        let lists: Vec<(&Directive, &[String])> = match condition {
+            [open, inner @ .., close] if open == "{" && close == "}" => vec![(line, inner)],
+            [name] => acls.iter().filter(|acl| acl.word(1) == name).map(|acl| (*acl, acl.after(2))).collect(),
+            _ => vec![],
+        };
+        if lists.is_empty() {
+            sheet.left(line, "its condition is more than one access list", nearest);
+        }
+        for (from, test) in lists {
+            match prefixes(test) {
+                Some(prefixes) => {
+                    for prefix in prefixes {
+                        if !prefix.bytes().all(|byte| byte.is_ascii_graphic() && byte != b'?') {
+                            sheet.left_part(from, prefix, "is not how a path begins in a request", nearest);
+                        } else if known.insert(prefix.as_str()) {
+                            let lines = [line, from];
+                            let count = if std::ptr::eq(from, line) { 1 } else { 2 };
+                            sheet.flag("--persist-ignore", prefix, &lines[..count]);
+                        }
+                    }
+                }
+                None => sheet.left(from, "only the beginning of a path can be what is ignored", nearest),
+            }
+            used.insert(from.place);
+        }
+    }
+    for acl in acls.iter().filter(|acl| !used.contains(&acl.place)) {
+        sheet.left(acl, "there are no access lists, and the rules that use it are left out", "");
+    }
+}
+
+/// What a `path_beg` looks for.
+fn prefixes(test: &[String]) -> Option<&[String]> {
+    let (fetch, patterns) = test.split_first()?;
+    let is_it = matches!(fetch.as_str(), "path_beg" | "path,beg");
+    let patterns = if fetch == "path" {
+        let rest = patterns.strip_prefix(&["-m".to_owned(), "beg".to_owned()])?;
+        Some(rest)
+    } else {
+        is_it.then_some(patterns)
+    }?;
+    let are_plain = !patterns.is_empty() && patterns.iter().all(|pattern| pattern.starts_with('/'));
+    are_plain.then_some(patterns)
+}
+
+/// What nobody has accounted for.
+pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
+    for (words, why, nearest) in RULES {
+        for line in pair.all(Side::Any, words).into_iter().filter(|line| !line.is_no) {
+            let is_longer = |(other, ..): &&(&[&str], &str, &str)| {
+                other.len() > words.len()
+                    && other.iter().zip(&line.words).all(|(wanted, word)| wanted == word)
+            };
+            // The longer words come first, and have said what there is to say.
+            if !RULES.iter().any(|rule| is_longer(&rule)) {
+                sheet.left(line, *why, *nearest);
+            }
+        }
+    }
+    for (line, is_global) in pair.rest() {
+        if line.is_conditional {
+            sheet.left(
+                line,
+                "it stands between .if and .endif, and conditions are not looked at",
+                "the flag itself, if it counts",
+            );
+        } else if is_global {
+            super::global::rest(sheet, line);
+        } else if !line.is_no {
+            sheet.left(line, "nothing like it is known here", "");
+        }
+    }
+}
+
+/// Lines with variables that nobody has set.
+pub(super) fn variables(pair: &Pair<'_>, sheet: &mut Sheet) {
+    for line in pair.lines().filter(|line| !line.unset.is_empty()) {
+        let names = line.unset.iter().map(|name| format!("${name}")).collect::<Vec<_>>().join(", ");
+        let why = format!("{names} is not set here, so it counts as empty, as it would in HAProxy");
+        sheet.differs(line, why, "set it as HAProxy has it, and import again");
+    }
+}
+
+/// What else is in the file.
+pub(super) fn others(configuration: &Configuration, pair: &Pair<'_>, sheet: &mut Sheet) {
+    const MOST: usize = 12;
+    use super::sections::Kind;
+    let is_other = |(index, section): &(usize, &super::sections::Section)| {
+        !matches!(section.kind, Kind::Global | Kind::Defaults) && *index != pair.front && *index != pair.back
+    };
+    let others: Vec<String> = configuration
+        .sections
+        .iter()
+        .enumerate()
+        .filter(is_other)
+        .map(|(_, section)| {
+            format!("{} {} ({})", section.word, short(&section.name), configuration.at(section.place))
+        })
+        .collect();
+    if others.is_empty() {
+        return;
+    }
+    let more = others.len().saturating_sub(MOST);
+    let shown = others.iter().take(MOST).cloned().collect::<Vec<_>>().join(", ");
+    let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+    sheet.notes.push(format!("Other sections have no part in this service: {shown}{more}."));
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn beginnings_of_paths_are_known() {
+        let words = |text: &str| text.split(' ').map(ToOwned::to_owned).collect::<Vec<_>>();
+        for (text, expected) in [
+            ("path_beg /static /img", Some(2)),
+            ("path -m beg /static", Some(1)),
+            ("path_beg -i /static", None),
+            ("path_beg", None),
+            ("path_end .css", None),
+            ("path /x", None),
+        ] {
+            assert_eq!(prefixes(&words(text)).map(<[String]>::len), expected, "{text}");
+        }
+    }
+}
