@@ -139,6 +139,7 @@ fn exit_status() -> Roff {
         ("0", "It was done, or it has ended as it was told to."),
         ("1", "It failed, or a check has found something missing; stderr says what."),
         ("2", "The command line is wrong; stderr names the flag and says what would be right."),
+        ("3", "import: there are flags, and something was left out or means something else here."),
     ];
     table("EXIT STATUS", &rows)
 }
