@@ -28,6 +28,7 @@ const MOOT: &[(&str, &str)] = &[
     ("noreuseport", "is about HAProxy's inside"),
     ("busy-polling", "is about HAProxy's inside"),
     ("profiling.tasks", "is about HAProxy's inside"),
+    ("default-path", "no file is read that the configuration names"),
     ("quiet", "is about HAProxy's inside"),
     ("debug", "is about HAProxy's inside"),
     ("zero-warning", "warnings do not stop it"),

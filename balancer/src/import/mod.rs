@@ -229,14 +229,25 @@ fn mode(pair: &Pair<'_>, sheet: &mut Sheet) -> Result<bool, Stop> {
     let (front, back) = (pair.last(Side::Front, &["mode"]), pair.last(Side::Back, &["mode"]));
     let word = |line: Option<&sections::Directive>| line.map_or("tcp", |line| line.word(1)).to_owned();
     let (of_front, of_back) = (word(front), word(back));
-    if of_front != of_back {
-        return Err(Stop::Usage(format!(
-            "frontend {} has mode {of_front} and backend {} mode {of_back}, which HAProxy refuses too; make them agree",
-            pair.front_name(),
-            pair.back_name()
-        )));
+    match (of_front.as_str(), of_back.as_str()) {
+        // It reads requests once it knows where they go.
+        ("tcp", "http") => {
+            if let Some(line) = front {
+                sheet.differs(line, "the backend reads requests, so they are read from the beginning", "");
+            }
+        }
+        (front, back) if front != back => {
+            return Err(Stop::Usage(format!(
+                "frontend {} has mode {} and backend {} mode {}, which HAProxy refuses too; make them agree",
+                pair.front_name(),
+                sections::short(front),
+                pair.back_name(),
+                sections::short(back)
+            )));
+        }
+        _ => {}
     }
-    match (of_front.as_str(), back.or(front)) {
+    match (of_back.as_str(), back.or(front)) {
         (mode @ ("http" | "tcp"), Some(line)) => sheet.flag("--mode", mode, &[line]),
         ("tcp", None) => sheet.implied("--mode", "tcp", "what HAProxy does without mode"),
         (other, _) => {
@@ -247,7 +258,7 @@ fn mode(pair: &Pair<'_>, sheet: &mut Sheet) -> Result<bool, Stop> {
             )));
         }
     }
-    Ok(of_front == "http")
+    Ok(of_back == "http")
 }
 
 /// `--persist`, in the order in which HAProxy would have decided.

@@ -296,6 +296,16 @@ fn what_is_the_same_is_not_worth_a_remark() {
 }
 
 #[test]
+fn a_frontend_of_connections_may_have_a_backend_of_requests() {
+    let text = "frontend x\n mode tcp\n bind :80\n default_backend y\n\
+                backend y\n mode http\n cookie S insert\n server a 10.0.0.1:80\n";
+    let (sheet, _) = sheet(text).expect("carried over");
+    assert_eq!(flags(&sheet, "--mode"), ["--mode http"]);
+    assert_eq!(flags(&sheet, "--persist"), ["--persist cookie=S,insert"]);
+    assert!(remarks(&sheet).iter().any(|remark| remark.starts_with("differs: mode tcp: ")));
+}
+
+#[test]
 fn nothing_is_carried_over_of_a_service_of_which_nothing_is_left() {
     for (text, expected) in [
         (
