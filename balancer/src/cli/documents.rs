@@ -48,6 +48,7 @@ fn synopsis() -> Roff {
         ("check", "[--dump] [FLAG | @FILE]..."),
         ("doctor", "[--interface IF] [--probe] [--json] [FLAG | @FILE]..."),
         ("reload", "[FLAG | @FILE]..."),
+        ("import", "[--frontend NAME] [--backend NAME] [--listen ADDR:PORT] [--json] HAPROXY.CFG..."),
         ("show", "WHAT [--name NAME] [--json]"),
         ("set server", "NAME ready|drain|maint|weight [--name NAME]"),
     ] {
