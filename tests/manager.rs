@@ -175,6 +175,10 @@ fn ready() -> Result<()> {
     ensure!(unit.manager.expect("MAINPID=")? == unit.child.pid().to_string());
     ensure!(unit.manager.expect("STATUS=")? == "1 of 1 servers up");
     unit.manager.expect("WATCHDOG=1")?;
+    unit.child.signal(Signal::SIGHUP)?;
+    unit.manager.expect("RELOADING=1")?;
+    ensure!(unit.manager.expect("MONOTONIC_USEC=")?.parse::<u64>()? > 0);
+    unit.manager.expect("READY=1")?;
     drop(server);
     ensure!(unit.manager.expect("STATUS=")? == "0 of 1 servers up");
     unit.child.signal(Signal::SIGTERM)?;

@@ -180,7 +180,10 @@ impl Daemon {
             tokio::select! {
                 signal = signals.next() => match signal {
                     Signal::Stop => return Ok(End::Stop),
-                    Signal::Reopen => self.reopen_logs(),
+                    Signal::Reopen => {
+                        self.reopen_logs();
+                        self.supervisor.reloaded();
+                    }
                     Signal::Restart => self.restart.begin(self.obstacle()),
                 },
                 Some(successor) = self.heirs.recv() => return Ok(End::HandOver(successor)),

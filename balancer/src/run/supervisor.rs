@@ -53,6 +53,20 @@ impl Supervisor {
         let _ = timeout(PATIENCE, say("STOPPING=1\nSTATUS=finishing what is being served".into())).await;
     }
 
+    /// Flags were read again, which took no time worth mentioning. A unit with `Type=notify-reload` waits for both words.
+    pub(super) fn reloaded(&self) {
+        if self.task.is_none() {
+            return;
+        }
+        let begun = NotifyState::monotonic_usec_now();
+        spawn_local(async move {
+            if let Ok(NotifyState::MonotonicUsec(now)) = begun {
+                say(format!("RELOADING=1\nMONOTONIC_USEC={now}")).await;
+                say("READY=1".into()).await;
+            }
+        });
+    }
+
     /// What there is to tell is the successor's from here on. It says itself that it is the main process now, but that may be
     /// heard after our end, which would be the end of the service.
     pub(super) async fn hand_over(&mut self, successor: u32) {
