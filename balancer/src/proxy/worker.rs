@@ -276,9 +276,10 @@ impl Shared {
     pub(super) fn distrust(&self, peer: SocketAddr, why: impl Display) {
         self.stats.misidentified();
         let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-        self.distrust
-            .borrow_mut()
-            .make(format_args!("a connection of {peer} is closed: {why} (--accept-proxy)"));
+        self.distrust.borrow_mut().make(format_args!(
+            "a connection of {peer} is closed: {why}, which --accept-proxy asks of that address; let the \
+             proxy there send one, or leave the address out"
+        ));
     }
 
     /// A connection to `server` has failed because of `error`, which is this host's: gives up what nobody uses.
@@ -290,9 +291,12 @@ impl Shared {
             descriptors::note_shortage();
         }
         let (name, reason) = (&self.service.servers[server].name, log::reason(error));
-        self.complaint
-            .borrow_mut()
-            .make(format_args!("no connection to server {name}: {reason}, which is not the server's doing"));
+        let is_limit = descriptors::is_own_limit(error);
+        let remedy = if is_limit { "; raise the descriptor limit (ulimit -n)" } else { "" };
+        self.complaint.borrow_mut().make(format_args!(
+            "no connection to server {name}: {reason}, which is this host's doing; requests end in 503 \
+             until there is room{remedy}"
+        ));
     }
 
     /// Until a client may be accepted.

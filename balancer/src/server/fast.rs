@@ -6,6 +6,9 @@ pub trait FastLoads: Send + Sync {
     /// Fast connections now.
     fn connections(&self, id: u16) -> u32;
 
+    /// How often one was opened, since the maps were made.
+    fn opened(&self, id: u16) -> u64;
+
     /// Fast connections beyond this are left to the proxy; `u32::MAX`: no limit. What is over already may stay. When
     /// this returns, [`Self::connections`] counts every connection that was admitted under the old limit.
     fn set_limit(&self, id: u16, limit: u32);
@@ -26,6 +29,10 @@ pub struct NoFastLoads;
 
 impl FastLoads for NoFastLoads {
     fn connections(&self, _id: u16) -> u32 {
+        0
+    }
+
+    fn opened(&self, _id: u16) -> u64 {
         0
     }
 

@@ -125,6 +125,17 @@ impl Servers {
         self.fast.get().map_or(0, |loads| loads.connections(self.places[place].identity.id))
     }
 
+    /// Fast connections of all servers now, and how often one was opened.
+    pub fn fast_in_all(&self) -> (u64, u64) {
+        let Some(loads) = self.fast.get() else { return (0, 0) };
+        self.places()
+            .into_iter()
+            .map(|place| self.places[place].identity.id)
+            .fold((0, 0), |(now, opened), id| {
+                (now + u64::from(loads.connections(id)), opened + loads.opened(id))
+            })
+    }
+
     /// Connections that servers of that name have now, by the proxy and on the fast path, made or being made, and those
     /// that wait for them: also at addresses that the name had before.
     pub fn connections(&self, name: &str) -> u64 {

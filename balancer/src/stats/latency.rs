@@ -77,6 +77,32 @@ impl Times {
         self.buckets.iter().sum()
     }
 
+    /// What was noted after `before`, but for the mean of the last ones and the longest, which are those of all.
+    pub fn since(&self, before: &Self) -> Self {
+        Self {
+            buckets: std::array::from_fn(|index| self.buckets[index].saturating_sub(before.buckets[index])),
+            sum_micros: self.sum_micros.saturating_sub(before.sum_micros),
+            ..*self
+        }
+    }
+
+    /// What a `quantile` of them, from 0 to 1, took at most, in microseconds: as exact as the bounds of its bucket, between
+    /// which they are taken to be spread evenly. Beyond the last bound, that bound. `None`: there were none.
+    pub fn quantile_micros(&self, quantile: f64) -> Option<f64> {
+        let count = self.count();
+        let wanted = quantile * count as f64;
+        let mut below = 0.0;
+        for (index, &within) in self.buckets.iter().enumerate().filter(|(_, within)| **within > 0) {
+            if below + within as f64 >= wanted {
+                let from = index.checked_sub(1).map_or(0, |lower| BOUNDS[lower]) as f64;
+                let to = BOUNDS.get(index).map_or(from, |bound| *bound as f64);
+                return Some(from + (to - from) * (wanted - below) / within as f64);
+            }
+            below += within as f64;
+        }
+        None
+    }
+
     /// The mean of the last ones, in whole milliseconds.
     pub fn mean_millis(&self) -> u64 {
         let (sum, count) = self.recent;
@@ -114,6 +140,23 @@ mod tests {
         assert_eq!((times.sum_micros, times.longest_micros), (20_000_202, 10_000_001));
         latency.forget_longest();
         assert_eq!(latency.read().longest_micros, 0);
+    }
+
+    #[test]
+    fn a_quantile_is_in_the_bucket_where_it_falls() {
+        let latency = Latency::default();
+        assert_eq!(latency.read().quantile_micros(0.5), None, "of nothing");
+        (0..99).for_each(|_| latency.note(Duration::from_micros(700)));
+        latency.note(Duration::from_secs(60));
+        let times = latency.read();
+        let close = |quantile, expected: f64| {
+            let found = times.quantile_micros(quantile).expect("some");
+            assert!((found - expected).abs() < 1.0, "{quantile}: {found} for {expected}");
+        };
+        close(0.5, 500.0 + 500.0 * 50.0 / 99.0);
+        close(0.99, 1000.0);
+        close(0.999, 10_000_000.0);
+        assert_eq!(times.since(&times).quantile_micros(0.5), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@
 //! | [`counter`], [`latency`] | what that is made of: counters; histograms with the mean of the last 1024 |
 //! | [`capture`] | the last messages that were not understood, without what is secret |
 //! | [`roll`] | who is connected |
+//! | [`history`] | the last ten minutes, one sample every five seconds |
 //! | [`totals`] | all workers added up, which the control thread does when somebody asks |
 //! | [`rates`] | events of the last second, and the most there were in one: looked at four times a second |
 //!
@@ -15,12 +16,14 @@
 
 pub mod capture;
 pub mod counter;
+pub mod history;
 pub mod latency;
 pub mod rates;
 pub mod roll;
 pub mod totals;
 pub mod worker;
 
+pub use history::Sample;
 pub use latency::{BOUNDS, Times};
 pub use totals::{Availability, BackTotals, FrontTotals, Load, Since, Statistics};
 pub use worker::{Back, Elapsed, Front, Latencies, Snapshot, Stats, Verdicts};

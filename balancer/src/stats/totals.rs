@@ -12,8 +12,10 @@ use nix::sys::time::TimeValLike;
 use tokio::time::{MissedTickBehavior, interval};
 
 use super::capture::{Captured, Side};
+use super::history::{self, History, Sample, Totals};
 use super::rates::{LOOK, Rate};
 use super::worker::{Back, BackStats, Front, Latencies, Stats, Verdicts};
+use crate::clock;
 use crate::proxy::descriptors;
 use crate::server::State;
 use crate::service::Shared;
@@ -27,6 +29,7 @@ pub struct Statistics {
     service: Shared,
     seen: RefCell<Seen>,
     cleared: RefCell<Cleared>,
+    history: RefCell<History>,
 }
 
 /// What an onlooker sees.
@@ -140,6 +143,7 @@ impl Statistics {
             service: Shared::clone(service),
             seen: RefCell::new(seen),
             cleared: RefCell::default(),
+            history: RefCell::default(),
         }
     }
 
@@ -147,10 +151,26 @@ impl Statistics {
     pub async fn watch(self: Rc<Self>) {
         let mut ticks = interval(LOOK);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        // All that was counted up to here is of this process, but for what the kernel keeps.
+        let (_, fast_opened) = self.service.servers.fast_in_all();
+        self.history.borrow_mut().begin(Totals { fast_opened, ..Totals::default() });
         loop {
-            ticks.tick().await;
-            self.look();
+            for _ in 0..history::LOOKS {
+                ticks.tick().await;
+                self.look();
+            }
+            self.history.borrow_mut().note(self.totals());
         }
+    }
+
+    /// The last ten minutes, the oldest sample first.
+    pub fn history(&self) -> Vec<Sample> {
+        self.history.borrow().samples()
+    }
+
+    /// Of the connections that came in the last minute, how many were fast, from 0 to 1; `None`: there were none.
+    pub fn fast_share(&self) -> Option<f64> {
+        self.history.borrow().fast_share()
     }
 
     /// The clients' side.
@@ -301,6 +321,22 @@ impl Statistics {
             rate: (rate_now, rate.map_or(rate_now, |rate| rate.most(rate_now))),
             last_session: backs().filter_map(|(stats, back)| stats.last_session(back)).max(),
             availability,
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let (front, service) = (self.whole_front(), self.service(Since::Start));
+        let (fast, fast_opened) = self.service.servers.fast_in_all();
+        Totals {
+            at: clock::unix_millis() / 1000,
+            // With `--mode tcp` there are only visits.
+            requests: front.requests.max(front.visits),
+            connections: front.connections,
+            fast_opened,
+            failures: front.responses_5xx + service.counters.server_aborts,
+            total: service.latencies.total,
+            in_flight: service.in_flight.0,
+            fast,
         }
     }
 

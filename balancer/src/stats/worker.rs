@@ -121,6 +121,27 @@ counters! {
     }
 }
 
+macro_rules! classes_of_answers {
+    ($($totals:ty)*) => {$(
+        impl $totals {
+            /// Answers by the class of their status, `none` for requests that ended without, as they are called wherever
+            /// they are shown.
+            pub fn by_class(&self) -> [(&'static str, u64); 6] {
+                [
+                    ("1xx", self.responses_1xx),
+                    ("2xx", self.responses_2xx),
+                    ("3xx", self.responses_3xx),
+                    ("4xx", self.responses_4xx),
+                    ("5xx", self.responses_5xx),
+                    ("none", self.responses_none),
+                ]
+            }
+        }
+    )*};
+}
+
+classes_of_answers! { Front Back }
+
 /// What a worker knows of one server.
 #[derive(Debug, Default)]
 pub struct BackStats {

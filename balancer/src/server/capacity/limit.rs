@@ -155,6 +155,10 @@ pub(in crate::server) mod tests {
             self.0.load(Ordering::SeqCst) as u32
         }
 
+        fn opened(&self, _id: u16) -> u64 {
+            0
+        }
+
         fn set_limit(&self, _id: u16, limit: u32) {
             let set = |word: u64| Some(u64::from(limit) << 32 | u64::from(word as u32));
             let _ = self.0.fetch_update(Ordering::SeqCst, Ordering::SeqCst, set);
