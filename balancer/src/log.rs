@@ -3,10 +3,11 @@
 //! Where stderr is the journal, which `JOURNAL_STREAM` tells, a line begins with its priority as sd-daemon(3) has it,
 //! and the journal takes that off again.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::sync::LazyLock;
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -47,12 +48,28 @@ impl Level {
 /// What is written: this and what is more urgent. Until it is set everything is.
 static LEAST: AtomicU8 = AtomicU8::new(Level::Info as u8);
 
+/// What tells a process that its stderr is the journal. It may have been inherited from somebody whose stderr was, while
+/// ours is a file: so it says which.
+pub(crate) const JOURNAL_STREAM: &str = "JOURNAL_STREAM";
+
 /// Stderr is the journal.
-static IS_JOURNAL: LazyLock<bool> = LazyLock::new(|| {
-    let stream = std::env::var("JOURNAL_STREAM").unwrap_or_default();
-    // It may have been inherited from somebody whose stderr was the journal, and ours is a file: so it says which.
-    fstat(io::stderr()).is_ok_and(|stderr| stream == format!("{}:{}", stderr.st_dev, stderr.st_ino))
-});
+static IS_JOURNAL: LazyLock<AtomicBool> =
+    LazyLock::new(|| AtomicBool::new(std::env::var(JOURNAL_STREAM).is_ok_and(|stream| stream == stderr())));
+
+/// Our stderr, as [`JOURNAL_STREAM`] has it.
+pub(crate) fn stderr() -> String {
+    fstat(io::stderr()).map(|stderr| format!("{}:{}", stderr.st_dev, stderr.st_ino)).unwrap_or_default()
+}
+
+/// Whether stderr is the journal.
+pub(crate) fn is_journal() -> bool {
+    IS_JOURNAL.load(Ordering::Relaxed)
+}
+
+/// Stderr is another one now.
+pub(crate) fn set_journal(is_journal: bool) {
+    IS_JOURNAL.store(is_journal, Ordering::Relaxed);
+}
 
 /// Lines that are less urgent than `level` are not written from here on (`--log-level`).
 pub fn limit(level: Level) {
@@ -76,7 +93,7 @@ pub fn error(message: impl Display) {
 
 /// What the journal wants a line of that weight to begin with; nothing where stderr is something else.
 pub(crate) fn prefix(level: Level) -> &'static str {
-    if *IS_JOURNAL { level.priority() } else { "" }
+    if is_journal() { level.priority() } else { "" }
 }
 
 /// Between two complaints of the same kind.
@@ -109,9 +126,17 @@ fn line(level: Level, message: &dyn Display) {
 
 /// `text` as exactly one line: names and values come from outside and may hold line ends or terminal codes.
 pub(crate) fn one_line(text: &str) -> String {
-    let mut line: String = text.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut line: String = text.trim_end().chars().map(plain).collect();
     line.push('\n');
     line
+}
+
+/// A space instead of what controls a terminal, is not seen, or turns the direction of writing (Unicode's `Bidi_Control`): a
+/// line is what it looks like.
+pub(crate) fn plain(c: char) -> char {
+    let is_hidden = matches!(c,
+        '\u{061c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
+    if c.is_control() || is_hidden { ' ' } else { c }
 }
 
 /// The first few names, and how many more there are.
@@ -120,6 +145,26 @@ pub(crate) fn first_few<'a>(names: impl ExactSizeIterator<Item = &'a str>) -> St
     let more = names.len().saturating_sub(SHOWN);
     let shown = names.take(SHOWN).collect::<Vec<_>>().join(", ");
     if more == 0 { shown } else { format!("{shown} and {more} more") }
+}
+
+/// `1 connection`, `2 connections`.
+pub(crate) fn counted(count: u64, what: &str) -> String {
+    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
+}
+
+/// An error and what has led to it, in words alone, and what to do where descriptors have run out.
+pub(crate) fn chain(error: &anyhow::Error) -> String {
+    let code = |cause: &(dyn Error + 'static)| {
+        let of_io = cause.downcast_ref().and_then(io::Error::raw_os_error);
+        of_io.or_else(|| cause.downcast_ref::<Errno>().map(|errno| *errno as i32))
+    };
+    let told = |cause: &(dyn Error + 'static)| {
+        code(cause).map_or_else(|| cause.to_string(), |code| reason(&io::Error::from_raw_os_error(code)))
+    };
+    let line = error.chain().map(told).collect::<Vec<_>>().join(": ");
+    let is_shortage = |cause| matches!(code(cause), Some(libc::EMFILE | libc::ENFILE));
+    let remedy = if error.chain().any(is_shortage) { "; raise the descriptor limit (ulimit -n)" } else { "" };
+    line + remedy
 }
 
 /// Why a system call failed, as it stands inside a sentence: `connection refused`.
@@ -149,6 +194,17 @@ mod tests {
     }
 
     #[test]
+    fn a_chain_of_causes_has_no_numbers_of_the_kernel_and_says_what_to_do_about_a_shortage() {
+        let of = |error: anyhow::Error| chain(&error.context("cannot open x"));
+        assert_eq!(of(io::Error::from_raw_os_error(libc::EACCES).into()), "cannot open x: permission denied");
+        assert_eq!(of(Errno::EACCES.into()), "cannot open x: permission denied");
+        assert_eq!(
+            of(io::Error::from_raw_os_error(libc::EMFILE).into()),
+            "cannot open x: too many open files; raise the descriptor limit (ulimit -n)"
+        );
+    }
+
+    #[test]
     fn a_long_list_is_cut_short() {
         let names: Vec<_> = (1..=10).map(|n| format!("s{n}")).collect();
         let shown = |count: usize| first_few(names[..count].iter().map(String::as_str));
@@ -160,5 +216,7 @@ mod tests {
     #[test]
     fn a_message_is_one_line_whatever_is_in_it() {
         assert_eq!(one_line("a\nb\x1b[31m\n"), "a b [31m\n");
+        assert_eq!(one_line("é\u{202e}b\u{200b}c"), "é b c\n");
+        assert_eq!(one_line("s\u{202e}1 is gone"), "s 1 is gone\n");
     }
 }

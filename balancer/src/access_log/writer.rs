@@ -127,10 +127,16 @@ impl Target {
     fn reopen(&mut self) {
         if let Open::File { file, path } = &mut self.0 {
             match append_to(path) {
-                Ok(opened) => *file = opened,
+                Ok(opened) => {
+                    *file = opened;
+                    log::info(format_args!("access log {} opened anew", path.display()));
+                }
                 Err(error) => {
                     let (path, reason) = (path.display(), log::reason(&error));
-                    log::warn(format_args!("access log {path}: {reason}; still writing to the old file"));
+                    log::warn(format_args!(
+                        "access log {path} cannot be opened anew: {reason}; lines go on to the old file, \
+                         until a HUP finds it mended"
+                    ));
                 }
             }
         }
@@ -144,6 +150,15 @@ impl Target {
                 out.flush()
             }
             Open::File { file, .. } => file.write_all(lines),
+        }
+    }
+}
+
+impl std::fmt::Display for Target {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match &self.0 {
+            Open::Stdout => f.write_str("-"),
+            Open::File { path, .. } => path.display().fmt(f),
         }
     }
 }
@@ -173,12 +188,20 @@ fn write_lines(queue: &Queue, mut target: Target) {
         let outcome = target.write(&batch);
         if let (Err(error), false) = (&outcome, has_failed) {
             let reason = log::reason(error);
-            log::warn(format_args!("access log: {reason}; lines are lost until it can be written again"));
+            log::warn(format_args!(
+                "access log {target} cannot be written: {reason}; lines are lost until it can, and clients \
+                 are served"
+            ));
         }
-        has_failed = outcome.is_err();
+        if has_failed && outcome.is_ok() && !batch.is_empty() {
+            log::info(format_args!("access log {target} is written again"));
+        }
+        has_failed = outcome.is_err() || has_failed && batch.is_empty();
         let now = queue.dropped();
         if std::mem::replace(&mut dropped, now) != now {
-            complaint.make(format_args!("access log: it is written too slowly, {now} lines are lost so far"));
+            complaint.make(format_args!(
+                "access log {target} is written more slowly than requests come: {now} lines are lost so far"
+            ));
         }
         if closed {
             return;

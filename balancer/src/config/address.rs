@@ -5,7 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 /// Longest name of a host (RFC 1035 §2.3.4), without the dot of the root.
 const LONGEST_HOST: usize = 253;
 
-const WRONG_PORT: &str = "has a port that is not a number from 1 to 65535; write such a number";
+const WRONG_PORT: &str = "has a port that is not a number from 1 to 65535; write another";
 
 /// The address, or what is wrong with it as the rest of a sentence; what would be right.
 pub(super) fn parse(text: &str) -> Result<SocketAddr, String> {
@@ -21,6 +21,7 @@ pub(super) fn location(text: &str) -> Result<(SocketAddr, Option<String>), Strin
             let port = port.parse().ok().filter(|_| is_number).ok_or(WRONG_PORT)?;
             Ok(((Ipv4Addr::UNSPECIFIED, port).into(), Some(host.to_ascii_lowercase())))
         }
+        None if is_host_name(text) => Err(format!("has no port; write {text}:PORT")),
         _ => parse(text).map(|address| (address, None)),
     }
 }
@@ -35,7 +36,7 @@ fn diagnose(text: &str) -> String {
     let Some((host, port)) = text.rsplit_once(':') else {
         return match text.parse::<u16>() {
             Ok(port) => format!("has no address; write 0.0.0.0:{port} for all of this host's"),
-            Err(_) if is_host_name(text) => "is a host name without port; write an address and a port".into(),
+            Err(_) if is_host_name(text) => "has neither an address nor a port; write ADDR:PORT".into(),
             Err(_) => format!("is not an address with a port; {EXAMPLES}"),
         };
     };
@@ -44,6 +45,9 @@ fn diagnose(text: &str) -> String {
     }
     if host.parse::<IpAddr>().is_ok_and(|address| address.is_ipv6()) {
         return format!("has an IPv6 address without brackets; write [{host}]:{port}");
+    }
+    if host == "localhost" {
+        return format!("has a host name; write an address, as in 127.0.0.1:{port}");
     }
     if is_host_name(host) {
         return "has a host name; write an address of this host".into();
@@ -90,7 +94,8 @@ mod tests {
             ("*:80", "has no address; write 0.0.0.0:80"),
             ("web1:80", "has a host name; write an address of this host"),
             ("web1.example.org:80", "has a host name; write an address of this host"),
-            ("web1", "host name without port"),
+            ("web1", "has neither an address nor a port"),
+            ("localhost:80", "write an address, as in 127.0.0.1:80"),
             ("10.0.0.300:80", "is not an address"),
             ("10.0.0.1:65536", "has a port that is not a number"),
             ("10.0.0.1:http", "has a port that is not a number"),
@@ -117,7 +122,7 @@ mod tests {
             assert_eq!(location(text), Ok((text.parse().expect(text), None)));
         }
         let table = [
-            ("web1", "is a host name without port"),
+            ("web1", "has no port; write web1:PORT"),
             ("web1:http", "has a port that is not a number"),
             ("web1:65536", "has a port that is not a number"),
             ("web1:+80", "has a port that is not a number"),

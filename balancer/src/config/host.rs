@@ -74,7 +74,9 @@ fn check_name(name: &str) -> Result<(), Stop> {
     if (1..=32).contains(&name.len()) && name.chars().all(fits) {
         return Ok(());
     }
-    Err(Stop::Usage(format!("--name {name:?} is not a name; write 1 to 32 of a-z, 0-9, _ and -")))
+    Err(Stop::Usage(format!(
+        "--name {name:?} is not a name for a service; write 1 to 32 of a-z, 0-9, _ and -"
+    )))
 }
 
 fn port_range(text: &str) -> Option<(u16, u16)> {

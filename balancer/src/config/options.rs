@@ -1,6 +1,6 @@
 //! `WHAT[,OPTION…]`: what the flags with options have in common. A comma ends an option.
 
-use crate::cli::Stop;
+use crate::cli::{Stop, nearest};
 
 /// A flag's value while it is being read: knows how to say what is wrong with it.
 #[derive(Clone, Copy)]
@@ -33,7 +33,23 @@ impl<'a> Value<'a> {
                 "has the option {name:?}, which is not supported yet; write {supported}"
             ));
         }
-        self.wrong(format_args!("has an unknown option {name:?}; write {supported}"))
+        let is_word = |c: char| c.is_ascii_alphanumeric() || c == '-';
+        // What stands for something else is written in capitals.
+        let words =
+            || supported.split(|c| !is_word(c)).filter(|word| word.contains(|c: char| c.is_lowercase()));
+        let wants_value = supported.contains(&format!("{name}="));
+        match (words().any(|word| word == name), wants_value, option.contains('=')) {
+            (true, true, false) => self.wrong(format_args!("has {name} without a value; write {supported}")),
+            (true, false, true) => {
+                self.wrong(format_args!("has a value for {name}, which takes none; write {name} alone"))
+            }
+            _ => match nearest(name, words().filter(|word| *word != name)) {
+                Some(word) => {
+                    self.wrong(format_args!("has an unknown option {name:?}; did you mean {word}?"))
+                }
+                None => self.wrong(format_args!("has an unknown option {name:?}; write {supported}")),
+            },
+        }
     }
 
     /// Fills `slot`, once.
@@ -43,5 +59,28 @@ impl<'a> Value<'a> {
         }
         *slot = Some(value);
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_option_that_is_not_known_is_told_with_the_nearest_one() {
+        let form = "NAME=ADDR:PORT[,weight=N][,backup][,mode=auto|native]";
+        let table = [
+            ("wieght=2", "has an unknown option \"wieght\"; did you mean weight?"),
+            ("bakcup", "has an unknown option \"bakcup\"; did you mean backup?"),
+            ("weight", "has weight without a value; write NAME=ADDR"),
+            ("backup=yes", "has a value for backup, which takes none; write backup alone"),
+            ("native", "has an unknown option \"native\"; write NAME=ADDR"),
+            ("colour=red", "has an unknown option \"colour\"; write NAME=ADDR"),
+            ("", "has an empty option; leave out the comma"),
+        ];
+        for (option, expected) in table {
+            let found = Value { flag: "--server", text: "x" }.unsupported(option, form, &[]).into_message();
+            assert!(found.starts_with(&format!("--server \"x\" {expected}")), "{option}: {found}");
+        }
     }
 }

@@ -36,7 +36,9 @@ pub(super) fn owner(user: Option<&str>, group: Option<&str>, host: &Host) -> Res
         return Err(value.wrong("is not a user of this host; getent passwd lists them"));
     };
     if user.uid.is_root() {
-        return Err(value.wrong("is whom it is there to give up; write another user, or leave it out"));
+        return Err(value.wrong(
+            "has the very privileges that --user is there to give up; write another user, or leave it out",
+        ));
     }
     let gid = match group {
         Some(text) => match Group::from_name(text).ok().flatten() {

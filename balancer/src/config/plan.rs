@@ -43,6 +43,14 @@ impl Plan {
     /// # Errors
     /// [`Stop::Usage`] for what is wrong with a flag, [`Stop::Failed`] for what this host cannot do.
     pub fn new(args: &RunArgs, settings: Settings, host: &Host) -> Result<Self, Stop> {
+        let config = Config::new(args, host).map_err(|stop| settings.with_place(stop))?;
+        let warnings = warnings(&config, &settings);
+        Ok(Self { config, warnings, settings, host: host.clone() })
+    }
+}
+
+impl Config {
+    fn new(args: &RunArgs, host: &Host) -> Result<Self, Stop> {
         let (service, process, limits) = (&args.service, &args.process, &args.limits);
         let listen = listen(&service.listen, !args.datapath.xdp.is_empty())?;
         let mut servers = servers::servers(&service.server)?;
@@ -80,7 +88,7 @@ impl Plan {
                     .into(),
             ));
         }
-        let config = Config {
+        Ok(Self {
             name: service.name.clone(),
             mode,
             listen,
@@ -120,9 +128,7 @@ impl Plan {
             drain_timeout: process.drain_timeout,
             takeover: process.takeover,
             owner,
-        };
-        let warnings = warnings(&config, &settings);
-        Ok(Self { config, warnings, settings, host: host.clone() })
+        })
     }
 }
 

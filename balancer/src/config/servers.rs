@@ -96,6 +96,11 @@ fn admit(value: Value<'_>, server: &ServerConfig, others: &[ServerConfig]) -> Re
 
 fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
     let (head, options) = value.split();
+    if value.text.contains(char::is_whitespace) {
+        return Err(
+            value.wrong("has a space in it; options follow after commas, as in s1=192.0.2.1:80,weight=2")
+        );
+    }
     let Some((name, location)) = head.split_once('=') else {
         return Err(value.wrong(format_args!("has no name; write {SUPPORTED}")));
     };
@@ -120,7 +125,7 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
             }
             None if option == "backup" => value.set_once(&mut backup, "backup", true)?,
             None if option == "disabled" => value.set_once(&mut disabled, "disabled", true)?,
-            _ => return Err(value.unsupported(option, SUPPORTED, &[])),
+            _ => return Err(unknown(value, option)),
         }
     }
     let id = match id {
@@ -154,6 +159,21 @@ fn server(value: Value<'_>) -> Result<ServerConfig, Stop> {
 }
 
 /// 0 is none, as in HAProxy.
+/// Some have another name here than in HAProxy, or are a flag for all servers.
+fn unknown(value: Value<'_>, option: &str) -> Stop {
+    let here = match option.split('=').next().unwrap_or_default() {
+        "cookie" => "a server's cookie is id=VALUE",
+        "check" => "all servers are checked, as --check says",
+        "inter" | "fastinter" | "downinter" => "the time between checks is --check-interval, for all servers",
+        "rise" | "fall" => "it is --check-rise and --check-fall, for all servers",
+        "slowstart" => "it is --slow-start, for all servers",
+        "send-proxy" | "send-proxy-v2" => "it is --send-proxy, for all servers",
+        "ssl" | "verify" | "sni" | "alpn" => "there is no TLS here",
+        _ => return value.unsupported(option, SUPPORTED, &[]),
+    };
+    value.wrong(format_args!("has an unknown option {option:?}; {here}"))
+}
+
 fn limit(value: Value<'_>, name: &str, text: &str) -> Result<Option<u32>, Stop> {
     let limit = number(text, LARGEST_LIMIT).ok_or_else(|| {
         value.wrong(format_args!("has {name}={text}; write 1 to {LARGEST_LIMIT}, 0 for no limit"))

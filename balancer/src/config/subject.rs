@@ -40,7 +40,16 @@ impl Subject {
     ///
     /// # Errors
     /// What is wrong with a flag.
-    pub fn new(args: &RunArgs, settings: Settings, interfaces: &[String], host: &Host) -> Result<Self, Stop> {
+    pub fn new(
+        args: &RunArgs,
+        settings: &Settings,
+        interfaces: &[String],
+        host: &Host,
+    ) -> Result<Self, Stop> {
+        Self::read(args, settings, interfaces, host).map_err(|stop| settings.with_place(stop))
+    }
+
+    fn read(args: &RunArgs, settings: &Settings, interfaces: &[String], host: &Host) -> Result<Self, Stop> {
         let service = &args.service;
         let listen = match service.listen.as_slice() {
             [] => Vec::new(),
@@ -63,7 +72,7 @@ impl Subject {
             (false, false, Some(_)) => {
                 // The doctor has a row for the ports.
                 let host = Host { local_ports: None, ..host.clone() };
-                Some(Plan::new(args, settings, &host)?)
+                Some(Plan::new(args, settings.clone(), &host)?)
             }
             _ => None,
         };

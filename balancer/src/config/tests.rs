@@ -75,7 +75,10 @@ fn wrong_listen_addresses() {
     let server = "--server s1=10.0.0.1:80";
     let table = [
         ("--listen 10.0.0.1", "--listen \"10.0.0.1\" has no port"),
-        ("--listen localhost:80", "--listen \"localhost:80\" has a host name; write an address of this host"),
+        (
+            "--listen localhost:80",
+            "--listen \"localhost:80\" has a host name; write an address, as in 127.0.0.1:80",
+        ),
         ("--listen 224.0.0.1:80", "is a multicast address"),
         ("--listen 1.1.1.1:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" is given twice"),
         ("--listen 0.0.0.0:80 --listen 1.1.1.1:80", "--listen \"1.1.1.1:80\" overlaps --listen 0.0.0.0:80"),
@@ -103,13 +106,15 @@ fn wrong_servers() {
         ("s2=0.0.0.0:80", "nothing can be connected to"),
         ("s2=web:http", "has a port that is not a number"),
         ("s2=web:0", "has port 0"),
-        ("s2=web", "is a host name without port"),
+        ("s2=web", "has no port; write web:PORT"),
+        ("s2=10.0.0.2:80,check", "has an unknown option \"check\"; all servers are checked"),
+        ("s2=10.0.0.2:80,cookie=x", "; a server's cookie is id=VALUE"),
         ("s2=10.0.0.2:80,disabled,disabled", "has disabled twice"),
         ("s2=10.0.0.2:80,weight=257", "has the weight \"257\"; write 0 to 256"),
         ("s2=10.0.0.2:80,weight=+1", "has the weight \"+1\"; write 0 to 256"),
         ("s2=10.0.0.2:80,weight=", "has the weight \"\"; write 0 to 256"),
         ("s2=10.0.0.2:80,backup,backup", "has backup twice"),
-        ("s2=10.0.0.2:80,backup=yes", "has an unknown option \"backup\""),
+        ("s2=10.0.0.2:80,backup=yes", "has a value for backup, which takes none"),
         ("s2=10.0.0.2:80,maxconn=", "has maxconn=; write 1 to 1000000, 0 for no limit"),
         ("s2=10.0.0.2:80,maxconn=-1", "has maxconn=-1; write 1 to"),
         ("s2=10.0.0.2:80,maxconn=1,maxqueue=1000001", "has maxqueue=1000001; write 1 to"),
@@ -658,7 +663,7 @@ fn a_doctor_takes_what_there_is_of_a_service_and_refuses_what_is_wrong() {
     let subject = |line: &str| {
         let words = ["balancer", "doctor"].into_iter().chain(line.split_whitespace());
         match cli::parse(words.map(Into::into))? {
-            Command::Doctor(run, settings, asked) => Subject::new(&run, settings, &asked.interface, &host()),
+            Command::Doctor(run, settings, asked) => Subject::new(&run, &settings, &asked.interface, &host()),
             other => panic!("{other:?}"),
         }
     };

@@ -25,7 +25,8 @@ pub fn detach(name: &str, force: bool) -> anyhow::Result<String> {
     let folder = pins.service(name);
     if !folder.exists() && !force {
         bail!(
-            "no service named \"{name}\" has pins in this network namespace; there are: {}",
+            "no service named \"{name}\" has left anything in the kernel in this network namespace; there \
+             are: {}",
             list(&pins.services())
         );
     }
@@ -52,7 +53,7 @@ pub fn detach_all(force: bool) -> anyhow::Result<String> {
     for name in &services {
         match detach(name, force) {
             Ok(told) => removed.push(told),
-            Err(error) => kept.push(format!("{error:#}")),
+            Err(error) => kept.push(log::chain(&error)),
         }
     }
     if !kept.is_empty() {
@@ -111,7 +112,7 @@ pub(super) fn remove(pins: &Pins, name: &str) -> anyhow::Result<()> {
 /// The maps as they are pinned, if they are.
 fn existing(pins: &Pins) -> anyhow::Result<(Ebpf, Maps)> {
     if !pins.shared("FLOWS").exists() {
-        bail!("the program is not loaded");
+        bail!("no XDP program of balancer is loaded in this network namespace");
     }
     maps::load(pins, 1024, &mut Rollback::default())
 }

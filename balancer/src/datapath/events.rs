@@ -45,9 +45,12 @@ impl Datapath {
             match self.hear_some(log).await {
                 Ok(()) => return,
                 Err(error) => {
-                    let message = format!("{error:#}");
+                    let message = log::chain(&error);
                     if message != complaint {
-                        log::warn(format_args!("fast path: its events are not read: {message}"));
+                        log::warn(format_args!(
+                            "fast path: what the XDP program reports cannot be read, so its connections go \
+                             on and are not in the access log: {message}"
+                        ));
                         complaint = message;
                     }
                 }

@@ -68,7 +68,9 @@ impl Links {
                     self.attached.push(info);
                 }
                 Err(error) => notes.push(format!(
-                    "{name} is back, and its clients go through the proxy: {error:#}; restart balancer to attach to it"
+                    "{name} is back, and its clients go through the proxy: {}; restart balancer to attach \
+                     to it",
+                    log::chain(&error)
                 )),
             }
         }

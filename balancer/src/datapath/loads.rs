@@ -153,6 +153,10 @@ impl FastLoads for ServerLoads {
         u32::try_from(self.loads.connections(id).max(0)).unwrap_or(u32::MAX)
     }
 
+    fn opened(&self, id: u16) -> u64 {
+        self.loads.opened(id)
+    }
+
     fn set_limit(&self, id: u16, limit: u32) {
         self.loads.set_limit(id, limit);
     }

@@ -192,15 +192,16 @@ fn in_memory(config: &Config, known: &Known, reason: &str) -> anyhow::Result<Ope
     let key = known.hash_key.map_or_else(HashKey::random, Ok).context("the host gives no random bytes")?;
     let tables = Tables::in_memory(&config.persist, key);
     let what = match tables.is_empty() {
-        true => "what operators say of servers is in memory",
-        false => "learned tables are in memory, and with them what operators say of servers",
+        true => "the states that operators give to servers are in memory",
+        false => "learned tables are in memory, and with them the states that operators give to servers",
     };
     let then = match config.state_file {
         Some(_) => "and kept in --state-file",
-        None => "and will not survive a restart, unless it is a hot one",
+        None => "and will not survive a restart, unless it is a hot one (USR2) or --state-file keeps them",
     };
-    let mut notes = vec![format!("{what}, {then}: {reason}")];
-    let mut warnings = Vec::new();
+    let (mut notes, mut warnings) = (Vec::new(), Vec::new());
+    let is_forgotten = !tables.is_empty() && config.state_file.is_none();
+    if is_forgotten { &mut warnings } else { &mut notes }.push(format!("{what}, {then}: {reason}"));
     notes.append(&mut mustered.notes);
     known.place(&mut mustered.members, |_, _| None, &mut notes, &mut warnings);
     let (records, mut members) = (InMemory::new(), Vec::new());

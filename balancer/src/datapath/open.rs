@@ -23,6 +23,7 @@ use super::{Enrolled, Known, Opened, auto, in_memory, ledger, program, publish, 
 use crate::cidr::AddressSet;
 use crate::config::{Config, DatapathConfig, FastPath, Forward, ServerConfig};
 use crate::intent::muster::muster;
+use crate::log;
 
 /// The pin of the ring of events, in the service's folder.
 const RING: &str = "events";
@@ -38,10 +39,10 @@ pub fn open(config: &Config, role: Option<File>, known: &Known) -> anyhow::Resul
     match open_kernel(config, role, known).map_err(name_the_privilege) {
         Ok(opened) => Ok(opened),
         Err(error) if error.is::<InUse>() => Err(error),
-        Err(error) if config.datapath.is_none() => in_memory(config, known, &format!("{error:#}")),
+        Err(error) if config.datapath.is_none() => in_memory(config, known, &log::chain(&error)),
         Err(error) if auto::is_all(config) => {
             let mut opened = open(&auto::without(config), again, known)?;
-            opened.notes.insert(0, auto::no_fast_path(&format!("{error:#}")));
+            opened.notes.insert(0, auto::no_fast_path(&log::chain(&error)));
             Ok(opened)
         }
         Err(error) => Err(error),
@@ -82,7 +83,7 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
         Some(role) => pins.share_service(&config.name, role),
         None => pins.lock_service(&config.name),
     };
-    let role = role.map_err(|error| InUse(format!("{error:#}")))?;
+    let role = role.map_err(|error| InUse(log::chain(&error)))?;
     // What an earlier start could not take away when it had given up root.
     upgrade::tidy(&pins, &config.name);
     let mut notes = upgrade::inherit(&pins, &config.name, &mut rollback)?;
@@ -105,7 +106,10 @@ fn open_kernel(config: &Config, role: Option<File>, known: &Known) -> anyhow::Re
     let mut warnings: Vec<_> = broken
         .iter()
         .map(|server| {
-            format!("what the operator wanted of server {server} is ignored: its record is not understood")
+            format!(
+                "what the operator wanted of server {server} is ignored, as its record is not understood; \
+                 set server {server} says it anew"
+            )
         })
         .collect();
     let last = |server: &str, host: &str| registry.last_address(&config.name, server, host);
@@ -270,7 +274,7 @@ pub fn check(config: &Config) -> anyhow::Result<Vec<String>> {
     let Some(datapath) = &auto::resolve(config, addresses, &mut notes) else { return Ok(notes) };
     on_link(config, datapath, &config.servers.iter().collect::<Vec<_>>())?;
     match try_to_load(datapath.flow_table) {
-        Err(error) if auto::is_all(config) => return Ok(vec![auto::no_fast_path(&format!("{error:#}"))]),
+        Err(error) if auto::is_all(config) => return Ok(vec![auto::no_fast_path(&log::chain(&error))]),
         tried => tried?,
     }
     notes.push("the XDP program passes the verifier".to_owned());

@@ -117,7 +117,7 @@ impl Pins {
         let folder =
             File::open(&self.root).with_context(|| format!("cannot open {}", self.root.display()))?;
         Flock::lock(folder, FlockArg::LockExclusive)
-            .map_err(|(_, error)| anyhow!("cannot lock {}: {error}", self.root.display()))
+            .map_err(|(_, error)| anyhow!(error).context(format!("cannot lock {}", self.root.display())))
     }
 
     /// Takes the role of this service in this namespace, until the last descriptor of the folder that is returned is
@@ -156,7 +156,10 @@ impl Pins {
         }
         match role.try_lock() {
             Ok(()) => Ok(role),
-            Err(_) => bail!("the running instance has passed on a role that is not its own"),
+            Err(_) => bail!(
+                "the running instance has passed on a lock that another process holds; stop both, and start \
+                 this one without --takeover"
+            ),
         }
     }
 

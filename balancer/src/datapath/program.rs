@@ -60,7 +60,7 @@ fn pass(program: &mut Xdp) -> anyhow::Result<()> {
         ProgramError::LoadError { io_error, verifier_log } => {
             let log = verifier_log.to_string();
             let last: Vec<&str> = log.lines().rev().take(4).collect();
-            anyhow!("the kernel refuses the XDP program: {io_error}: {}", last.join(" | "))
+            anyhow!("the kernel refuses the XDP program: {}: {}", log::reason(io_error), last.join(" | "))
         }
         _ => anyhow!(error).context("the kernel refuses the XDP program"),
     })
@@ -90,7 +90,7 @@ pub fn attach(
     for (index, interface) in fresh {
         rollback.note(pins.link(*index));
         match attach_fresh(program, interface, pins, *index) {
-            Err(error) if interface.is_found => notes.push(format!("{error:#}; it is left out")),
+            Err(error) if interface.is_found => notes.push(format!("{}; it is left out", log::chain(&error))),
             done => {
                 done?;
                 attached.push(*index);
@@ -292,10 +292,11 @@ fn explain(name: &str, error: &ProgramError) -> anyhow::Error {
             )
         }
         Some(libc::EOPNOTSUPP) => {
-            anyhow!("--xdp {name}: its driver has no native XDP; --xdp {name},mode=generic")
+            anyhow!("--xdp {name}: its driver has no native XDP; write --xdp {name},mode=generic")
         }
         Some(libc::ENOSPC) => anyhow!(
-            "--xdp {name}: its peer transmits by more queues than it receives by; ethtool -L {name} rx N"
+            "--xdp {name}: its peer transmits by more queues than it receives by; give it as many: ethtool \
+             -L {name} rx N"
         ),
         Some(libc::EPERM) => {
             anyhow!(

@@ -9,7 +9,7 @@ use aya::maps::lpm_trie::Key as Prefix;
 use aya::util::nr_cpus;
 use balancer_ebpf::abi::{
     Address, DENIED, DeniedKey, EXCLUDED, FAST_PATH_ALWAYS, FAST_PATH_EXCLUSIVE, FAST_PATH_OFF, FORWARD_DSR,
-    FORWARD_GATEWAY, FORWARD_NAT, ListenKey, MAX_DENIED, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS,
+    FORWARD_GATEWAY, FORWARD_NAT, ListenKey, MAX_DENIED, MAX_LISTENS, MAX_SERVICES, MAX_SNAT_IPS, PORT_WORDS,
     SERVER_ABSENT, SERVER_DOWN, SERVER_DRAIN, SERVER_MAINT, SERVER_UP, Server as KernelServer, ServerMeta,
     Service, Settings, denied_bits, denied_key, denied_slot, port_bit,
 };
@@ -163,7 +163,12 @@ pub fn listens(maps: &mut Maps, slot: u32, listen: &[SocketAddr]) -> anyhow::Res
     }
     for key in &wanted {
         if !known.contains(&(*key, slot)) {
-            maps.listens.insert(key, slot, 0).context("the table of listen addresses is full")?;
+            maps.listens.insert(key, slot, 0).with_context(|| {
+                format!(
+                    "the kernel does not take --listen; all services here may have {MAX_LISTENS} addresses \
+                     together"
+                )
+            })?;
         }
     }
     Ok(())

@@ -103,9 +103,9 @@ impl Datapath {
         *slot = publish::slot(maps, &self.name)?;
         if let Some(source) = source.take() {
             let table = aya::maps::HashMap::try_from(aya::maps::Map::LruHashMap(source))?;
-            maps.sources.set(*slot, &table, 0).context("cannot give the program the source table")?;
+            maps.sources.set(*slot, &table, 0).context("the XDP program cannot be given the table source")?;
         }
-        maps.give_ring(*slot, ring).context("cannot give the program the ring of events")?;
+        maps.give_ring(*slot, ring).context("the XDP program cannot be given where to report")?;
         publish::listens(maps, *slot, &routes::sorted(&self.listen).0)?;
         publish::ports(maps, &self.listen, publish::answered(&self.config))?;
         let wanted = program::indexes(&self.config.interfaces)?;
@@ -117,7 +117,8 @@ impl Datapath {
         } else {
             let wanted = &self.config.interfaces;
             *links = program::attach(program::of(ebpf)?, wanted, pins, maps, rollback, &mut notes)?;
-            notes.extend(program::open_for_transmission(maps, &links.attached));
+            // The first beat says which cannot transmit, as every later one would.
+            let _ = program::open_for_transmission(maps, &links.attached);
         }
         if maps.flow_entries != self.config.flow_table.saturating_mul(2) {
             notes.push(format!(
@@ -245,7 +246,7 @@ impl Datapath {
         loop {
             let message = match self.beat() {
                 Ok(notes) => notes.join("; "),
-                Err(error) => format!("{error:#}"),
+                Err(error) => log::chain(&error),
             };
             // The same trouble is said once, so every beat has to look at all that may be wrong.
             if complaint != message {
@@ -324,7 +325,7 @@ impl Datapath {
         for (id, excess) in step.corrected {
             let name = roster.names().remove(&id).unwrap_or_default();
             log::info(format_args!(
-                "{name}: the count of fast connections was wrong by {excess}, and is right now"
+                "server {name}: the count of its fast connections was too large by {excess}, and is right now"
             ));
         }
         step.at_end
@@ -366,7 +367,7 @@ impl Datapath {
             let pins = self.lock().pins.clone();
             let turn = pins.lock_shared();
             if let Err(error) = turn.and_then(|_turn| detach::remove(&pins, &self.name)) {
-                log::warn(format_args!("cannot detach: {error:#}"));
+                log::warn(format_args!("cannot detach: {}; balancer detach does it", log::chain(&error)));
             }
         }
         // A process that has wanted to take over and came too late may hold a descriptor still.
@@ -395,11 +396,20 @@ impl Inner {
             return;
         }
         if let Err(error) = self.registry.record(service, server) {
-            log::warn(format_args!("the state of server {} is not on record: {error:#}", server.name));
+            let error = log::chain(&error);
+            log::warn(format_args!(
+                "server {}: its state is not on record, so the next start does not know it: {error}",
+                server.name
+            ));
         }
         let Some(Attached { maps, .. }) = &mut self.xdp else { return };
         if let Err(error) = publish::server(maps, server) {
-            log::warn(format_args!("XDP is not told the state of server {}: {error:#}", server.name));
+            let error = log::chain(&error);
+            log::warn(format_args!(
+                "fast path: the state of server {} does not get there, so its clients go on as before: \
+                 {error}",
+                server.name
+            ));
         }
     }
 }

@@ -39,7 +39,10 @@ pub(super) fn end_some(inner: &Mutex<Inner>, server: u16, wanted: impl Fn(&FlowK
             Ok(at_end) if at_end => return ending.ended,
             Ok(_) => {}
             Err(error) => {
-                log::warn(format_args!("not all fast connections are ended: {error:#}"));
+                log::warn(format_args!(
+                    "not all fast connections are ended; do it again: {}",
+                    log::chain(&error)
+                ));
                 return ending.ended;
             }
         }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use balancer_ebpf::affinity::Affinity;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// `show info`, the part about XDP.
 #[derive(Clone, Debug, Serialize)]
@@ -77,7 +77,8 @@ pub struct Asked {
 }
 
 /// What the fast path has carried for a server, since its id was given to it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(default)]
 pub struct FastTraffic {
     /// Connections that were opened, again if they were revived.
     pub opened: u64,

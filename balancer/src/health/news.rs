@@ -4,6 +4,7 @@ use std::fmt::Write;
 use std::sync::atomic::Ordering;
 
 use super::monitor::{Change, Reason};
+use crate::log::counted;
 use crate::server::{Ended, Health, Servers};
 
 /// Connections that the server at `place` has now, on both paths.
@@ -60,16 +61,12 @@ fn left(servers: &Servers) -> String {
         |backup| servers.iter().filter(|server| server.backup == backup && server.takes_new()).count();
     let of = servers.iter().filter(|server| !server.backup).count();
     match (takes_new(false), takes_new(true)) {
-        (0, 0) if of == servers.len() => format!("none of {of} left"),
-        (0, 0) => format!("none of {of} left, and no backup"),
+        (0, 0) if of == servers.len() => format!("none of {of} left, so new clients are refused"),
+        (0, 0) => format!("none of {of} left, and no backup, so new clients are refused"),
         (0, 1) => format!("none of {of} left, 1 backup serves"),
         (0, backups) => format!("none of {of} left, {backups} backups serve"),
         (up, _) => format!("{up} of {of} left"),
     }
-}
-
-fn counted(count: u64, what: &str) -> String {
-    format!("{count} {what}{}", if count == 1 { "" } else { "s" })
 }
 
 #[cfg(test)]
@@ -142,9 +139,9 @@ mod tests {
         set.set_health(3, Health::Down);
         assert_eq!(left(&set), "none of 3 left, 1 backup serves");
         set.set_health(4, Health::Down);
-        assert_eq!(left(&set), "none of 3 left, and no backup");
+        assert_eq!(left(&set), "none of 3 left, and no backup, so new clients are refused");
         set.retire(4);
         set.retire(3);
-        assert_eq!(left(&set), "none of 3 left");
+        assert_eq!(left(&set), "none of 3 left, so new clients are refused");
     }
 }

@@ -77,7 +77,11 @@ impl Watch {
         if let Finding::NotChecked(why) = &finding
             && !self.has_complained.replace(true)
         {
-            log::warn(format_args!("server {} cannot be checked: {why}", server.name));
+            log::warn(format_args!(
+                "server {} cannot be checked: {why}, which is not its doing; it stays {}",
+                server.name,
+                server.state().as_str()
+            ));
         }
         // What the operator has said meanwhile comes first.
         self.heed();
@@ -175,6 +179,9 @@ impl Watch {
         let is_reset = self.service.config.health.look().on_marked_down == OnMarkedDown::Reset;
         let ended = (change.to == Health::Down && is_reset).then(|| servers.end_sessions(place));
         match news::line(servers, place, &change, connections, ended) {
+            Some(line) if change.to == Health::Down && !servers.iter().any(Server::takes_new) => {
+                log::error(line);
+            }
             Some(line) if change.to == Health::Down => log::warn(line),
             Some(line) => log::info(line),
             None => {}

@@ -199,7 +199,7 @@ impl Ledger {
             intents.insert(server.to_owned(), intent);
         }
         let written = self.records.write(server, intents.get(server));
-        written.context("it is not on record, and holds until the process ends")
+        written.context("is not on record, so the next start does not know it")
     }
 }
 

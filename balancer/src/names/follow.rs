@@ -74,7 +74,10 @@ impl Names {
                     if !is_lost {
                         let server = &self.service.servers[place];
                         let what_then = match server.is_unresolved() {
-                            true => "it is down until it is found".to_owned(),
+                            true => {
+                                "it is down until its address is known, for which is asked again and again"
+                                    .to_owned()
+                            }
                             false => format!("it stays at {}", server.address.ip()),
                         };
                         log::warn(format_args!("server {}: {host} {why}; {what_then}", server.name));
@@ -111,7 +114,7 @@ impl Names {
         let Some(mut settings) = self.ledger.settings(&server.name) else { return Ok(place) };
         settings.address = address;
         let cannot = |why: String| format!("is {} now, where it cannot be put: {why}", address.ip());
-        let identity = self.ledger.enter(&settings).map_err(|error| cannot(format!("{error:#}")))?;
+        let identity = self.ledger.enter(&settings).map_err(|error| cannot(log::chain(&error)))?;
         let moved = server.moved(address, settings.cookie(), identity);
         let new = servers.replace(place, moved).map_err(|error| cannot(error.to_string()))?;
         let was = last.map_or_else(String::new, |last| format!(" (was {})", last.ip()));

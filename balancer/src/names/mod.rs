@@ -100,9 +100,10 @@ impl Answers {
                 settings.address = last;
                 Ok(None)
             }
-            (Found::Nowhere(why), None) => {
-                Err(format!("server {name}: {host} {why}; it is down until it is found"))
-            }
+            (Found::Nowhere(why), None) => Err(format!(
+                "server {name}: {host} {why}; it is down until its address is known, for which is asked \
+                 again and again"
+            )),
             (Found::NotAsked, None) => Ok(None),
         }
     }

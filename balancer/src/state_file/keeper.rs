@@ -87,7 +87,8 @@ impl Saver {
             });
             if let Err(error) = saved {
                 log::warn(format_args!(
-                    "state file {}: cannot be saved: {}",
+                    "state file {} cannot be saved: {}; what was saved before stays, and it is tried again \
+                     every minute",
                     self.path.display(),
                     reason(&error)
                 ));

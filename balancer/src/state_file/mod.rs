@@ -87,7 +87,8 @@ impl Kept {
             Err(broken) => {
                 let server = line.split(' ').next().unwrap_or_default();
                 log::warn(format_args!(
-                    "state file: what the operator wanted of server {server:?}: {broken}"
+                    "state file: what the operator wanted of server {server:?} is not restored: {broken}; \
+                     set server {server} says it anew"
                 ));
                 None
             }
@@ -137,7 +138,7 @@ struct Count {
 
 impl std::fmt::Display for Count {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} entries restored", self.restored)?;
+        write!(f, "{} {} restored", self.restored, if self.restored == 1 { "entry" } else { "entries" })?;
         let others = [
             (self.expired, "have expired"),
             (self.of_strangers, "name servers that are not there"),

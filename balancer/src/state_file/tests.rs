@@ -185,7 +185,7 @@ fn what_nobody_has_used_meanwhile_is_older() {
     kept.header.saved -= 850;
     let tables = Tables::in_memory(&stage.service.config.persist, kept.key());
     let note = kept.restore(&tables, &servers(2), |_| false);
-    assert!(note.contains("1 entries restored, 3 have expired"), "{note}");
+    assert!(note.contains("1 entry restored, 3 have expired"), "{note}");
     let left = all(&tables)[0].2.entry.expiry() - clock::boot_seconds();
     assert!((40..=50).contains(&left), "{left}");
 }
