@@ -25,6 +25,9 @@ pub struct Instance {
     is_sole: bool,
 }
 
+/// Where the socket and the lock can be.
+const GIVE: &str = "write --admin PATH, in a folder that can be written to";
+
 impl Instance {
     /// Claims `name`; the lock is `NAME.lock` beside the admin socket, whose folder is made if it is not there.
     ///
@@ -34,12 +37,12 @@ impl Instance {
         let path = lock_path(name, admin);
         let folder = path.parent().unwrap_or(Path::new("/"));
         let cannot = |error: io::Error| {
-            anyhow::anyhow!("--admin: cannot create {}: {}", folder.display(), reason(&error))
+            anyhow::anyhow!("--admin: cannot create {}: {}; {GIVE}", folder.display(), reason(&error))
         };
         DirBuilder::new().recursive(true).mode(0o755).create(folder).map_err(cannot)?;
         loop {
             let file = open(&path).map_err(|error| {
-                anyhow::anyhow!("--admin: cannot open {}: {}", path.display(), reason(&error))
+                anyhow::anyhow!("--admin: cannot open {}: {}; {GIVE}", path.display(), reason(&error))
             })?;
             let mut lock = file;
             match lock.try_lock() {

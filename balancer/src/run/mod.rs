@@ -27,6 +27,7 @@ use crate::admin::{self, Desk, http};
 use crate::config::{Config, Plan};
 use crate::datapath::Datapath;
 use crate::instance::Instance;
+use crate::log::{self, counted};
 use crate::names::Answers;
 use crate::proxy::Order;
 use crate::proxy::descriptors::Seats;
@@ -34,7 +35,7 @@ use crate::service::Shared;
 use crate::state_file::Keeper;
 use crate::table::collector;
 use crate::takeover::wire::Ready;
-use crate::{check, health, log};
+use crate::{check, health};
 use reload::{Reload, Running};
 use restart::Restart;
 use signals::{Signal, Signals};
@@ -142,9 +143,10 @@ impl Daemon {
             "servers: {}",
             log::first_few(self.service.servers.iter().map(|server| server.name.as_str()))
         ));
+        log::info(format_args!("persistence: {}", check::persistence(&self.service.config)));
         let tables = &self.desk.books.tables;
         if let Some(kind) = tables.kind() {
-            let place = if kind == "kernel" { "the kernel" } else { kind };
+            let place = if kind == "kernel" { "the kernel, where they outlive this process" } else { kind };
             let names: Vec<_> = tables.iter().map(|(label, _)| label).collect();
             log::info(format_args!("tables: {}, in {place}", names.join(", ")));
         }
@@ -152,7 +154,7 @@ impl Daemon {
             Some(line) if self.desk.view.is_some() => log::info(line),
             // --xdp auto has found nothing, and has said so.
             Some(_) => {}
-            None => log::info("fast path none: there is no --xdp"),
+            None => log::info("fast path off: there is no --xdp, so everything goes through the proxy"),
         }
         if let Some(view) = &self.desk.view {
             for interface in view.info().interfaces {
@@ -187,7 +189,9 @@ impl Daemon {
                     Signal::Restart => self.restart.begin(self.obstacle()),
                 },
                 Some(successor) = self.heirs.recv() => return Ok(End::HandOver(successor)),
-                ended = self.workers.ended() => bail!("worker {} has died: {}; stopping", ended.worker, ended.why()),
+                ended = self.workers.ended() => {
+                    bail!("worker {} has died, so all stop: {}", ended.worker, ended.why())
+                }
             }
         }
     }
@@ -196,7 +200,6 @@ impl Daemon {
     fn reopen_logs(&mut self) {
         if let Some(log) = &self.access_log {
             log.reopen();
-            log::info("access log opened anew");
         }
         self.reload.run(&Running {
             desk: &self.desk,
@@ -228,13 +231,17 @@ impl Daemon {
         let is_last = matches!(end, End::Stop);
         match end {
             End::Stop => {
-                self.supervisor.stopping().await;
+                self.supervisor.stopping(limit + 3 * LAST_ANSWERS + LAST_SAVING + LAST_LINES).await;
                 self.restart.call_off();
                 if let Some(datapath) = &self.datapath {
                     datapath.drain();
                 }
                 self.workers.tell(Order::Drain);
-                log::info(format_args!("draining for at most {limit:?}, another signal stops at once"));
+                log::info(format_args!(
+                    "draining: {} may finish within {limit:?} (--drain-timeout), and no new ones are taken; \
+                     another signal stops at once",
+                    counted(self.workers.connections(), "connection")
+                ));
             }
             End::HandOver(successor) => {
                 self.restart.is_over();
@@ -246,30 +253,32 @@ impl Daemon {
                 self.instance.give_up();
                 self.socket.give_up();
                 // Who is being answered gets the rest; who waits in the queue is the successor's.
-                [&self.clerk, &self.http_clerk].into_iter().flatten().for_each(JoinHandle::abort);
-                self.http = None;
+                if let Some(clerk) = &self.clerk {
+                    clerk.abort();
+                }
+                self.http.take().into_iter().for_each(http::Listener::close);
                 if let Some(datapath) = &self.datapath {
                     datapath.hand_over(successor.is_fast);
                 }
                 self.service.servers.leave_fast_path();
                 self.workers.tell(Order::HandOver(successor.taken.into()));
                 log::info(format_args!(
-                    "handed over to pid {}; {} connections may finish here within {limit:?}",
+                    "handed over to pid {}; {} may finish here within {limit:?} (--drain-timeout)",
                     successor.pid,
-                    self.workers.connections()
+                    counted(self.workers.connections(), "connection")
                 ));
             }
         }
-        let finished = tokio::select! {
-            () = self.workers.finished() => true,
-            () = sleep(limit) => false,
-            () = signals.stop() => false,
+        let unfinished = tokio::select! {
+            () = self.workers.finished() => None,
+            () = sleep(limit) => Some(format!("not finished within {limit:?} (--drain-timeout)")),
+            () = signals.stop() => Some("a second signal has come".to_owned()),
         };
         if let (true, Some(datapath)) = (is_last, &self.datapath) {
             datapath.leave();
         }
-        if !finished {
-            log::warn(format_args!("{} connections are cut off", self.workers.connections()));
+        if let Some(why) = unfinished {
+            log::warn(format_args!("cut off: {}: {why}", counted(self.workers.connections(), "connection")));
             self.workers.tell(Order::CutOff);
             // Who is not done by then is connecting to a server that does not answer.
             let _ = timeout(LAST_ANSWERS, self.workers.finished()).await;
@@ -280,9 +289,17 @@ impl Daemon {
         if let Some(keeper) = self.keeper.take() {
             tokio::select! {
                 () = keeper.finish() => {}
-                () = sleep(LAST_SAVING) => log::warn("state file: it is not saved in time; the one of before stays"),
+                () = sleep(LAST_SAVING) => log::warn(format_args!(
+                    "state file: it was not written within {LAST_SAVING:?}; the one that was saved before \
+                     stays"
+                )),
                 () = signals.stop() => {}
             }
+        }
+        // Whoever asks just now how things are is told.
+        self.http.take().into_iter().for_each(http::Listener::close);
+        if let Some(clerk) = self.http_clerk.take() {
+            let _ = timeout(LAST_ANSWERS, clerk).await;
         }
         // What is read from here on would not be written: the next process reads it.
         if let Some(datapath) = &self.datapath {

@@ -63,9 +63,11 @@ impl Reload {
         match outcome {
             Ok((new, different)) => {
                 match &*different {
-                    [] => log::info("HUP: flags and the files that they name say what they said"),
+                    [] => log::info(
+                        "HUP: flags and the files that they name say what they said; nothing is changed",
+                    ),
                     some => log::info(format_args!(
-                        "HUP: what flags and the files that they name say counts from now on: {}",
+                        "HUP: changed, in flags or the files that they name, and counts from now on: {}",
                         some.join(", ")
                     )),
                 }
@@ -135,12 +137,12 @@ impl Reload {
         let texts = new.settings.0.iter().find(|setting| setting.flag == "server");
         let texts = texts.map_or(&[][..], |setting| &setting.values);
         let changes = Changes::between(&old.servers, &now.servers, texts).map_err(|name| {
-            different.push(format!("--server {name} (more than its weight)"));
+            different.push(format!("--server {name} (more of it than its weight)"));
         });
         match changes {
             Ok(changes) if different.is_empty() => Ok(changes),
             _ => Err(format!(
-                "{} would have to be, which takes a new process: USR2 starts one",
+                "{} can only change with a new process, which USR2 starts without cutting anybody off",
                 different.join(", ")
             )),
         }
@@ -153,10 +155,10 @@ impl Reload {
         let (deny, now) = (&self.plan.config.identity.deny, new.config.identity.deny.now());
         if deny.now() != now {
             if let Some(datapath) = datapath {
-                datapath.deny(&now).map_err(|error| format!("--deny: {error:#}"))?;
+                datapath.deny(&now).map_err(|error| format!("--deny: {}", log::chain(&error)))?;
             }
             deny.replace(now);
-            log::info("--deny: who is turned away has changed; who is being served goes on");
+            log::info("--deny: other clients are turned away from now on; connections that are open go on");
         }
         log::limit(new.config.log_level);
         if let (Some(access_log), Some(target)) = (access_log, log) {
@@ -166,7 +168,7 @@ impl Reload {
         replace(&self.plan.config.health, &new.config.health);
         // It was foreseen, so what fails here is out of our hands: the rest counts all the same.
         if let Err(why) = desk.apply(changes) {
-            log::warn(format_args!("HUP: a server is not added: {why}"));
+            log::warn(format_args!("HUP: a server is not added, and the rest counts: {why}"));
         }
         Ok(())
     }
@@ -177,7 +179,7 @@ impl Reload {
         match (target(&self.plan), target(new)) {
             (Some(old), Some(new)) if old != new => Target::open(&new)
                 .map(Some)
-                .map_err(|error| format!("--access-log {new}: {}", log::reason(&error))),
+                .map_err(|error| format!("--access-log {new}: cannot be opened: {}", log::reason(&error))),
             _ => Ok(None),
         }
     }

@@ -87,7 +87,13 @@ impl Restart {
     fn start(&self) -> io::Result<Child> {
         let program =
             self.program.as_ref().map_err(|error| io::Error::new(error.kind(), error.to_string()))?;
-        Command::new(program).args(&self.arguments).stdin(Stdio::null()).spawn()
+        let mut command = Command::new(program);
+        command.args(&self.arguments).stdin(Stdio::null());
+        // Ours may be that of the process before, and then the environment does not know of it.
+        if log::is_journal() {
+            command.env(log::JOURNAL_STREAM, log::stderr());
+        }
+        command.spawn()
     }
 
     fn line(&self) -> String {
@@ -136,7 +142,9 @@ async fn watch(mut child: Child, going: Rc<Cell<Option<Pid>>>) {
             _ = ends.recv() => {}
             () = &mut limit, if !limit.is_elapsed() => {
                 if going.get().is_some() {
-                    log::warn(format_args!("USR2: pid {pid} has not taken over in time and is ended"));
+                    log::warn(format_args!(
+                        "USR2: pid {pid} has not taken over in time and is killed; this process goes on"
+                    ));
                     let _ = child.kill();
                 }
             }

@@ -37,6 +37,7 @@ use crate::state_file::{self, Keeper, Kept};
 use crate::stats::Statistics;
 use crate::table::Tables;
 use crate::takeover::predecessor::{Heritage, Predecessor};
+use crate::takeover::streams::{self, Streams};
 use crate::takeover::successor::{self, Estate};
 use crate::takeover::wire::{Descriptor, Ready};
 use crate::visit::Books;
@@ -90,12 +91,14 @@ impl Daemon {
         let workers = Workers::spawn(&service, &tables, bound.workers, access_log.as_ref(), order)?;
         let has_predecessor = predecessor.is_some();
         if let Some(predecessor) = &mut predecessor {
+            let streams = if streams::are_wanted() { predecessor.streams()? } else { None };
             let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
             let (pid, taken) = (std::process::id(), bound.addresses.clone());
             let ready = Ready { pid, taken, is_fast, wants_entries };
             notes.push(succeed(predecessor, ready, &tables, &service, &ledger)?);
             workers.tell(Order::Serve);
             predecessor.serving().context("--takeover")?;
+            streams.into_iter().for_each(Streams::adopt);
             instance.inherit(&service.config.admin);
             socket.inherit();
         }
@@ -105,7 +108,10 @@ impl Daemon {
             if !has_predecessor {
                 return Err(error);
             }
-            log::warn(format_args!("what the start has changed is not all on record: {error:#}"));
+            log::warn(format_args!(
+                "what this start has changed is not all written down, and the next start may not know it: {}",
+                log::chain(&error)
+            ));
         }
         if let Some(predecessor) = predecessor.filter(|_| wants_entries) {
             spawn_local(predecessor.follow(tables.handle(), Arc::clone(&service)));
@@ -120,6 +126,7 @@ impl Daemon {
             books: Rc::new(Books::new(Arc::clone(&service), tables)),
             decisions: RefCell::default(),
             table_turn: tokio::sync::Mutex::default(),
+            census: RefCell::default(),
             bulk: Arc::new(tokio::sync::Semaphore::new(admin::MOST_BULKY)),
             view,
             walked: RefCell::default(),
@@ -306,7 +313,11 @@ fn keeper(service: &Shared, tables: &Tables, ledger: &Ledger) -> anyhow::Result<
 
 fn open_log(config: &Config) -> anyhow::Result<Option<access_log::Opened>> {
     let Some(log) = &config.access_log else { return Ok(None) };
-    access_log::Opened::new(log, &config.name, config.owner.as_ref())
-        .map(Some)
-        .map_err(|error| anyhow!("--access-log {}: {}", log.target, log::reason(&error)))
+    access_log::Opened::new(log, &config.name, config.owner.as_ref()).map(Some).map_err(|error| {
+        let (target, reason) = (&log.target, log::reason(&error));
+        anyhow!(
+            "--access-log {target}: cannot be opened: {reason}; name a file in a folder that can be written \
+             to"
+        )
+    })
 }

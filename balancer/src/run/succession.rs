@@ -17,6 +17,7 @@ use crate::admin::client;
 use crate::config::{Config, LogTarget, Plan};
 use crate::log;
 use crate::takeover::HAND_OVER_LIMIT;
+use crate::takeover::streams::RELOAD;
 
 /// Between two looks at who serves.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
@@ -63,12 +64,14 @@ fn begin(config: &Config) -> anyhow::Result<Child> {
     let program = program(words.first().map(Path::new)).context("cannot find this program")?;
     words.drain(..words.len().min(1));
     let words = as_run(words).context("write balancer reload, and the flags after it")?;
-    // Whoever reads what we say does not wait for what the other one says.
+    let mut command = Command::new(&program);
+    command.args(&words).stdin(Stdio::null()).process_group(0);
+    // What keeps it from serving is told here. When it serves its log goes on where that of the old one went, and whoever
+    // reads what we say comes to an end; with an old one of a build that does not pass it on, of stdout at least.
+    command.env(RELOAD, std::process::id().to_string());
     let writes = config.access_log.as_ref().is_some_and(|log| matches!(log.target, LogTarget::Stdout));
-    let stdout = if writes { Stdio::inherit() } else { Stdio::null() };
-    let started =
-        Command::new(&program).args(&words).stdin(Stdio::null()).stdout(stdout).process_group(0).spawn();
-    started.map_err(|error| anyhow!("cannot start {}: {}", program.display(), log::reason(&error)))
+    command.stdout(if writes { Stdio::inherit() } else { Stdio::null() });
+    command.spawn().map_err(|error| anyhow!("cannot start {}: {}", program.display(), log::reason(&error)))
 }
 
 /// The same words for `run`; `None` when none of them says `reload`, which may stand in a file.

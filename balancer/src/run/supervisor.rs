@@ -46,11 +46,14 @@ impl Supervisor {
         Self { task: Some(spawn_local(tell(Arc::clone(service), workers))) }
     }
 
-    /// This process is ending, and nobody has taken over.
-    pub(super) async fn stopping(&mut self) {
+    /// This process is ending, and nobody has taken over. The manager is to wait for `limit` before it kills, however short a
+    /// time its unit gives.
+    pub(super) async fn stopping(&mut self, limit: Duration) {
         let Some(task) = self.task.take() else { return };
         task.abort();
-        let _ = timeout(PATIENCE, say("STOPPING=1\nSTATUS=finishing what is being served".into())).await;
+        let limit = limit.as_micros();
+        let what = format!("STOPPING=1\nEXTEND_TIMEOUT_USEC={limit}\nSTATUS=finishing what is being served");
+        let _ = timeout(PATIENCE, say(what)).await;
     }
 
     /// Flags were read again, which took no time worth mentioning. A unit with `Type=notify-reload` waits for both words.
@@ -124,7 +127,11 @@ fn status_of(service: &Shared) -> String {
 async fn say(what: String) {
     let said = spawn_blocking(move || sd_notify::notify(&[NotifyState::Custom(&what)])).await;
     if let Ok(Err(error)) = said {
-        log::warn(format_args!("the service manager cannot be told how things are: {}", log::reason(&error)));
+        log::warn(format_args!(
+            "the service manager cannot be told at NOTIFY_SOCKET how things are: {}; clients are served all \
+             the same",
+            log::reason(&error)
+        ));
     }
 }
 
@@ -150,7 +157,9 @@ impl Pulse {
         }
         if self.since.elapsed() >= LONG_SILENCE && !self.is_told {
             self.is_told = true;
-            log::warn(format_args!("worker {number} has shown no sign of life for {LONG_SILENCE:?}"));
+            log::warn(format_args!(
+                "worker {number} has shown no sign of life for {LONG_SILENCE:?}, so its clients wait"
+            ));
         }
         false
     }

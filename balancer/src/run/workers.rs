@@ -104,7 +104,11 @@ impl Workers {
         while self.running > 0 {
             let ended = self.ended().await;
             if ended.outcome.is_err() {
-                log::error(format_args!("worker {} has died while draining: {}", ended.worker, ended.why()));
+                log::error(format_args!(
+                    "worker {} has died while draining, and its connections with it: {}",
+                    ended.worker,
+                    ended.why()
+                ));
             }
         }
     }

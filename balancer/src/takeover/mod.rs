@@ -6,6 +6,7 @@
 //! shares locks and sockets ◀── Inventory, descriptors
 //! opens, binds, loads, attaches, starts its workers, which wait
 //! fills tables             ◀── Entries         if they are in memory
+//! keeps them for later     ◀── Streams         if `balancer reload` has started it
 //! Ready                   ──────────────────▶ publishes nothing any more
 //! serves                   ◀── Yielded
 //! Serving                 ──────────────────▶ drains, ends
@@ -22,12 +23,14 @@
 //! | [`predecessor`] | the successor's side, as it starts |
 //! | [`successor`] | the predecessor's side, beside its other work |
 //! | [`lessons`] | what the predecessor learns while it drains |
+//! | [`streams`] | where the log goes |
 //! | [`wire`] | what they say to each other (pure) |
 //! | [`descriptors`] | the system calls that pass descriptors |
 
 pub mod descriptors;
 pub mod lessons;
 pub mod predecessor;
+pub mod streams;
 pub mod successor;
 pub mod wire;
 

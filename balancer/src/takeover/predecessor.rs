@@ -13,6 +13,7 @@ use nix::unistd::geteuid;
 use socket2::SockRef;
 use tokio::io::AsyncReadExt;
 
+use super::streams::Streams;
 use super::wire::{CONSENT, Descriptor, Entries, Frame, Inventory, Note, Ready, ServerState, request};
 use super::{ANSWER_LIMIT, descriptors};
 use crate::clock;
@@ -78,7 +79,10 @@ impl Predecessor {
         // Whoever made the socket: the predecessor, or one before it. Root may take over from anybody.
         let (maker, we) = (getsockopt(&stream, sockopt::PeerCredentials)?.uid(), geteuid());
         let is_trusted = we.is_root() || [0, we.as_raw()].contains(&maker);
-        ensure!(is_trusted, "user {maker} answers, who is neither root nor us");
+        ensure!(
+            is_trusted,
+            "its process is of user {maker}, who is neither root nor the user of this one, and is not trusted"
+        );
         let inventory = Inventory {
             pid: 0,
             version: String::new(),
@@ -88,6 +92,7 @@ impl Predecessor {
             tables: Vec::new(),
             kind: None,
             hash_key: HashKey::default(),
+            offers_streams: false,
         };
         let mut found = Self { stream, bytes: Vec::new(), descriptors: Vec::new(), inventory };
         found.stream.write_all(request(&config.name).as_bytes())?;
@@ -161,6 +166,29 @@ impl Predecessor {
                 Frame::Note(Note::NoMoreEntries) => return Ok(true),
                 other => return Err(unexpected(&other)),
             }
+        }
+    }
+
+    /// Its stdout and stderr; `None`: it is of a build that keeps them to itself.
+    ///
+    /// # Errors
+    /// When it breaks off.
+    pub fn streams(&mut self) -> anyhow::Result<Option<Streams>> {
+        if !self.inventory.offers_streams {
+            return Ok(None);
+        }
+        self.say(Note::WantStreams)?;
+        let is_journal = match self.answer()? {
+            Frame::Note(Note::Streams { is_journal }) => is_journal,
+            other => return Err(unexpected(&other)),
+        };
+        loop {
+            if let [_, _] = *self.descriptors
+                && let (Some(stderr), Some(stdout)) = (self.descriptors.pop(), self.descriptors.pop())
+            {
+                return Ok(Some(Streams { stdout, stderr, is_journal }));
+            }
+            self.receive()?;
         }
     }
 
@@ -256,7 +284,10 @@ impl Predecessor {
                 let line = String::from_utf8_lossy(&line);
                 bail!("{}", line.trim_end().trim_start_matches("error: "));
             }
-            ensure!(self.bytes.len() <= LONGEST_LINE, "its answer is no line");
+            ensure!(
+                self.bytes.len() <= LONGEST_LINE,
+                "it has answered with something that is no answer; is it a balancer?"
+            );
             self.receive()?;
         }
     }
@@ -305,7 +336,7 @@ fn update(servers: &Servers, ledger: &Ledger, known: &ServerState) {
     if servers[index].operator() != known.operator {
         servers.set_operator(index, known.operator);
         if let Err(error) = ledger.wish(&known.name, known.operator) {
-            log::warn(format_args!("the state of server {}: {error:#}", known.name));
+            log::warn(format_args!("server {}: what was changed {}", known.name, log::chain(&error)));
         }
     }
     if servers[index].address == known.address {
@@ -329,7 +360,10 @@ fn unexpected(frame: &Frame) -> anyhow::Error {
         Frame::Entries(_) => "entries".to_owned(),
         Frame::Descriptors => "descriptors".to_owned(),
     };
-    anyhow!("it has answered with something else than was asked for: {what:.60}")
+    anyhow!(
+        "it has answered with something else than was asked for, so it is of another build; stop it and \
+         start this one without --takeover: {what:.60}"
+    )
 }
 
 #[cfg(test)]

@@ -92,6 +92,7 @@ impl Estate {
             tables: tables.iter().map(|(label, _)| label.to_owned()).collect(),
             kind: tables.kind().map(ToOwned::to_owned),
             hash_key: tables.key(),
+            offers_streams: true,
         }
     }
 
@@ -133,7 +134,10 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
             lessons
         }
         Err(error) => {
-            log::warn(format_args!("pid {pid} has not taken over: {error:#}; this process goes on"));
+            log::warn(format_args!(
+                "pid {pid} has not taken over: {}; this process goes on",
+                log::chain(&error)
+            ));
             if let Some(datapath) = &estate.datapath {
                 datapath.speak_again();
             }
@@ -153,7 +157,10 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
 fn begin(stream: &UnixStream, desk: &Desk, line: &str) -> Result<(Rc<Estate>, i32), String> {
     let peer = stream.peer_cred().map_err(|error| log::reason(&error))?;
     if peer.uid() != 0 && peer.uid() != geteuid().as_raw() {
-        log::warn(format_args!("user {} wanted to take over, and was refused", peer.uid()));
+        log::warn(format_args!(
+            "user {} wanted to take over, and was refused: only root and the user of this process may",
+            peer.uid()
+        ));
         return Err("only root and the user that the running balancer has may take over from it".to_owned());
     }
     wire::check_request(line, &desk.service.config.name)?;
@@ -183,8 +190,12 @@ async fn converse(
                 send_entries(stream, tables, None).await?;
                 say(stream, Note::NoMoreEntries).await?;
             }
+            Note::WantStreams => {
+                say(stream, Note::Streams { is_journal: log::is_journal() }).await?;
+                pass_streams(stream).await?;
+            }
             Note::Ready(ready) => break ready,
-            _ => bail!("it says something that it was not asked"),
+            _ => bail!("it says something that was not asked for, so it is of another build"),
         }
     };
     // First of all, so that nothing is missed between these entries and what follows them.
@@ -204,7 +215,7 @@ async fn converse(
     say(stream, Note::Yielded(Yielded { servers: estate.servers() })).await?;
     match hear(stream, &mut bytes).await? {
         Note::Serving => Ok((ready, lessons)),
-        _ => bail!("it says something that it was not asked"),
+        _ => bail!("it says something that was not asked for, so it is of another build"),
     }
 }
 
@@ -216,7 +227,7 @@ async fn hear(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> anyhow::Result<No
     loop {
         match Frame::take(bytes)? {
             Some(Frame::Note(note)) => return Ok(note),
-            Some(_) => bail!("it says something that it was not asked"),
+            Some(_) => bail!("it says something that was not asked for, so it is of another build"),
             None => {}
         }
         if stream.read_buf(bytes).await.context("it is gone")? == 0 {
@@ -246,6 +257,13 @@ async fn pass_descriptors(stream: &UnixStream, estate: &Estate) -> anyhow::Resul
             Err(error) => return Err(error).context("cannot pass sockets on"),
         }
     }
+}
+
+async fn pass_streams(stream: &UnixStream) -> anyhow::Result<()> {
+    let (announcement, numbers) =
+        (Frame::Descriptors.encode(), [io::stdout().as_raw_fd(), io::stderr().as_raw_fd()]);
+    let send = || descriptors::send(stream, &announcement, &numbers);
+    stream.async_io(Interest::WRITABLE, send).await.context("cannot pass stdout and stderr on")
 }
 
 /// The live entries, or those that were used last at `since` or later.

@@ -40,6 +40,13 @@ pub enum Note {
     WantEntries,
     /// The predecessor: those were all entries.
     NoMoreEntries,
+    /// The successor, if that was offered: where the log goes, please.
+    WantStreams,
+    /// The predecessor: its stdout and stderr follow as descriptors; whether the latter is the journal.
+    Streams {
+        /// `JOURNAL_STREAM` says so.
+        is_journal: bool,
+    },
     /// The successor: nothing can go wrong any more.
     Ready(Ready),
     /// The predecessor: from now on it is all yours.
@@ -67,6 +74,9 @@ pub struct Inventory {
     pub kind: Option<String>,
     /// What ids are hashed with.
     pub hash_key: HashKey,
+    /// It understands [`Note::WantStreams`].
+    #[serde(default)]
+    pub offers_streams: bool,
 }
 
 /// What a descriptor is.
@@ -269,6 +279,7 @@ mod tests {
             tables: vec!["source".into(), "session=JS".into()],
             kind: Some("memory".into()),
             hash_key: HashKey::from_bytes([9; 16]),
+            offers_streams: true,
         };
         vec![
             Frame::Note(Note::Inventory(inventory)),
@@ -279,6 +290,7 @@ mod tests {
             }),
             Frame::Entries(Entries::default()),
             Frame::Descriptors,
+            Frame::Note(Note::Streams { is_journal: true }),
             Frame::Note(Note::Yielded(Yielded { servers: vec![server] })),
         ]
     }
