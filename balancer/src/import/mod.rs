@@ -68,6 +68,9 @@ pub struct ImportArgs {
     /// The backend to carry over, where there are several
     #[arg(long, value_name = "NAME")]
     pub backend: Option<String>,
+    /// What the service is to be called instead of as the backend: a trial beside the real one has a name of its own
+    #[arg(id = crate::cli::OTHER_NAME, long = "name", value_name = "NAME")]
+    pub name: Option<String>,
     /// Where clients are to connect instead of what bind says: to try beside a running HAProxy; repeatable
     #[arg(id = crate::cli::OTHER_LISTEN, long = "listen", value_name = "ADDR:PORT")]
     pub listen: Vec<String>,
@@ -98,7 +101,7 @@ pub fn import(args: &ImportArgs) -> Result<Imported, Stop> {
     let (front, back) = pair::choose(&configuration, args.frontend.as_deref(), args.backend.as_deref())
         .map_err(Stop::Usage)?;
     let pair = Pair::new(&configuration, front, back);
-    let sheet = carry(&pair, &args.listen)?;
+    let sheet = carry(&pair, &args.listen, args.name.as_deref())?;
     let title = title(&pair);
     let file = output::file(&configuration, &sheet, &title);
     // What cannot be read again must not be written.
@@ -109,9 +112,14 @@ pub fn import(args: &ImportArgs) -> Result<Imported, Stop> {
         ))
     })?;
     let (left, differs) = (sheet.count(Verdict::Left), sheet.count(Verdict::Differs));
+    let access = sheet.remarks.iter().filter(|remark| remark.is_access).count();
+    let access = match access {
+        0 => String::new(),
+        count => format!(" ({count} of them decide who gets in or where they go)"),
+    };
     let incomplete = (left + differs > 0).then(|| {
         format!(
-            "{left} left out, {differs} not the same, {} flags; look at each before you switch",
+            "{left} left out{access}, {differs} not the same, {} flags; look at each before you switch",
             sheet.flags.len()
         )
     });
@@ -161,12 +169,15 @@ fn title(pair: &Pair<'_>) -> String {
 }
 
 /// Theme by theme.
-fn carry(pair: &Pair<'_>, listen: &[String]) -> Result<Sheet, Stop> {
+fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<Sheet, Stop> {
     let mut sheet = Sheet::default();
+    if let Some(name) = wanted {
+        trial::trial(&[("--name", name)]).map_err(Stop::Usage)?;
+    }
     for address in listen {
         trial::trial(&[("--listen", address)]).map_err(Stop::Usage)?;
     }
-    name(pair, &mut sheet);
+    name(pair, &mut sheet, wanted);
     let is_http = mode(pair, &mut sheet)?;
     bind::carry(pair, &mut sheet, listen);
     if sheet.values("--listen").next().is_none() {
@@ -209,7 +220,10 @@ fn reasons(pair: &Pair<'_>, sheet: &Sheet, word: &str) -> String {
 }
 
 /// `--name`: what HAProxy's tools call the backend.
-fn name(pair: &Pair<'_>, sheet: &mut Sheet) {
+fn name(pair: &Pair<'_>, sheet: &mut Sheet, wanted: Option<&str>) {
+    if let Some(name) = wanted {
+        return sheet.implied("--name", name, "as you said: for the admin socket, logs and metrics");
+    }
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
     let name = pair.back_name().to_lowercase();
     let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).take(32).collect();

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use super::sections::{Configuration, short};
 use super::sheet::{Flag, Remark, Sheet, Verdict};
 use super::trial;
+use crate::log::plain;
 
 /// Comments begin there, unless a value is longer.
 const WIDEST: usize = 60;
@@ -26,15 +27,18 @@ pub(super) fn file(configuration: &Configuration, sheet: &Sheet, title: &str) ->
         let _ = write!(text, "\n{}", comment(note));
     }
     let sections = [
-        (Verdict::Left, "Not carried over:"),
-        (Verdict::Differs, "Carried over, and not the same:"),
-        (Verdict::Moot, "Needs nothing here:"),
+        (Verdict::Left, true, "Not carried over, and it decides who gets in or where they go:"),
+        (Verdict::Left, false, "Not carried over:"),
+        (Verdict::Differs, false, "Carried over, and not the same:"),
+        (Verdict::Moot, false, "Needs nothing here:"),
     ];
-    for (verdict, title) in sections {
-        if sheet.count(verdict) > 0 {
+    for (verdict, is_access, title) in sections {
+        let is_it = |remark: &&Remark| remark.verdict == verdict && remark.is_access == is_access;
+        let mut remarks = sheet.remarks.iter().filter(is_it).peekable();
+        if remarks.peek().is_some() {
             let _ = writeln!(text, "\n# {title}");
         }
-        for remark in sheet.remarks.iter().filter(|remark| remark.verdict == verdict) {
+        for remark in remarks {
             let _ = write!(text, "{}", comment(&sentence(configuration, remark)));
         }
     }
@@ -69,6 +73,7 @@ pub(super) fn json(configuration: &Configuration, sheet: &Sheet, text: &str, nam
         .map(|remark| {
             json!({
                 "verdict": remark.verdict.word(),
+                "access": remark.is_access,
                 "file": file(remark.place.file),
                 "line": remark.place.line,
                 "directive": remark.directive,
@@ -97,16 +102,22 @@ fn origin(configuration: &Configuration, flag: &Flag) -> String {
     one_line(&origin)
 }
 
-/// `FILE:LINE: left: DIRECTIVE: why; nearest: …`
+/// `FILE:LINE: left: DIRECTIVE: why; nearest: …`, with `left, access` for what decides who gets in or where they go.
 fn sentence(configuration: &Configuration, remark: &Remark) -> String {
-    let Remark { verdict, place, directive, why, nearest } = remark;
+    let Remark { verdict, place, directive, why, nearest, is_access } = remark;
     let nearest = if nearest.is_empty() { String::new() } else { format!("; nearest: {nearest}") };
-    format!("{}: {}: {directive}: {}{nearest}", configuration.at(*place), verdict.word(), one_line(why))
+    let access = if *is_access { ", access" } else { "" };
+    format!(
+        "{}: {}{access}: {directive}: {}{nearest}",
+        configuration.at(*place),
+        verdict.word(),
+        one_line(why)
+    )
 }
 
 /// Values come from outside, and a line end would end the comment.
 fn one_line(text: &str) -> String {
-    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+    text.chars().map(plain).collect()
 }
 
 fn comment(text: &str) -> String {

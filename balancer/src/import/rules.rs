@@ -1,6 +1,6 @@
 //! Rules with conditions: `ignore-persist` where it is about the beginning of a path; for the others, what is near.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use super::pair::{Pair, Side};
 use super::sections::{Configuration, Directive, short};
@@ -22,6 +22,14 @@ const RULES: &[(&[&str], &str, &str)] = &[
     (&["http-request", "deny"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
     (&["http-request", "tarpit"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
     (&["http-request", "reject"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["http-request", "silent-drop"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
+    (
+        &["http-request", "auth"],
+        "nobody is asked for a password, so everybody would be let in",
+        "the servers can ask; --deny CIDR|@FILE turns away addresses",
+    ),
+    (&["http-request", "return"], "nobody is answered by a rule", "the servers can"),
+    (&["block"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
     (&["http-request", "redirect"], "nobody is redirected", "the servers can"),
     (&["redirect"], "nobody is redirected", "the servers can"),
     (&["http-request", "set-src"], "who the client is, a PROXY header says", "--accept-proxy CIDR"),
@@ -64,7 +72,7 @@ const RULES: &[(&[&str], &str, &str)] = &[
     (
         &["stats"],
         "there is no page of statistics among the clients' addresses",
-        "--http-admin 127.0.0.1:PORT for /metrics and /status.json, balancer show stat",
+        "--http-admin 127.0.0.1:PORT, which has a page at /status and figures at /metrics; balancer top",
     ),
     (&["errorfile"], "errors are a line of text, or JSON for who asks for it", ""),
     (&["errorfiles"], "errors are a line of text, or JSON for who asks for it", ""),
@@ -93,9 +101,64 @@ const RULES: &[(&[&str], &str, &str)] = &[
     (&["use-fcgi-app"], "servers are spoken to in HTTP", ""),
 ];
 
+/// What decides who gets in or where they go, by its first words: without it, somebody would be let in who was not, or meet
+/// a server that was not for him.
+const ACCESS: &[(&[&str], &[&str])] = &[
+    (
+        &["http-request"],
+        &[
+            "deny",
+            "tarpit",
+            "reject",
+            "silent-drop",
+            "auth",
+            "redirect",
+            "return",
+            "set-dst",
+            "set-dst-port",
+            "use-service",
+            "do-resolve",
+        ],
+    ),
+    (&["http-response", "http-after-response"], &["deny", "return", "redirect", "silent-drop"]),
+    (
+        &["tcp-request", "tcp-response"],
+        &["reject", "close", "silent-drop", "tarpit", "deny", "set-dst", "use-service"],
+    ),
+    (
+        &[
+            "use_backend",
+            "use-server",
+            "redirect",
+            "block",
+            "dispatch",
+            "reqdeny",
+            "reqideny",
+            "reqtarpit",
+            "reqitarpit",
+            "rspdeny",
+            "rspideny",
+        ],
+        &[],
+    ),
+];
+
+/// Whether it is such a line.
+pub(super) fn is_access(line: &Directive) -> bool {
+    // `http-request deny`, and `tcp-request content reject`.
+    let before_the_condition = if line.word(0).starts_with("tcp-") { 2 } else { 1 };
+    let mut actions = line.words.iter().skip(1).take(before_the_condition).map(String::as_str);
+    let is_one = |wanted: &[&str], word: &str| wanted.contains(&word) || word.starts_with("lua.");
+    ACCESS.iter().any(|(firsts, wanted)| {
+        firsts.contains(&line.word(0)) && (wanted.is_empty() || actions.any(|word| is_one(wanted, word)))
+    })
+}
+
 /// `ignore-persist`, and the access lists that are about the beginning of a path.
 pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
     let acls = pair.all(Side::Any, &["acl"]);
+    let mut by_name: HashMap<&str, Vec<&Directive>> = HashMap::new();
+    acls.iter().for_each(|acl| by_name.entry(acl.word(1)).or_default().push(acl));
     let (mut used, mut known) = (HashSet::new(), HashSet::new());
     for line in pair.all(Side::Any, &["ignore-persist"]) {
         let nearest = "--persist-ignore PATHPREFIX";
@@ -106,7 +169,10 @@ pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
         }
         let lists: Vec<(&Directive, &[String])> = match condition {
             [open, inner @ .., close] if open == "{" && close == "}" => vec![(line, inner)],
-            [name] => acls.iter().filter(|acl| acl.word(1) == name).map(|acl| (*acl, acl.after(2))).collect(),
+            [name] => {
+                let named = by_name.get(name.as_str()).into_iter().flatten();
+                named.map(|acl| (*acl, acl.after(2))).collect()
+            }
             _ => vec![],
         };
         if lists.is_empty() {
@@ -215,6 +281,37 @@ pub(super) fn others(configuration: &Configuration, pair: &Pair<'_>, sheet: &mut
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_decides_who_gets_in_is_known() {
+        let is_it = |text: &str| {
+            let words = text.split(' ').map(ToOwned::to_owned).collect();
+            let place = super::super::sections::Place { file: 0, line: 1 };
+            is_access(&Directive { place, words, is_no: false, is_conditional: false, unset: vec![] })
+        };
+        for text in [
+            "http-request deny if bad",
+            "http-request auth realm x",
+            "http-request lua.check",
+            "tcp-request connection reject if bad",
+            "tcp-request content silent-drop",
+            "use_backend b if c",
+            "use-server s if c",
+            "redirect scheme https",
+            "http-response deny",
+            "block if bad",
+        ] {
+            assert!(is_it(text), "{text}");
+        }
+        for text in [
+            "option dontlognull",
+            "http-request set-header deny x",
+            "tcp-request inspect-delay 5s",
+            "acl deny src ::1",
+        ] {
+            assert!(!is_it(text), "{text}");
+        }
+    }
 
     #[test]
     fn beginnings_of_paths_are_known() {

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 
 use super::lexer;
+use crate::log::plain;
 
 /// Where something stands.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -189,7 +190,13 @@ impl Reader<'_> {
             ".else" | ".elif" | ".diag" | ".notice" | ".warning" | ".alert" => {}
             word => {
                 let known = SECTIONS.iter().find(|(known, _)| *known == word);
-                if let (Some(&(_, kind)), 0) = (known, self.depth) {
+                if let Some(&(_, kind)) = known {
+                    if self.depth > 0 {
+                        return Err(format!(
+                            "a {word} section begins between .if and .endif, and conditions are not evaluated here; \
+                             import a copy without .if, .else and .endif that has what holds alone"
+                        ));
+                    }
                     return self.section(kind, &line.words, place);
                 }
                 let is_no = word == "no" && line.words.len() > 1;
@@ -333,7 +340,7 @@ fn modernise(words: &mut Vec<String>) {
 /// The beginning of what may be a megabyte.
 pub(super) fn short(text: &str) -> String {
     const MOST: usize = 120;
-    let mut shown: String = text.chars().take(MOST).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    let mut shown: String = text.chars().take(MOST).map(plain).collect();
     if text.chars().nth(MOST).is_some() {
         shown.push('…');
     }
@@ -380,6 +387,11 @@ mod tests {
             ("mode http\n", "f:1: \"mode\" stands before any section"),
             ("global\n.if defined(X)\n daemon\n", "f:3: an .if is not ended"),
             ("global\n.endif\n", "f:2: an .endif without .if"),
+            // Whose would the line after it be?
+            (
+                "listen a\n.if defined(X)\nlisten b\n.endif\n bind :82\n",
+                "f:3: a listen section begins between",
+            ),
             ("global\n x 'y\n", "f:2: the line has a single quote"),
         ] {
             let found = read(text).expect_err(text);
@@ -397,14 +409,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_conditional_is_marked_and_begins_no_section() {
-        let read =
-            read("listen a\n.if defined(X)\nlisten b\n bind :80\n.else\n bind :81\n.endif\n bind :82\n");
-        let read = read.expect("read");
-        assert_eq!(read.sections.len(), 1);
-        let marks: Vec<bool> =
-            read.sections[0].directives.iter().map(|directive| directive.is_conditional).collect();
-        assert_eq!(marks, [true, true, true, false]);
+    fn what_is_conditional_is_marked() {
+        let read = read("listen a\n.if defined(X)\n bind :80\n.else\n bind :81\n.endif\n bind :82\n");
+        let marks: Vec<bool> = read.expect("read").sections[0]
+            .directives
+            .iter()
+            .map(|directive| directive.is_conditional)
+            .collect();
+        assert_eq!(marks, [true, true, false]);
     }
 
     #[test]

@@ -155,6 +155,10 @@ pub(super) fn carry<'a>(pair: &Pair<'a>, sheet: &mut Sheet, cookie: Cookie) -> V
     lines.extend(pair.all(Side::Back, &["server-template"]));
     lines.sort_by_key(|line| line.place);
     for line in lines {
+        if writer.is_full() {
+            sheet.left(line, too_many(), "");
+            continue;
+        }
         let mut options = defaults.clone();
         if line.word(0) == "server" {
             add(&mut options, line, line.after(3));
@@ -167,7 +171,10 @@ pub(super) fn carry<'a>(pair: &Pair<'a>, sheet: &mut Sheet, cookie: Cookie) -> V
             (Ok(first), Ok(last)) if (last.saturating_sub(first) as usize) < MOST_SERVERS => {
                 for number in first..=last {
                     let name = format!("{}{number}", line.word(1));
-                    writer.server(sheet, line, &name, line.word(3), options.clone());
+                    // What is wrong with one is wrong with all, and said once.
+                    if !writer.server(sheet, line, &name, line.word(3), options.clone()) {
+                        break;
+                    }
                 }
             }
             _ => sheet.left(line, "says how many servers there are in a way that is not understood", ""),
@@ -201,7 +208,16 @@ struct Writer<'a> {
     listen: Vec<std::net::SocketAddr>,
 }
 
+fn too_many() -> String {
+    format!("{MOST_SERVERS} servers are the most")
+}
+
 impl<'a> Writer<'a> {
+    fn is_full(&self) -> bool {
+        self.known.len() >= MOST_SERVERS
+    }
+
+    /// False: it is left, and that was said.
     fn server(
         &mut self,
         sheet: &mut Sheet,
@@ -209,17 +225,22 @@ impl<'a> Writer<'a> {
         name: &str,
         address: &str,
         options: Options<'a>,
-    ) {
-        if self.known.len() >= MOST_SERVERS {
-            return sheet.left(line, format!("{MOST_SERVERS} servers are the most"), "");
+    ) -> bool {
+        if self.is_full() {
+            sheet.left(line, too_many(), "");
+            return false;
         }
         if options.contains_key("ssl") {
             let why = "there is no TLS here, and the server must not be spoken to in the clear";
-            return sheet.left(line, why, "a port of the server without TLS, or a TLS client in between");
+            sheet.left(line, why, "a port of the server without TLS, or a TLS client in between");
+            return false;
         }
         let location = match location(address, &self.ports) {
             Ok(location) => location,
-            Err(why) => return sheet.left(line, why, "--server NAME=ADDR:PORT"),
+            Err(why) => {
+                sheet.left(line, why, "--server NAME=ADDR:PORT");
+                return false;
+            }
         };
         let ours = self.name(name);
         if ours != name {
@@ -238,20 +259,25 @@ impl<'a> Writer<'a> {
                 self.ids.extend(config.cookie());
                 self.known.push(config);
             }
-            Err(why) => return sheet.left(line, why, ""),
+            Err(why) => {
+                sheet.left(line, why, "");
+                return false;
+            }
         }
         self.names.insert(ours);
         sheet.flag("--server", text, &[line]);
         self.remark(sheet, line, &options);
         self.servers.push(Server { line, options });
+        true
     }
 
     /// The same name, unless there are characters in it that none has here, or it is taken.
     fn name(&self, name: &str) -> String {
         let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-');
         let mut ours: String = name.chars().map(|c| if fits(c) { c } else { '_' }).take(63).collect();
-        if ours.is_empty() {
-            ours.push('_');
+        // What begins with a dash would be taken for a flag.
+        if ours.is_empty() || ours.starts_with('-') {
+            ours = format!("_{}", ours.get(1..).unwrap_or_default());
         }
         let begun: String = ours.chars().take(58).collect();
         let mut count = 2;
@@ -363,14 +389,15 @@ fn location(text: &str, ports: &[u16]) -> Result<String, String> {
         Some(_) => return Err("its address is none of TCP".into()),
         None => text,
     };
+    if rest.contains(|c: char| c == ',' || c.is_whitespace()) {
+        return Err("its address has a comma or a space in it, after which options begin here".into());
+    }
     if rest.starts_with('/') {
         return Err("it is a Unix socket, and servers are addresses and ports here".into());
     }
+    // The last colon is the port's, in an IPv6 address without brackets as well.
     let (host, port) = match rest.rsplit_once(':') {
-        Some((host, port)) if !port.is_empty() && rest.parse::<std::net::Ipv6Addr>().is_err() => {
-            (host, Some(port))
-        }
-        Some((host, "")) => (host, None),
+        Some((host, port)) if !rest.ends_with(']') => (host, Some(port).filter(|port| !port.is_empty())),
         _ => (rest, None),
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
@@ -380,6 +407,9 @@ fn location(text: &str, ports: &[u16]) -> Result<String, String> {
     }
     let host = match bare.parse::<IpAddr>() {
         Ok(IpAddr::V6(address)) => format!("[{address}]"),
+        Err(_) if bare.contains(':') => {
+            return Err("after its last colon is its port, and what is before that is no address".into());
+        }
         _ => bare.to_owned(),
     };
     let port = match (port, ports) {
@@ -410,7 +440,12 @@ mod tests {
             ("ipv4@10.0.0.1:80", "10.0.0.1:80"),
             ("app.example:80", "app.example:80"),
             ("[2001:db8::1]:80", "[2001:db8::1]:80"),
-            ("ipv6@2001:db8::1", "[2001:db8::1]:8000"),
+            ("ipv6@2001:db8::1:80", "[2001:db8::1]:80"),
+            ("2001:db8::1:80", "[2001:db8::1]:80"),
+            ("::1:80", "[::1]:80"),
+            ("2001:db8::1:", "[2001:db8::1]:8000"),
+            ("2001:db8::1:+3", "[2001:db8::1]:8003"),
+            ("[2001:db8::1]", "[2001:db8::1]:8000"),
             ("10.0.0.1", "10.0.0.1:8000"),
             ("10.0.0.1:", "10.0.0.1:8000"),
             ("10.0.0.1:+100", "10.0.0.1:8100"),
@@ -419,7 +454,18 @@ mod tests {
         for (text, expected) in table {
             assert_eq!(location(text, &[8000]).as_deref(), Ok(expected), "{text}");
         }
-        for text in ["/run/x", "unix@x", "*:80", "0.0.0.0:80", "10.0.0.1:-9000", "10.0.0.1:+x"] {
+        for text in [
+            "/run/x",
+            "unix@x",
+            "*:80",
+            "0.0.0.0:80",
+            "10.0.0.1:-9000",
+            "10.0.0.1:+x",
+            "10.0.0.1:80,backup",
+            "2001:db8::1",
+            "::1",
+            "[2001:db8::1",
+        ] {
             assert!(location(text, &[8000]).is_err(), "{text}");
         }
         assert!(location("10.0.0.1", &[80, 81]).is_err());

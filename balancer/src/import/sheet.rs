@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 
+use super::rules;
 use super::sections::{Directive, Place, short};
 
 /// A flag of the result.
@@ -47,6 +48,8 @@ pub(super) struct Remark {
     pub(super) why: String,
     /// The nearest thing here; empty where nothing is near.
     pub(super) nearest: String,
+    /// It is left, and it decides who gets in or where they go.
+    pub(super) is_access: bool,
 }
 
 /// The result while it is being made.
@@ -120,16 +123,18 @@ impl Sheet {
 
     fn remark(&mut self, verdict: Verdict, directive: &Directive, text: &str, why: String, nearest: String) {
         let place = directive.place;
-        self.remarks.push(Remark { verdict, place, directive: short(text), why, nearest });
+        let is_access = verdict == Verdict::Left && rules::is_access(directive);
+        self.remarks.push(Remark { verdict, place, directive: short(text), why, nearest, is_access });
     }
 
     pub(super) fn values<'a>(&'a self, flag: &'a str) -> impl Iterator<Item = &'a str> {
         self.flags.iter().filter(move |known| known.flag == flag).filter_map(|known| known.value.as_deref())
     }
 
-    /// In the order of the file, each remark once: a line may be looked at for several flags.
+    /// What decides who gets in first, then in the order of the file, each remark once: a line may be looked at for several
+    /// flags.
     pub(super) fn tidy(&mut self) {
-        self.remarks.sort_by_key(|remark| remark.place);
+        self.remarks.sort_by_key(|remark| (!remark.is_access, remark.place));
         let mut said = HashSet::new();
         self.remarks.retain(|remark| {
             said.insert((remark.place, remark.directive.clone(), remark.why.clone(), remark.verdict))

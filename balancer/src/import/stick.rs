@@ -305,12 +305,12 @@ fn foreign<'a>(configuration: &'a Configuration, name: &str) -> Option<&'a Direc
 /// The options of a table, said or meant.
 fn options(sheet: &mut Sheet, line: &Directive, key: &Key) -> String {
     let mut words = line.after(1).iter().map(String::as_str);
-    let (mut text, mut expire, mut is_v6) = (String::new(), None, false);
+    let (mut text, mut expire, mut kind, mut len) = (String::new(), None, "", None);
     while let Some(word) = words.next() {
         match word {
-            "type" => is_v6 = words.next() == Some("ipv6"),
-            // Ids of any length are told apart here.
-            "len" | "srvkey" => {
+            "type" => kind = words.next().unwrap_or_default(),
+            "len" => len = words.next(),
+            "srvkey" => {
                 words.next();
             }
             "size" => text += &entries(sheet, line, words.next().unwrap_or_default()),
@@ -339,8 +339,11 @@ fn options(sheet: &mut Sheet, line: &Directive, key: &Key) -> String {
         }
     }
     text += &life(sheet, line, expire);
+    if !matches!(key, Key::Source(..)) {
+        keys(sheet, line, kind, len);
+    }
     if let Key::Source(_, None) = key {
-        if is_v6 {
+        if kind == "ipv6" {
             text += ",mask6=128";
         } else {
             sheet.notes.push(
@@ -351,6 +354,29 @@ fn options(sheet: &mut Sheet, line: &Directive, key: &Key) -> String {
         }
     }
     text
+}
+
+/// What HAProxy makes of an id before it is a key, which nobody does here.
+fn keys(sheet: &mut Sheet, line: &Directive, kind: &str, len: Option<&str>) {
+    let part = len.map_or_else(|| format!("type {kind}"), |len| format!("type {kind} len {len}"));
+    match kind {
+        "string" | "binary" => {
+            // HAProxy's defaults; one byte of a string is its end.
+            let usual = if kind == "string" { "31" } else { "32" };
+            let len = len.unwrap_or(usual);
+            let why = format!(
+                "HAProxy keeps the first {len} bytes of an id, and here all of it counts: longer ones are told apart, and \
+                 entries of theirs that are taken along name nobody"
+            );
+            let nearest = format!("balancer table load --len {len}, which counts such entries");
+            sheet.part(Verdict::Differs, line, &part, why, nearest);
+        }
+        "integer" => {
+            let why = "ids are compared as they are written, and not as numbers: 042 is not 42";
+            sheet.part(Verdict::Differs, line, &part, why, "");
+        }
+        _ => {}
+    }
 }
 
 fn entries(sheet: &mut Sheet, line: &Directive, text: &str) -> String {

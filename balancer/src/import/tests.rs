@@ -12,7 +12,7 @@ fn sheet(text: &str) -> Result<(Sheet, String), Stop> {
     let configuration = Configuration::read(&[("f".into(), text.into())], &|_| None).map_err(Stop::Usage)?;
     let (front, back) = pair::choose(&configuration, None, None).map_err(Stop::Usage)?;
     let pair = Pair::new(&configuration, front, back);
-    let sheet = carry(&pair, &[])?;
+    let sheet = carry(&pair, &[], None)?;
     let file = output::file(&configuration, &sheet, &title(&pair));
     trial::read(&file).unwrap_or_else(|why| panic!("{why}:\n{text}\n{file}"));
     Ok((sheet, file))
@@ -34,6 +34,33 @@ fn flags(sheet: &Sheet, part: &str) -> Vec<String> {
     let texts =
         sheet.flags.iter().map(|flag| format!("{} {}", flag.flag, flag.value.as_deref().unwrap_or("")));
     texts.filter(|text| text.starts_with(part)).collect()
+}
+
+#[test]
+fn what_decides_who_gets_in_comes_first_and_the_rest_in_order() {
+    let sheet = of("option abortonclose / http-request set-header A b / use_backend b if x / nonsense / \
+                    http-request auth if y / tcp-request connection reject if z");
+    let told: Vec<_> =
+        sheet.remarks.iter().map(|remark| (remark.is_access, remark.directive.as_str())).collect();
+    let expected = [
+        (true, "use_backend b if x"),
+        (true, "http-request auth if y"),
+        (true, "tcp-request connection reject if z"),
+        (false, "option abortonclose"),
+        (false, "http-request set-header A b"),
+        (false, "nonsense"),
+    ];
+    assert_eq!(told, expected);
+}
+
+#[test]
+fn a_template_that_is_refused_is_told_of_once() {
+    let sheet = of("server-template s 1-1000 10.0.0.1:80 ssl / server-template t 1-1000 10.0.0.1:80 / \
+                    server-template u 1-1000 10.0.0.1:80 / server v 10.0.0.1:80");
+    assert_eq!(flags(&sheet, "--server").len(), 1024);
+    let left: Vec<String> =
+        remarks(&sheet).into_iter().filter(|remark| remark.starts_with("left: server")).collect();
+    assert_eq!(left.len(), 3, "{left:?}");
 }
 
 /// `left` and `differs`, with the beginning of what they are about.
@@ -229,6 +256,18 @@ fn what_cannot_be_carried_over_is_said() {
             "left: stick-table type … store conn_rate(1,2)",
         ),
         ("stick-table type ip size 9 expire 1s", "left: stick-table type ip size 9 expire 1s: no rule"),
+        (
+            "stick-table type string size 9 expire 1s / stick on cookie(A)",
+            "differs: stick-table type … type string: HAProxy keeps the first 31 bytes of an id",
+        ),
+        (
+            "stick-table type string len 64 size 9 expire 1s / stick on hdr(A)",
+            "differs: stick-table type … type string len 64: HAProxy keeps the first 64 bytes of an id",
+        ),
+        (
+            "stick-table type integer size 9 expire 1s / stick on urlp(a)",
+            "differs: stick-table type … type integer: ids are compared as they are written",
+        ),
         ("balance rdp-cookie", "left: balance rdp-cookie: nothing is balanced like that"),
         ("balance uri depth 3", "left: balance uri … depth 3"),
         ("balance source / hash-type map-based", "differs: hash-type map-based"),
