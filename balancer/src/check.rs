@@ -8,7 +8,8 @@ use tokio::task::LocalSet;
 use crate::config::fast_path::word;
 use crate::config::{Config, Feature, Plan};
 use crate::names::{Answers, Found};
-use crate::{datapath, state_file};
+use crate::persist::Method;
+use crate::{datapath, log, state_file};
 
 /// The report: `ok` and what the service would be, what should be known about it, and with `dump` every setting.
 ///
@@ -54,16 +55,27 @@ fn names(config: &Config) -> anyhow::Result<Vec<String>> {
 
 fn summary(config: &Config) -> String {
     let listen: Vec<_> = config.listen.iter().map(ToString::to_string).collect();
+    let servers = log::counted(config.servers.len() as u64, "server");
     let methods = config.persist.labels();
     let then = if methods.is_empty() { String::new() } else { format!("{}, then ", methods.join(", ")) };
-    let servers = config.servers.len();
     format!(
-        "ok: service {:?} on {}, {servers} server{}, decided by {then}{}",
+        "ok: service {:?} on {}, {servers}, decided by {then}{}",
         config.name,
         listen.join(" "),
-        if servers == 1 { "" } else { "s" },
         config.balance
     )
+}
+
+/// What keeps a client on its server.
+pub(crate) fn persistence(config: &Config) -> String {
+    if config.persist.methods().is_empty() {
+        let balance = &config.balance;
+        return format!(
+            "off: there is no --persist, so each request goes where --balance {balance} sends it"
+        );
+    }
+    let methods: Vec<_> = config.persist.methods().iter().map(Method::label).collect();
+    format!("{}, then {}", methods.join(", "), config.balance)
 }
 
 /// What the given flags mean to fast connections, a line each; none without `--xdp`.

@@ -26,7 +26,7 @@
 //! | [`health`] | who is well: checks, real traffic, slow start (pure), and a task per server around it |
 //! | [`datapath`] | the XDP program: pins, registry, interfaces, flows |
 //! | [`netlink`] | what the kernel knows of interfaces, routes and neighbours |
-//! | [`admin`] | the operator's socket and its client |
+//! | [`admin`], [`top`] | the operator's socket and its client; a live view of what it says |
 //! | [`access_log`], [`log`] | one line a request; what the operator reads on stderr |
 //! | [`run`] | the life of the daemon: start, serve, drain |
 //! | [`check`], [`doctor`] | what would happen, without doing it; what this host offers, and how to mend it |
@@ -66,4 +66,5 @@ pub mod state_file;
 pub mod stats;
 pub mod table;
 pub mod takeover;
+pub mod top;
 pub mod visit;

@@ -10,10 +10,10 @@ use anyhow::{anyhow, bail};
 use serde_json::Value;
 
 use crate::cli::Wait;
-use crate::log::reason;
+use crate::log::{first_few, reason};
 
 /// A live instance answers at once; a large table takes a moment to be written out.
-const PATIENCE: Duration = Duration::from_secs(15);
+pub(super) const PATIENCE: Duration = Duration::from_secs(15);
 
 /// Sends `line` to the instance called `name` at `admin`: its answer.
 ///
@@ -70,17 +70,38 @@ fn exchange(admin: &Path, line: &str) -> io::Result<String> {
     Ok(answer)
 }
 
-fn explain(error: &io::Error, name: &str, admin: &Path) -> anyhow::Error {
+/// How to name those whose sockets lie beside `admin`.
+fn others(admin: &Path) -> String {
+    let beside = admin.parent().into_iter().filter_map(|folder| folder.read_dir().ok()).flatten().flatten();
+    let answers = |path: &Path| path != admin && UnixStream::connect(path).is_ok();
+    let sockets = beside.map(|entry| entry.path());
+    let sockets = sockets.filter(|path| path.extension().is_some_and(|end| end == "sock") && answers(path));
+    let mut names: Vec<_> =
+        sockets.filter_map(|path| Some(format!("--name {}", path.file_stem()?.to_str()?))).collect();
+    names.sort_unstable();
+    match names.as_slice() {
+        [] => " by --name or --admin".to_owned(),
+        some => format!(": {}", first_few(some.iter().map(String::as_str))),
+    }
+}
+
+pub(super) fn explain(error: &io::Error, name: &str, admin: &Path) -> anyhow::Error {
     let shown = admin.display();
     match error.kind() {
         ErrorKind::PermissionDenied => {
             anyhow!("no permission for {shown}; be root or the user that \"{name}\" runs as")
         }
         ErrorKind::NotFound | ErrorKind::ConnectionRefused => {
-            anyhow!("no balancer named \"{name}\" answers at {shown}; is it running?")
+            anyhow!(
+                "no balancer named \"{name}\" answers at {shown}; start it, or name another one{}",
+                others(admin)
+            )
         }
         ErrorKind::WouldBlock | ErrorKind::TimedOut => {
-            anyhow!("the balancer named \"{name}\" has not answered at {shown} within 15s; is it stopped?")
+            anyhow!(
+                "the balancer named \"{name}\" has not answered at {shown} within {PATIENCE:?}; try again, \
+                 or look whether its process hangs"
+            )
         }
         _ => anyhow!("the balancer named \"{name}\" gave no answer at {shown}: {}", reason(error)),
     }

@@ -12,6 +12,7 @@ pub const HELP: &str = "\
   quit                                  : after `prompt`, the end
   set timeout cli TIME                  : how long the prompt waits, in seconds or with a unit
   show process [json]                   : the process, its counters and its fast path
+  show status json                      : everything at a glance, with the last ten minutes: one object for programs
   show info [typed|json]                : the process, in HAProxy's keys
   show stat [NAME|IID TYPE SID] [up|no-maint] [typed|json]
                                         : clients, servers and all of them together, in HAProxy's columns
@@ -27,6 +28,8 @@ pub const HELP: &str = "\
   show table NAME [key K|data.server_id OP N|data.server_key eq|ne S]... [text|json]
                                         : the entries of one; K is the plain key
   set table NAME key K data.server_key S: the entry of K names server S from now on
+  load table NAME [dry]                 : set many entries; lines follow, of NUMBER KEY SERVER MILLISECONDS|- joined by ;,
+                                          percent-encoded, then a line `end`; `dry` only says what would become of them
   clear table NAME [key K|data.server_id OP N]...
                                         : forget entries
   show flows [client ADDR] [server [B/]S] [limit N] [json]
@@ -56,6 +59,8 @@ pub enum Command<'a> {
         /// Not for people.
         json: bool,
     },
+    /// `show status json`
+    ShowStatus,
     /// `show servers [json]`
     ShowServers {
         /// Not for people.
@@ -184,6 +189,7 @@ impl<'a> Command<'a> {
         };
         let command = match *words {
             ["process"] => Self::ShowProcess { json },
+            ["status"] if json => Self::ShowStatus,
             ["servers"] => Self::ShowServers { json },
             ["server", name] => Self::ShowServer { name, json },
             ["flows", ref which @ ..] => Self::ShowFlows { which: Which::parse(which)?, json },

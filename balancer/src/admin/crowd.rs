@@ -22,6 +22,8 @@ pub(super) struct Crowd {
     silent: Cell<usize>,
     /// Calls the one who has been for the longest.
     call: Notify,
+    /// Somebody has gone, or has been silent for long enough to be called.
+    chance: Notify,
 }
 
 /// One of the places.
@@ -46,7 +48,8 @@ impl Drop for Counted<'_> {
 
 impl Crowd {
     pub(super) fn new(most: usize, grace: Duration) -> Rc<Self> {
-        Rc::new(Self { most, grace, taken: Cell::new(0), silent: Cell::new(0), call: Notify::new() })
+        let (taken, silent) = (Cell::new(0), Cell::new(0));
+        Rc::new(Self { most, grace, taken, silent, call: Notify::new(), chance: Notify::new() })
     }
 
     pub(super) fn seat(self: &Rc<Self>) -> Option<Seat> {
@@ -70,6 +73,23 @@ impl Crowd {
         }
         self.seat()
     }
+
+    /// The same, and if nobody is silent when somebody is, or is done.
+    pub(super) async fn next_seat(self: &Rc<Self>) -> Seat {
+        loop {
+            if let Some(seat) = self.seat_of_the_silent().await {
+                return seat;
+            }
+            self.chance.notified().await;
+        }
+    }
+
+    /// Until nobody is there.
+    pub(super) async fn all_gone(&self) {
+        while self.taken.get() > 0 {
+            self.chance.notified().await;
+        }
+    }
 }
 
 impl Seat {
@@ -79,6 +99,7 @@ impl Seat {
         let called = async {
             sleep(self.0.grace).await;
             let _silent = Counted::new(&self.0.silent);
+            self.0.chance.notify_one();
             self.0.call.notified().await;
         };
         tokio::select! {
@@ -93,6 +114,7 @@ impl Seat {
 impl Drop for Seat {
     fn drop(&mut self) {
         self.0.taken.set(self.0.taken.get() - 1);
+        self.0.chance.notify_one();
     }
 }
 
@@ -124,6 +146,27 @@ mod tests {
             drop(third);
             assert!(crowd.seat().is_some() && !second.is_finished(), "a place that is free is taken first");
             assert!(second.await.expect("ended").is_none(), "its own time is over");
+        });
+    }
+
+    #[test]
+    fn who_waits_for_a_place_gets_that_of_the_first_who_is_silent_or_done() {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build();
+        LocalSet::new().block_on(&runtime.expect("runtime"), async {
+            let crowd = Crowd::new(1, GRACE);
+            let done = crowd.seat().expect("a place");
+            let next = spawn_local({
+                let crowd = Rc::clone(&crowd);
+                async move { crowd.next_seat().await }
+            });
+            sleep(GRACE).await;
+            assert!(!next.is_finished(), "it is at work");
+            drop(done);
+            let seat = next.await.expect("a place");
+            let silent = spawn_local(async move { seat.patiently(10 * GRACE, pending::<()>()).await });
+            let begun = tokio::time::Instant::now();
+            crowd.next_seat().await;
+            assert!(silent.await.expect("ended").is_none() && begun.elapsed() < 5 * GRACE);
         });
     }
 }

@@ -8,7 +8,7 @@ use crate::access_log::time;
 use crate::visit::Decided;
 
 /// Decisions that are kept once they were shown.
-const MOST: usize = 1000;
+pub(super) const MOST: usize = 1000;
 
 /// A row: a request.
 #[derive(Debug, Serialize)]
@@ -29,11 +29,11 @@ pub(super) struct DecisionRow {
 
 /// The answer to `show decisions [json]`.
 pub(super) fn show(desk: &Desk, json: bool) -> String {
-    super::rows(&rows(desk), json)
+    super::rows(&rows(desk, MOST), json)
 }
 
-/// The rows of it, the oldest first.
-pub(super) fn rows(desk: &Desk) -> Vec<DecisionRow> {
+/// The rows of it, the oldest first, as many of the last ones as `most`.
+pub(super) fn rows(desk: &Desk, most: usize) -> Vec<DecisionRow> {
     let mut kept = desk.decisions.borrow_mut();
     for stats in &desk.stats.workers {
         kept.extend(stats.recent.take());
@@ -42,7 +42,8 @@ pub(super) fn rows(desk: &Desk) -> Vec<DecisionRow> {
     kept.make_contiguous().sort_by_key(|decided| decided.unix_millis);
     let superfluous = kept.len().saturating_sub(MOST);
     kept.drain(..superfluous);
-    kept.iter().map(|decided| row(desk, decided)).collect()
+    let unwanted = kept.len().saturating_sub(most);
+    kept.iter().skip(unwanted).map(|decided| row(desk, decided)).collect()
 }
 
 fn row(desk: &Desk, decided: &Decided) -> DecisionRow {

@@ -14,6 +14,7 @@ use crate::http::fields::Slots;
 use crate::http::request;
 use crate::persist::decide::Hold;
 use crate::persist::issue::SetCookie;
+use crate::persist::trace::{self, Verdict};
 use crate::table::hash::hex;
 use crate::table::{Key, source_address};
 use crate::visit::{Rehearsal, Visit};
@@ -87,6 +88,8 @@ pub struct Step {
     pub server: Option<String>,
     /// What comes of that.
     pub verdict: &'static str,
+    /// A method before it had decided, for the same server.
+    pub agrees: bool,
 }
 
 impl Explanation {
@@ -97,8 +100,9 @@ impl Explanation {
     pub fn of(desk: &Desk, question: &Question<'_>) -> Result<Self, String> {
         let decoded = |text: &str| percent_decode_str(text).collect::<Vec<u8>>();
         let client = String::from_utf8_lossy(&decoded(question.client)).into_owned();
-        let client: IpAddr =
-            client.parse().map_err(|_| format!("{client:?} is not an address; write --src ADDR"))?;
+        let client: IpAddr = client
+            .parse()
+            .map_err(|_| format!("{client:?} is not an address; write for example src=192.0.2.7"))?;
         let mut head = decoded(question.method.unwrap_or("GET"));
         head.push(b' ');
         head.extend(decoded(question.path.unwrap_or("/")));
@@ -118,7 +122,11 @@ impl Explanation {
         let request = match request::parse(&head, &mut slots, limits) {
             Ok(Some(request)) if request.head_length == head.len() => request,
             Ok(_) => return Err("a request ends at its first empty line; leave line ends out".into()),
-            Err(fault) => return Err(format!("such a request is refused: {fault}")),
+            Err(fault) => {
+                return Err(format!(
+                    "such a request is refused: {fault}; a header is NAME: VALUE, a path begins with /"
+                ));
+            }
         };
         let mut visit = Visit::new(&desk.books, &request, client.to_canonical());
         let rehearsal = visit.rehearse();
@@ -130,6 +138,13 @@ impl Explanation {
         let name = |place: usize| service.servers[place].name.clone();
         let labels = service.config.persist.labels();
         let steps = visit.trace().steps().iter().zip(labels).zip(&rehearsal.keys);
+        let trace = visit.trace();
+        let deciding =
+            trace.steps().iter().find(|step| matches!(step.verdict, Verdict::Hit | Verdict::Ambiguous));
+        let decided = deciding.and_then(|step| step.server);
+        let agrees = |step: &trace::Step| {
+            step.verdict == Verdict::Outvoted && step.server.is_some() && step.server == decided
+        };
         let methods: Vec<Step> = (0..)
             .zip(steps)
             .map(|(place, ((step, label), key))| Step {
@@ -137,6 +152,7 @@ impl Explanation {
                 found: key.map(|key| shown(desk, place, &key)),
                 server: step.server.map(name),
                 verdict: step.verdict.as_str(),
+                agrees: agrees(step),
             })
             .collect();
         let deciding = methods.iter().find(|step| matches!(step.verdict, "hit" | "ambiguous"));
@@ -181,7 +197,8 @@ impl Explanation {
         for step in &self.methods {
             let found = step.found.as_deref().map_or(String::new(), |found| format!(" {found}"));
             let server = step.server.as_deref().map_or(String::new(), |server| format!(" > {server}"));
-            let _ = writeln!(text, "{:<12} {}{found}{server}", step.method, step.verdict);
+            let agrees = if step.agrees { ", agrees" } else { "" };
+            let _ = writeln!(text, "{:<12} {}{found}{server}{agrees}", step.method, step.verdict);
         }
         let servers = if self.servers.is_empty() { String::new() } else { self.servers.join(", ") + ", by " };
         let _ = writeln!(text, "{:<12} {servers}{}", "decision", self.decided_by);

@@ -11,8 +11,10 @@
 //! | [`explain`], `decisions` | why requests go where they go |
 //! | `haproxy` | HAProxy's own answers: `show stat`, `show info` and so on |
 //! | [`report`] | what is answered: structs that make the tables and the JSON |
+//! | `status` | everything at a glance, in one object |
 //! | [`http`] | what programs ask over HTTP (`--http-admin`) |
 //! | [`client`] | the other end, for `balancer show`, `set` and so on |
+//! | [`load`] | the other end of `load table`: what HAProxy or another instance shows, into a table |
 //!
 //! Everything runs on the control thread and only reads what the workers write, so an operator never holds up a
 //! request; what takes long is counted on a thread of its own.
@@ -25,10 +27,12 @@ pub mod explain;
 mod flows;
 mod haproxy;
 pub mod http;
+pub mod load;
 mod operate;
 pub mod reload;
 pub mod report;
 pub mod socket;
+mod status;
 pub mod tables;
 mod text;
 
@@ -46,6 +50,7 @@ use crate::access_log::Sender;
 use crate::datapath::view::View;
 use crate::intent::ledger::Ledger;
 use crate::names::follow::Names;
+use crate::server::{Health, Operator};
 use crate::service::Shared;
 use crate::stats::Statistics;
 use crate::takeover::successor::Estate;
@@ -55,6 +60,8 @@ use explain::{Explanation, Question};
 pub use haproxy::Walked;
 use report::{Info, ServerDetail, ServerRow};
 pub use socket::{Access, Socket};
+use status::Status;
+pub use tables::Census;
 use text::Columns;
 
 /// What the socket can show and change.
@@ -71,6 +78,8 @@ pub struct Desk {
     pub decisions: RefCell<VecDeque<Decided>>,
     /// Whose turn it is to walk over the tables.
     pub table_turn: Mutex<()>,
+    /// What the tables had in them, when it was asked last.
+    pub census: RefCell<Option<Rc<Census>>>,
     /// How many large answers there may be at one time, until they have been taken.
     pub bulk: Arc<Semaphore>,
     /// The fast path, if there is one.
@@ -147,6 +156,7 @@ impl Desk {
                 let info = Info::of(self);
                 Ok(if json { json_line(&info) } else { info.text() })
             }
+            Command::ShowStatus => Ok(json_line(&Status::of(self, true, decisions::MOST).await)),
             Command::ShowServers { json } => Ok(rows(&ServerRow::all(self, json), json)),
             Command::ShowServer { name, json } => {
                 let detail = ServerDetail::of(self, self.place(name)?).await;
@@ -161,6 +171,24 @@ impl Desk {
             Command::DelServer { name, force } => self.del_server(name, force),
             Command::ShutdownSessions { name } => self.shutdown_sessions(name),
         }
+    }
+
+    /// Clients are to be sent here: every server that may serve has been looked at once, and the process is to stay.
+    fn is_ready(&self) -> bool {
+        if self.draining.get() {
+            return false;
+        }
+        if !self.was_ready.get() {
+            let servers = &self.service.servers;
+            let is_known = |place: usize| {
+                let server = &servers[place];
+                let is_out = server.operator() == Operator::Maint || server.is_unresolved();
+                is_out || server.health() != Health::Unknown
+            };
+            let is_checked = self.service.config.health.look().check.is_some();
+            self.was_ready.set(!is_checked || servers.places().into_iter().all(is_known));
+        }
+        self.was_ready.get()
     }
 
     /// `explain …` and `show decisions [json]`.

@@ -8,7 +8,7 @@ use super::command::{own_name, server_text, weight};
 use super::report::ServerDetail;
 use crate::config::{ServerConfig, fast_path, servers};
 use crate::intent::Flag;
-use crate::log;
+use crate::log::{self, counted};
 use crate::server::{Operator, Server};
 
 impl Desk {
@@ -36,7 +36,7 @@ impl Desk {
         let place = self.place(name)?;
         let (servers, server) = (&self.service.servers, &self.service.servers[place]);
         let (before, weight) = (server.weight(), weight(text, server.initial_weight)?);
-        self.ledger.check_that_it_is_ours().map_err(|error| format!("{error:#}"))?;
+        self.ledger.check_that_it_is_ours().map_err(|error| log::chain(&error))?;
         let mut complaint = String::new();
         if before != weight {
             servers.set_weight(place, weight);
@@ -64,7 +64,7 @@ impl Desk {
         if let Some(datapath) = &config.datapath {
             fast_path::fits_direct(datapath, &self.listen, &settings)?;
         }
-        let identity = self.ledger.enter(&settings).map_err(|error| format!("{error:#}"))?;
+        let identity = self.ledger.enter(&settings).map_err(|error| log::chain(&error))?;
         let wish = if settings.disabled { Operator::Maint } else { Operator::Ready };
         let server = Server::configured(settings.clone(), identity).with_operator(wish);
         let place = self.service.servers.add(server).map_err(|error| error.to_string())?;
@@ -93,7 +93,7 @@ impl Desk {
                  force after"
             ));
         }
-        self.ledger.check_that_it_is_ours().map_err(|error| format!("{error:#}"))?;
+        self.ledger.check_that_it_is_ours().map_err(|error| log::chain(&error))?;
         servers.retire(place);
         log::info(format_args!("server {name} is deleted by the operator, with {connections} connections"));
         let flag = self.service.config.servers.iter().find(|flag| flag.name == name);
@@ -109,7 +109,8 @@ impl Desk {
         let place = self.place(name)?;
         let server = &self.service.servers[place];
         let ended = self.service.servers.end_sessions_of(&server.name);
-        let what = format!("{} of the proxy and {} of the fast path are ended", ended.slow, ended.fast);
+        let slow = counted(ended.slow, "connection");
+        let what = format!("{slow} of the proxy and {} of the fast path ended", ended.fast);
         log::info(format_args!("server {}: {what} by the operator", server.name));
         Ok(format!("server {}: {what}\n", server.name))
     }
@@ -129,8 +130,9 @@ impl Desk {
         match outcome {
             Ok(()) => String::new(),
             Err(error) => {
-                log::warn(format_args!("the state of server {}: {error:#}", server.name));
-                format!("warning: {error:#}\n")
+                let error = log::chain(&error);
+                log::warn(format_args!("server {}: what was changed {error}", server.name));
+                format!("warning: this {error}\n")
             }
         }
     }

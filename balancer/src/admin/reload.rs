@@ -58,7 +58,7 @@ impl Desk {
     /// Why not.
     pub fn foresee(&self, changes: &Changes) -> Result<(), String> {
         if !changes.is_empty() {
-            self.ledger.check_that_it_is_ours().map_err(|error| format!("{error:#}"))?;
+            self.ledger.check_that_it_is_ours().map_err(|error| log::chain(&error))?;
         }
         // Those that go make room for those that come.
         let mut there_are = self.ledger.all_settings();
@@ -97,7 +97,7 @@ impl Desk {
         }
         let settings =
             servers::one(text, &self.ledger.all_settings(), &self.listen, &self.service.config.persist)?;
-        let identity = self.ledger.enter(&settings).map_err(|error| format!("{error:#}"))?;
+        let identity = self.ledger.enter(&settings).map_err(|error| log::chain(&error))?;
         let wish = if settings.disabled { Operator::Maint } else { Operator::Ready };
         let server = Server::configured(settings.clone(), identity).with_operator(wish);
         let place = self.service.servers.add(server).map_err(|error| error.to_string())?;

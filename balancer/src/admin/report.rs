@@ -5,13 +5,12 @@ use std::fmt::Write;
 use serde::Serialize;
 
 use super::Desk;
+use super::tables::Census;
 use super::text::Columns;
-use crate::clock;
 use crate::datapath::view::{DatapathInfo, FastTraffic, FlowRow};
 use crate::proxy::descriptors::Seats;
 use crate::server::{Servers, WHOLE};
 use crate::stats::{Since, Snapshot};
-use crate::table::Tables;
 
 /// `show process`.
 #[derive(Debug, Serialize)]
@@ -150,16 +149,24 @@ impl ServerRow {
     pub(super) fn all(desk: &Desk, is_complete: bool) -> Vec<Self> {
         let servers = &desk.service.servers;
         let mut rows: Vec<_> = servers.places().into_iter().map(|place| Self::of(servers, place)).collect();
-        if is_complete {
-            Self::add_traffic(desk, &mut rows);
+        if let (true, Some(view)) = (is_complete, &desk.view) {
+            Self::add_traffic(&mut rows, |ids| view.traffic(ids));
         }
         rows
     }
 
-    fn add_traffic(desk: &Desk, rows: &mut [Self]) {
-        let Some(view) = &desk.view else { return };
+    /// With what the fast path has carried, as it was counted a moment ago.
+    pub(super) fn with_traffic(desk: &Desk) -> Vec<Self> {
+        let mut rows = Self::all(desk, false);
+        if desk.view.is_some() {
+            Self::add_traffic(&mut rows, |ids| desk.fast_traffic(ids));
+        }
+        rows
+    }
+
+    fn add_traffic(rows: &mut [Self], traffic: impl FnOnce(&[u16]) -> Vec<FastTraffic>) {
         let ids: Vec<_> = rows.iter().map(|row| row.id).collect();
-        for (row, traffic) in rows.iter_mut().zip(view.traffic(&ids)) {
+        for (row, traffic) in rows.iter_mut().zip(traffic(&ids)) {
             row.fast_traffic = Some(traffic);
         }
     }
@@ -217,13 +224,13 @@ impl ServerDetail {
         let servers = &desk.service.servers;
         let id = servers[place].identity.id;
         let tables = desk.books.tables.handle();
-        let entries = if tables.is_empty() {
-            None
-        } else {
-            tokio::task::spawn_blocking(move || live_entries(&tables, id)).await.ok()
-        };
+        let counted = tokio::task::spawn_blocking(move || Census::take(&tables).entries(id)).await;
+        // It fails with the end of the process only.
+        let entries = counted.ok().flatten();
         let mut row = ServerRow::of(servers, place);
-        ServerRow::add_traffic(desk, std::slice::from_mut(&mut row));
+        if let Some(view) = &desk.view {
+            ServerRow::add_traffic(std::slice::from_mut(&mut row), |ids| view.traffic(ids));
+        }
         Self { connections: servers.connections(&row.name), row, entries }
     }
 
@@ -249,16 +256,6 @@ impl ServerDetail {
             self.entries.map_or_else(String::new, |entries| format!(" and {entries} learned entries"));
         format!("{} connections{entries} still point there\n", self.connections)
     }
-}
-
-fn live_entries(tables: &Tables, id: u16) -> u64 {
-    let (now, mut entries) = (clock::boot_seconds(), 0);
-    for (_, table) in tables.iter() {
-        table.for_each(|_, found| {
-            entries += u64::from(found.entry.server() == id && found.entry.is_live(now));
-        });
-    }
-    entries
 }
 
 fn lines<'a>(facts: impl Iterator<Item = (&'a str, String)>) -> String {

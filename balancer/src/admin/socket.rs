@@ -21,13 +21,14 @@ use tokio::time::{sleep, timeout};
 
 use super::Desk;
 use super::crowd::{Crowd, Seat};
+use super::tables::load::Load;
 use crate::config::Owner;
 use crate::instance::Instance;
 use crate::log::{Complaint, reason};
 use crate::takeover::successor;
 
 /// Longest line of commands: room for hundreds of them.
-const LONGEST_LINE: usize = 16 * 1024;
+pub(super) const LONGEST_LINE: usize = 16 * 1024;
 
 /// Operators and their scripts; more would be a script gone wrong.
 const MOST_CONNECTIONS: usize = 64;
@@ -237,17 +238,27 @@ async fn converse(stream: UnixStream, desk: Rc<Desk>, seat: Seat) {
             Some(Line::Whole(line)) => line,
             Some(Line::TooLong) => {
                 let Conversation { stream, seat, .. } = conversation;
-                let words = format!("error: the line is longer than {LONGEST_LINE} bytes\n\n");
-                return reply(stream, &seat, &words).await;
+                return reply(stream, &seat, &format!("error: {}\n\n", too_long())).await;
             }
             None => return,
         };
+        // The lines after it are not commands.
+        if let (Some(load), false) = (Load::asked(&line), conversation.is_interactive) {
+            let answer = conversation.load(&desk, load).await;
+            let Conversation { stream, seat, .. } = conversation;
+            let answer = answer.unwrap_or_else(|refusal| format!("error: {refusal}\n"));
+            return reply(stream, &seat, &(answer + "\n")).await;
+        }
         match conversation.perform(&desk, &line).await {
             Next::Line => {}
             Next::End => return finish(conversation.stream).await,
             Next::Gone => return,
         }
     }
+}
+
+fn too_long() -> String {
+    format!("the line is longer than {LONGEST_LINE} bytes")
 }
 
 async fn refuse(stream: UnixStream, seat: Seat) {
@@ -325,6 +336,24 @@ impl Conversation {
             return Next::End;
         }
         if self.send("> ").await { Next::Line } else { Next::Gone }
+    }
+
+    /// Entries of a table, line by line; the answer comes when all have.
+    async fn load(&mut self, desk: &Desk, mut load: Load) -> Result<String, String> {
+        loop {
+            match self.read_line().await {
+                Some(Line::Whole(line)) if line == "end" => return load.end(desk).await,
+                Some(Line::Whole(line)) if !line.is_empty() => load = load.take(desk, line).await?,
+                Some(Line::TooLong) => {
+                    load.break_off();
+                    return Err(too_long());
+                }
+                Some(Line::Whole(_)) | None => {
+                    load.break_off();
+                    return Err("the entries ended without a line that says end".to_owned());
+                }
+            }
+        }
     }
 
     async fn answer(&mut self, desk: &Desk, command: &str) -> bool {

@@ -63,6 +63,7 @@ pub(super) fn desk() -> Desk {
         books: Rc::new(Books::new(Arc::clone(&service), tables)),
         decisions: RefCell::default(),
         table_turn: tokio::sync::Mutex::default(),
+        census: RefCell::default(),
         bulk: Arc::new(Semaphore::new(MOST_BULKY)),
         service,
         ledger,
@@ -104,6 +105,22 @@ fn info_has_its_fields() {
     for line in ["name: balancer", "requests: 0", "warning: mind the gap", "fast_path: none"] {
         assert!(text.lines().any(|found| found == line), "{line} in {text}");
     }
+}
+
+#[test]
+fn the_status_counts_what_is_stuck_to_each_server() {
+    let desk = desk();
+    let status = json(&desk, "show status json");
+    assert_eq!((&status["ready"], &status["fast_path"]), (&serde_json::json!(false), &Value::Null));
+    assert_eq!(status["history"], serde_json::json!({ "seconds": 5, "samples": [] }));
+    let tables: Vec<_> =
+        status["tables"].as_array().expect("two").iter().map(|table| &table["entries"]).collect();
+    assert_eq!(tables, [2, 0], "one of three is over");
+    // The live entries name 7, which is nobody, and the second one.
+    let stuck: Vec<_> =
+        status["servers"].as_array().expect("two").iter().map(|row| &row["entries"]).collect();
+    assert_eq!(stuck, [0, 1]);
+    assert!(answer(&desk, "show status").starts_with("error: "), "it is for programs");
 }
 
 #[test]
@@ -199,6 +216,83 @@ fn the_operator_points_keys_at_servers_and_takes_them_out() {
     assert_eq!(json(&desk, "show table json")[1]["entries"], 1, "the other one is as it was");
     answer(&desk, "clear table session=js data.server_id eq 1");
     assert_eq!(json(&desk, "show table json")[1]["entries"], 0);
+}
+
+/// What is said of entries that are sent over the socket, or of a load that is broken off.
+fn loaded(path: &Path, lines: &str) -> Value {
+    let answer = exchange(path, lines.as_bytes());
+    serde_json::from_str(&answer).unwrap_or(Value::String(answer))
+}
+
+#[test]
+fn many_entries_are_loaded_and_each_that_is_not_is_told() {
+    with_socket(|path| {
+        let load = |lines: &str| loaded(path, lines);
+        let said = load(
+            "load table source\n1 192%2E0%2E2%2E1 s1 50000;2 2001%3Adb8%3A%3A1 s2 -\n\
+             3 192.0.2.3 s9 1;4 nobody s1 1;5 2001:db8::2 s1 9000\nend\n",
+        );
+        // Three were there before, one of them over; a /64 has one entry, and that which expires last counts.
+        assert_eq!(
+            (&said["loaded"], &said["merged"], &said["entries"]),
+            (&2.into(), &1.into(), &4.into()),
+            "{said}"
+        );
+        assert_eq!(said["skipped"]["unknown_server"]["examples"], serde_json::json!([[3, "s9"]]));
+        assert_eq!(said["skipped"]["unfit_key"]["examples"], serde_json::json!([[4, "nobody"]]));
+        let shown = exchange(path, b"show table source text\n");
+        let row =
+            |key: &str| shown.lines().find(|line| line.starts_with(key)).unwrap_or_else(|| panic!("{shown}"));
+        assert!(row("192.0.2.1 ").contains(" s1 "), "{shown}");
+        assert!(row("2001:db8:: ").contains(" s2 "), "{shown}");
+        let left: u32 =
+            row("192.0.2.1 ").split_whitespace().nth(2).and_then(|left| left.parse().ok()).expect("seconds");
+        assert!((45..=50).contains(&left), "{left}: it lives no longer than it would have there");
+
+        let ids = load("load table session=JS\n7 a%3Bb%20c%FF s1 999999999\nend\n");
+        assert_eq!((&ids["loaded"], &ids["size"]), (&1.into(), &16.into()), "{ids}");
+        let line = "load table session=JS dry\n8 other s1 -\nend\n";
+        assert_eq!(
+            (&load(line)["entries"], &load(line)["entries"]),
+            (&2.into(), &2.into()),
+            "nothing was written"
+        );
+    });
+}
+
+#[test]
+fn a_full_table_forgets_nobody_for_the_sake_of_those_that_are_loaded() {
+    with_socket(|path| {
+        let entries: Vec<String> = (1..=20).map(|n| format!("{n} 192.0.2.{n} s1 -")).collect();
+        let said = loaded(path, &format!("load table source\n{}\nend\n", entries.join(";")));
+        assert_eq!((&said["loaded"], &said["entries"]), (&14.into(), &16.into()), "{said}");
+        assert_eq!(said["skipped"]["full"]["count"], 6);
+        let shown = exchange(path, b"show table source key 10.9.9.1 text\n");
+        assert!(shown.contains("10.9.9.1"), "{shown}");
+    });
+}
+
+#[test]
+fn a_load_that_is_wrong_or_broken_off_says_so() {
+    with_socket(|path| {
+        let table = [
+            ("load table nope\n1 a s1 -\nend\n", "error: No such table; there are: source, session=JS\n\n"),
+            (
+                "load table source\n1 192.0.2.1 s1 -\n",
+                "error: the entries ended without a line that says end\n\n",
+            ),
+            ("load table source\nwhat is this\nend\n", "error: \"what is this\" is no entry; write NUMBER"),
+            ("load table source\n1 192.0.2.1 s1 -5\nend\n", "error: \"1 192.0.2.1 s1 -5\" is no entry"),
+        ];
+        for (lines, expected) in table {
+            let answer = exchange(path, lines.as_bytes());
+            assert!(answer.starts_with(expected), "{lines}: {answer}");
+        }
+        let long = format!("load table source\n1 {} s1 -\nend\n", "a".repeat(20_000));
+        assert!(exchange(path, long.as_bytes()).starts_with("error: the line is longer than"));
+        let none = exchange(path, b"load table source\nend\n");
+        assert!(none.starts_with("{\"loaded\":0,"), "{none}");
+    });
 }
 
 #[test]
@@ -332,7 +426,7 @@ fn while_somebody_takes_over_servers_stay_who_they_are() {
 fn sessions_are_ended() {
     assert_eq!(
         answer(&desk(), "shutdown sessions server s1"),
-        "server s1: 0 of the proxy and 0 of the fast path are ended\n\n"
+        "server s1: 0 connections of the proxy and 0 of the fast path ended\n\n"
     );
 }
 

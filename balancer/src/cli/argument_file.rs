@@ -8,23 +8,58 @@ use std::path::Path;
 /// A list of a thousand servers is 60 kB.
 const LARGEST: u64 = 4 * 1024 * 1024;
 
+/// A word of the command line.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Argument {
+    pub(super) word: OsString,
+    /// `@FILE line N`, if it stands there.
+    pub(super) place: Option<String>,
+}
+
+impl From<OsString> for Argument {
+    fn from(word: OsString) -> Self {
+        Self { word, place: None }
+    }
+}
+
+/// A flag's value in an `@FILE`.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Placed {
+    /// Without dashes.
+    pub(super) flag: String,
+    pub(super) value: String,
+    /// `@FILE line N`
+    pub(super) place: String,
+}
+
+/// The values that stand in files.
+pub(super) fn placed(args: &[Argument]) -> Vec<Placed> {
+    let next = |at: usize| args.get(at + 1).and_then(|next| next.word.to_str());
+    let of = |(at, Argument { word, place }): (usize, &Argument)| {
+        let (place, word) = (place.as_ref()?, word.to_str()?.strip_prefix("--")?);
+        let (flag, value) = word.split_once('=').or_else(|| Some((word, next(at)?)))?;
+        Some(Placed { flag: flag.to_owned(), value: value.to_owned(), place: place.clone() })
+    };
+    args.iter().enumerate().filter_map(of).collect()
+}
+
 /// Replaces every `@FILE` by the arguments in it. A value is left alone: `takes_value` tells which flags have one.
-pub(crate) fn expand(
+pub(super) fn expand(
     args: impl IntoIterator<Item = OsString>,
     takes_value: impl Fn(&str) -> bool,
-) -> Result<Vec<OsString>, String> {
-    let mut expanded: Vec<OsString> = Vec::new();
+) -> Result<Vec<Argument>, String> {
+    let mut expanded: Vec<Argument> = Vec::new();
     for arg in args {
-        let is_value = expanded.last().and_then(|before| before.to_str()).is_some_and(&takes_value);
+        let is_value = expanded.last().and_then(|before| before.word.to_str()).is_some_and(&takes_value);
         match arg.to_str().and_then(|text| text.strip_prefix('@')) {
             Some(path) if !is_value => expanded.extend(read(Path::new(path), &takes_value)?),
-            _ => expanded.push(arg),
+            _ => expanded.push(arg.into()),
         }
     }
     Ok(expanded)
 }
 
-fn read(path: &Path, takes_value: impl Fn(&str) -> bool) -> Result<Vec<OsString>, String> {
+fn read(path: &Path, takes_value: impl Fn(&str) -> bool) -> Result<Vec<Argument>, String> {
     let shown = path.display();
     if path.as_os_str().is_empty() {
         return Err("@ is not followed by a file's name; write @FILE".into());
@@ -48,7 +83,11 @@ fn read(path: &Path, takes_value: impl Fn(&str) -> bool) -> Result<Vec<OsString>
             "@{shown} line {line}: {nested} inside another file; give it on the command line"
         ));
     }
-    Ok(words.into_iter().map(|(_, word)| OsString::from(word)).collect())
+    let argument = |(line, word): (usize, String)| Argument {
+        word: word.into(),
+        place: Some(format!("@{shown} line {line}")),
+    };
+    Ok(words.into_iter().map(argument).collect())
 }
 
 /// Splits as a shell does, without expanding anything: quotes, backslash, `#` where a word could begin.
@@ -144,8 +183,14 @@ mod tests {
         let at = format!("@{}", path.display());
         let args = strings(&["--listen", "a", &at, "--listen", "c", "--deny", "@kept"]);
         let found = expand(args, |flag| flag.starts_with("--")).expect("read");
+        let of_the_file = |flag: &str, value: &str| Placed {
+            flag: flag.into(),
+            value: value.into(),
+            place: format!("{at} line 1"),
+        };
+        assert_eq!(placed(&found), [of_the_file("listen", "b"), of_the_file("deny", "@too")]);
         assert_eq!(
-            found,
+            found.into_iter().map(|argument| argument.word).collect::<Vec<_>>(),
             strings(&[
                 "--listen", "a", "--listen", "b", "--deny", "@too", "--listen", "c", "--deny", "@kept",
             ])

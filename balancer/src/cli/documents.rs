@@ -48,8 +48,14 @@ fn synopsis() -> Roff {
         ("check", "[--dump] [FLAG | @FILE]..."),
         ("doctor", "[--interface IF] [--probe] [--json] [FLAG | @FILE]..."),
         ("reload", "[FLAG | @FILE]..."),
-        ("import", "[--frontend NAME] [--backend NAME] [--listen ADDR:PORT] [--json] HAPROXY.CFG..."),
+        (
+            "import",
+            "[--frontend NAME] [--backend NAME] [--name NAME] [--listen ADDR:PORT] [--json] HAPROXY.CFG...",
+        ),
         ("show", "WHAT [--name NAME] [--json]"),
+        ("top", "[--interval T] [--name NAME] | --once [--json] [--name NAME]"),
+        ("table", "NAME get|set|clear [KEY] [SERVER] [--name NAME]"),
+        ("table load", "[--table NAME] [--dry-run] [--json] [--name NAME] [FILE]"),
         ("set server", "NAME ready|drain|maint|weight [--name NAME]"),
     ] {
         roff.text([bold(format!("balancer {command}")), roman(" "), italic(rest)]);
@@ -140,7 +146,10 @@ fn exit_status() -> Roff {
         ("0", "It was done, or it has ended as it was told to."),
         ("1", "It failed, or a check has found something missing; stderr says what."),
         ("2", "The command line is wrong; stderr names the flag and says what would be right."),
-        ("3", "import: there are flags, and something was left out or means something else here."),
+        (
+            "3",
+            "It was done in part. import: there are flags, and something was left out or means something else here. table load: some entries are not loaded.",
+        ),
     ];
     table("EXIT STATUS", &rows)
 }

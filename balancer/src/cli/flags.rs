@@ -296,7 +296,8 @@ pub(crate) struct ProcessArgs {
     /// Who may talk to the admin socket, as permissions of its file
     #[arg(long, value_name = "OCTAL", default_value = "0600", value_parser = permissions)]
     pub(crate) admin_mode: u32,
-    /// Where programs ask by HTTP: /metrics, /healthz, /readyz, /status.json. Loopback, unless others are to reach it
+    /// Where people and programs ask by HTTP: a page at /status, and /status.json, /metrics, /healthz, /readyz. Loopback,
+    /// unless others are to reach it
     #[arg(long, value_name = "ADDR:PORT")]
     pub(crate) http_admin: Option<String>,
     /// Threads that serve clients [default: the cores available]

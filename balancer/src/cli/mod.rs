@@ -27,12 +27,15 @@ use percent_encoding::{NON_ALPHANUMERIC, percent_encode};
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum};
 
+use crate::admin::load::LoadArgs;
 use crate::import::ImportArgs;
 use crate::log;
+use crate::top::TopArgs;
 pub use flags::RunArgs;
 use settings::Settings;
 use units::duration;
 pub(crate) use units::{count as parse_count, duration as parse_duration, switch as parse_switch};
+pub(crate) use usage::nearest;
 
 /// What the user wants done.
 #[derive(Debug)]
@@ -47,6 +50,8 @@ pub enum Command {
     Ask(ClientArgs, String),
     /// The same, and then wait until nothing leads to a server any more.
     AskAndWait(ClientArgs, String, Wait),
+    /// `table load`, perhaps with the table's name before it.
+    Load(LoadArgs),
     /// `detach`, of one service or of all; `true` for `--force`.
     Detach(Option<ClientArgs>, bool),
     /// `reload`.
@@ -55,6 +60,8 @@ pub enum Command {
     Print(String),
     /// `import`.
     Import(ImportArgs),
+    /// `top`.
+    Top(TopArgs),
 }
 
 /// What `doctor` is asked besides the flags of `run`.
@@ -98,7 +105,7 @@ pub enum Stop {
 
 impl From<anyhow::Error> for Stop {
     fn from(error: anyhow::Error) -> Self {
-        Self::Failed(format!("{error:#}"))
+        Self::Failed(log::chain(&error))
     }
 }
 
@@ -135,8 +142,8 @@ impl Stop {
 pub fn parse(args: impl IntoIterator<Item = OsString>) -> Result<Command, Stop> {
     let command = definition();
     let args = argument_file::expand(args, |flag| takes_value(&command, flag)).map_err(Stop::Usage)?;
-    let cli = command.clone().try_get_matches_from(&args).and_then(|matches| {
-        let settings = Settings::collect(&command, &matches);
+    let cli = command.clone().try_get_matches_from(args.iter().map(|arg| &arg.word)).and_then(|matches| {
+        let settings = Settings::collect(&command, &matches, &args);
         Ok((Cli::from_arg_matches(&matches)?, settings))
     });
     match cli {
@@ -154,13 +161,14 @@ pub(crate) fn reread(text: &str) -> Result<(Box<RunArgs>, Settings), Stop> {
         .map_err(|(line, what)| Stop::Usage(format!("line {line}: {what}")))?
         .into_iter()
         .map(|(_, word)| OsString::from(word));
-    let args: Vec<OsString> = ["balancer", "check"].map(OsString::from).into_iter().chain(words).collect();
+    let args = ["balancer", "check"].map(OsString::from).into_iter().chain(words);
+    let args: Vec<_> = args.map(argument_file::Argument::from).collect();
     let command = Cli::command();
     let matches = command
         .clone()
-        .try_get_matches_from(&args)
+        .try_get_matches_from(args.iter().map(|arg| &arg.word))
         .map_err(|error| usage::condense(&error, &command, &args))?;
-    let settings = Settings::collect(&command, &matches);
+    let settings = Settings::collect(&command, &matches, &args);
     match Cli::from_arg_matches(&matches).map(|cli| cli.command) {
         Ok(Verb::Check { run, .. }) => Ok((run, settings)),
         Ok(_) => Err(Stop::Usage("not the flags of a service".into())),
@@ -210,10 +218,12 @@ enum Verb {
         #[command(subcommand)]
         what: Show,
     },
+    /// Watch a running instance: figures, servers, tables, fast connections, decisions. Keys: ? in it
+    Top(TopArgs),
     /// Ask a running instance what would become of a request, and why; changes nothing
     Explain {
         /// The client's address
-        #[arg(long, value_name = "ADDR")]
+        #[arg(long, value_name = "ADDR", value_parser = client_address)]
         src: IpAddr,
         /// The request's method
         #[arg(long, value_name = "M", default_value = "GET")]
@@ -252,11 +262,11 @@ enum Verb {
         #[command(subcommand)]
         what: Flows,
     },
-    /// Look up, set or forget entries of a learned table
+    /// Look up, set, load or forget entries of a learned table
     Table {
         /// The table, called as in its flag: source, session=JSESSIONID
         #[arg(value_name = "NAME", value_parser = word)]
-        table: String,
+        table: Option<String>,
         #[command(subcommand)]
         what: Entry,
     },
@@ -336,7 +346,7 @@ enum Show {
 #[derive(Args, Debug)]
 struct Which {
     /// Those of this client
-    #[arg(long, value_name = "ADDR")]
+    #[arg(long, value_name = "ADDR", value_parser = client_address)]
     client: Option<IpAddr>,
     /// Those to this server
     #[arg(id = ONE_SERVER, long = "server", value_name = "NAME", value_parser = word)]
@@ -346,8 +356,9 @@ struct Which {
 /// Not the flag of `run` that is called like it, which may be in the environment.
 const ONE_SERVER: &str = "one-server";
 
-/// Nor this, which is `import`'s.
+/// Nor these, which are `import`'s.
 pub(crate) const OTHER_LISTEN: &str = "other-listen";
+pub(crate) const OTHER_NAME: &str = "other-name";
 
 impl Which {
     fn words(&self) -> String {
@@ -424,6 +435,9 @@ enum Entry {
         #[command(flatten)]
         client: ClientArgs,
     },
+    /// Take many entries along, from HAProxy or from another instance; they count, whatever was known of their keys. Exit
+    /// code 3: some were not loaded
+    Load(LoadArgs),
     /// Forget a key, or everything
     Clear {
         /// A client's address, or the id as clients send it
@@ -540,7 +554,7 @@ impl Verb {
                 header.iter().for_each(|header| line += &format!(" header={}", encoded(header)));
                 Command::Ask(question.client, if question.json { line + " json" } else { line })
             }
-            Self::Table { table, what } => what.complete(&table),
+            Self::Table { table, what } => what.complete(table)?,
             Self::Detach { client, all, force } => Command::Detach((!all).then_some(client), force),
             Self::Reload(mut run) => {
                 run.drop_blank_lines(&settings);
@@ -549,6 +563,7 @@ impl Verb {
             Self::Completions { shell } => Command::Print(documents::completions(definition, shell)),
             Self::Man => Command::Print(documents::manual(definition).map_err(anyhow::Error::from)?),
             Self::Import(import) => Command::Import(import),
+            Self::Top(top) => Command::Top(top),
         })
     }
 }
@@ -603,17 +618,31 @@ impl Show {
 }
 
 impl Entry {
-    fn complete(self, table: &str) -> Command {
-        match self {
-            Self::Get { key, question } => question.about_tables(&format!("show table {table} key {key}")),
-            Self::Set { key, server, client } => {
+    fn complete(self, table: Option<String>) -> Result<Command, Stop> {
+        Ok(match (self, table) {
+            (Self::Load(LoadArgs { table: Some(other), .. }), Some(table)) => {
+                let message = format!("--table {other:?} is given beside {table:?}; name the table once");
+                return Err(Stop::Usage(message));
+            }
+            (Self::Load(load), table) => Command::Load(LoadArgs { table: load.table.or(table), ..load }),
+            (_, None) => {
+                return Err(Stop::Usage(
+                    "table needs to know which; write for example balancer table source get 192.0.2.7".into(),
+                ));
+            }
+            (Self::Get { key, question }, Some(table)) => {
+                question.about_tables(&format!("show table {table} key {key}"))
+            }
+            (Self::Set { key, server, client }, Some(table)) => {
                 Command::Ask(client, format!("set table {table} key {key} data.server_key {server} text"))
             }
-            Self::Clear { key: Some(key), client } => {
+            (Self::Clear { key: Some(key), client }, Some(table)) => {
                 Command::Ask(client, format!("clear table {table} key {key} text"))
             }
-            Self::Clear { key: None, client } => Command::Ask(client, format!("clear table {table} text")),
-        }
+            (Self::Clear { key: None, client }, Some(table)) => {
+                Command::Ask(client, format!("clear table {table} text"))
+            }
+        })
     }
 }
 
@@ -641,6 +670,11 @@ fn key(text: &str) -> Result<String, String> {
     Ok(word)
 }
 
+/// Of a client.
+fn client_address(text: &str) -> Result<IpAddr, String> {
+    text.parse().map_err(|_| "is not an address; write for example 192.0.2.7 or 2001:db8::7".into())
+}
+
 /// One word of the admin protocol.
 fn word(text: &str) -> Result<String, String> {
     let fits = |c: char| c.is_ascii_graphic() && c != ';';
@@ -655,10 +689,11 @@ fn definition() -> clap::Command {
     let with_environment = |arg: clap::Arg| match arg.get_long() {
         Some(
             "all" | "dump" | "json" | "force" | "wait" | "connections-only" | "client" | "limit"
-            | "interface" | "probe" | "frontend" | "backend",
+            | "interface" | "probe" | "frontend" | "backend" | "once" | "interval" | "table" | "len"
+            | "dry-run",
         )
         | None => arg,
-        _ if arg.get_id() == ONE_SERVER || arg.get_id() == OTHER_LISTEN => arg,
+        _ if [ONE_SERVER, OTHER_LISTEN, OTHER_NAME].contains(&arg.get_id().as_str()) => arg,
         Some(long) => {
             let variable = settings::variable(long);
             let arg = arg.env(variable).hide_env(true);

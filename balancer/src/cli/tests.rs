@@ -46,11 +46,14 @@ fn what_is_wrong_is_said_in_one_line() {
         ("run --name a --name b", "--name is given twice; give it once"),
         ("run --detach-on-stop=x", "--detach-on-stop takes no value; write --detach-on-stop alone"),
         ("run --redispatch yes", "--redispatch \"yes\" is neither on nor off; write on or off"),
-        ("run --retries 11", "--retries \"11\" is not such a number; write one from 0 to 10"),
-        ("run --retries -1", "--retries \"-1\" is not such a number; write one from 0 to 10"),
-        ("run --workers 0", "--workers \"0\" is not such a number; write one from 1 to 256"),
-        ("run --workers 257", "--workers \"257\" is not such a number; write one from 1 to 256"),
-        ("run --verify-share 1", "--verify-share \"1\" is not such a number; write one from 2 to 4294967295"),
+        ("run --retries 11", "--retries \"11\" is not a whole number from 0 to 10; write one"),
+        ("run --retries -1", "--retries \"-1\" is not a whole number from 0 to 10; write one"),
+        ("run --workers 0", "--workers \"0\" is not a whole number from 1 to 256; write one"),
+        ("run --workers 257", "--workers \"257\" is not a whole number from 1 to 256; write one"),
+        (
+            "run --verify-share 1",
+            "--verify-share \"1\" is not a whole number from 2 to 4294967295; write one",
+        ),
         ("run --flow-table 999", "--flow-table \"999\" is out of range; write one from 1k to 16m"),
         ("run --flow-table 17m", "--flow-table \"17m\" is out of range; write one from 1k to 16m"),
         ("run --max-head 1k5", "--max-head \"1k5\" is not a size; write for example 64k or 1m"),
@@ -78,12 +81,36 @@ fn what_is_wrong_is_said_in_one_line() {
         ("set server s1 weight", "N|N% is missing; see balancer set server --help"),
         ("del server", "NAME is missing; see balancer del server --help"),
         ("set server s1;x maint", "NAME \"s1;x\" is not a name; names consist of letters, digits and . _ -"),
+        ("explain --src web", "--src \"web\" is not an address; write for example 192.0.2.7 or 2001:db8::7"),
+        ("run server s1=1.2.3.4:80", "\"server\" is not expected here; did you mean --server?"),
+        (
+            "run --check-timeout",
+            "--check-timeout has no value; write --check-timeout T, as in 250ms, 2s, 30m or 3h",
+        ),
+        ("run --timeout-client 0", "--timeout-client \"0\" must be more than nothing; write for example 2s"),
         ("table source", "table needs to know what; see balancer table --help"),
         ("run @/nowhere", "@/nowhere cannot be read: no such file or directory; name a file of flags"),
         ("run @", "@ is not followed by a file's name; write @FILE"),
     ];
     for (line, expected) in table {
         assert_eq!(refused(line), expected, "balancer {line}");
+    }
+}
+
+#[test]
+fn what_is_wrong_in_a_file_is_said_with_its_line() {
+    let folder = tempfile::tempdir().expect("folder");
+    let path = folder.path().join("flags");
+    let at = format!("@{}", path.display());
+    let table = [
+        ("--sever s1=1.2.3.4:80", "unknown flag --sever in FILE line 2; did you mean --server?"),
+        ("server s1=1.2.3.4:80", "\"server\" in FILE line 2 is not expected here; did you mean --server?"),
+        ("--mode=udp", "--mode \"udp\" from FILE line 2 is not known; write http or tcp"),
+        ("--retries 11", "--retries \"11\" from FILE line 2 is not a whole number from 0 to 10; write one"),
+    ];
+    for (line, expected) in table {
+        std::fs::write(&path, format!("# flags\n{line}\n")).expect("written");
+        assert_eq!(refused(&format!("run {at}")), expected.replace("FILE", &at), "{line}");
     }
 }
 
@@ -135,6 +162,32 @@ fn client_commands_become_lines_of_the_admin_protocol() {
     for (line, expected) in table {
         match parsed(line) {
             Ok(Command::Ask(_, sent)) => assert_eq!(sent, expected, "{line}"),
+            other => panic!("{line}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_load_may_say_its_table_before_or_after() {
+    let load = |line: &str| match parsed(line) {
+        Ok(Command::Load(load)) => (load.table, load.file.display().to_string()),
+        other => panic!("{line}: {other:?}"),
+    };
+    let source = Some("source".to_owned());
+    assert_eq!(load("table load"), (None, "-".into()));
+    assert_eq!(load("table load dump.txt --name web"), (None, "dump.txt".into()));
+    assert_eq!(load("table load --table source --len 64 -"), (source.clone(), "-".into()));
+    assert_eq!(load("table source load dump.txt"), (source, "dump.txt".into()));
+    for (line, expected) in [
+        (
+            "table source load --table source",
+            "--table \"source\" is given beside \"source\"; name the table once",
+        ),
+        ("table get 10.0.0.1", "table needs to know which"),
+        ("table load a b", "\"b\" is not expected here"),
+    ] {
+        match parsed(line) {
+            Err(Stop::Usage(message)) => assert!(message.contains(expected), "{line}: {message}"),
             other => panic!("{line}: {other:?}"),
         }
     }

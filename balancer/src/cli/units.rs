@@ -24,6 +24,7 @@ pub(crate) fn duration_or_zero(text: &str) -> Result<Duration, String> {
         "m" => 60_000,
         "h" => 3_600_000,
         "d" => 86_400_000,
+        "" if number == 0 => return Ok(Duration::ZERO),
         "" => return Err(format!("has no unit; write {number}s for seconds or {number}ms for milliseconds")),
         _ => return Err(format!("is not a whole number with a unit that is known; {EXAMPLES}")),
     };
@@ -56,7 +57,7 @@ pub(crate) fn count(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, 
 pub(crate) fn number(range: RangeInclusive<u32>) -> impl Fn(&str) -> Result<u32, String> + Clone {
     let (low, high) = (*range.start(), *range.end());
     move |text| {
-        let wrong = || format!("is not such a number; write one from {low} to {high}");
+        let wrong = || format!("is not a whole number from {low} to {high}; write one");
         text.parse().ok().filter(|number| range.contains(number)).ok_or_else(wrong)
     }
 }

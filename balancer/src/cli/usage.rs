@@ -1,19 +1,20 @@
 //! clap's errors in one line: what is wrong with which flag; what would be right.
 
 use std::error::Error;
-use std::ffi::OsString;
+use std::path::Path;
 
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
+use super::argument_file::{Argument, placed};
 use super::{Stop, settings};
 
 /// The error as this program reports it. `args` are what was parsed, `@FILE`s expanded.
-pub(crate) fn condense(error: &clap::Error, command: &clap::Command, args: &[OsString]) -> Stop {
+pub(crate) fn condense(error: &clap::Error, command: &clap::Command, args: &[Argument]) -> Stop {
     let place = Place::find(command, args);
     let subject = || subject(error, args);
     let message = match error.kind() {
         ErrorKind::DisplayHelp | ErrorKind::DisplayVersion => return Stop::Shown(error.to_string()),
-        ErrorKind::UnknownArgument => unknown_argument(error, &place),
+        ErrorKind::UnknownArgument => unknown_argument(error, &place, args),
         ErrorKind::InvalidSubcommand => unknown_command(error, &place),
         ErrorKind::MissingSubcommand | ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => {
             match &*place.verbs {
@@ -28,7 +29,8 @@ pub(crate) fn condense(error: &clap::Error, command: &clap::Command, args: &[OsS
         ErrorKind::InvalidValue => match (text(error, ContextKind::InvalidValue), list(error)) {
             (None, _) => {
                 let form = text(error, ContextKind::InvalidArg).unwrap_or_default();
-                format!("{} has no value; write {}", flag(error), form.replace(['<', '>'], ""))
+                let example = if form.ends_with(" <T>") { ", as in 250ms, 2s, 30m or 3h" } else { "" };
+                format!("{} has no value; write {}{example}", flag(error), form.replace(['<', '>'], ""))
             }
             (Some(_), allowed) => format!("{} is not known; write {allowed}", subject()),
         },
@@ -54,9 +56,9 @@ struct Place<'a> {
 }
 
 impl<'a> Place<'a> {
-    fn find(root: &'a clap::Command, args: &[OsString]) -> Self {
+    fn find(root: &'a clap::Command, args: &[Argument]) -> Self {
         let mut place = Self { command: root, verbs: String::new() };
-        for verb in args.iter().skip(1).map_while(|arg| arg.to_str()) {
+        for verb in args.iter().skip(1).map_while(|arg| arg.word.to_str()) {
             let Some(next) = place.command.find_subcommand(verb) else { break };
             place.command = next;
             place.verbs += &format!("{verb} ");
@@ -65,18 +67,29 @@ impl<'a> Place<'a> {
     }
 }
 
-fn unknown_argument(error: &clap::Error, place: &Place<'_>) -> String {
+fn unknown_argument(error: &clap::Error, place: &Place<'_>, args: &[Argument]) -> String {
     let given = flag(error);
+    let is_it = |arg: &&Argument| arg.word.to_str().is_some_and(|word| first_word(word) == given);
+    let file = args.iter().find(is_it).and_then(|arg| arg.place.as_ref());
+    let file = file.map_or_else(String::new, |place| format!(" in {place}"));
+    let flags = place.command.get_arguments().filter_map(clap::Arg::get_long);
     if !given.starts_with('-') {
-        return format!("{given:?} is not expected here; flags begin with --, see --help");
+        return match nearest(&given, flags).filter(|_| !place.verbs.is_empty()) {
+            Some(flag) => format!("{given:?}{file} is not expected here; did you mean --{flag}?"),
+            None if file.is_empty() && Path::new(&given).is_file() => {
+                format!("{given:?} is not expected here; if it is a file of flags, write @{given}")
+            }
+            None => format!("{given:?}{file} is not expected here; flags begin with --, see --help"),
+        };
     }
     if place.verbs.is_empty() {
         return format!("{given} without a command; write for example balancer run {given}, see --help");
     }
-    let flags = place.command.get_arguments().filter_map(clap::Arg::get_long);
     match nearest(given.trim_start_matches('-'), flags) {
-        Some(flag) => format!("unknown flag {given}; did you mean --{flag}?"),
-        None => format!("unknown flag {given}; see balancer {}--help for the flags there are", place.verbs),
+        Some(flag) => format!("unknown flag {given}{file}; did you mean --{flag}?"),
+        None => {
+            format!("unknown flag {given}{file}; see balancer {}--help for the flags there are", place.verbs)
+        }
     }
 }
 
@@ -91,7 +104,7 @@ fn unknown_command(error: &clap::Error, place: &Place<'_>) -> String {
 
 /// The candidate that takes the fewest slips of the finger, if they are few for a word of that length. clap's own
 /// measure finds nothing for short words.
-fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+pub(crate) fn nearest<'a>(given: &str, candidates: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     const LONGEST_NAME: usize = 32;
     if given.len() > LONGEST_NAME {
         return None;
@@ -121,13 +134,18 @@ fn distance(one: &str, other: &str) -> usize {
 }
 
 /// `--flag "value"`, and where the value came from if that was not the command line.
-fn subject(error: &clap::Error, args: &[OsString]) -> String {
+fn subject(error: &clap::Error, args: &[Argument]) -> String {
     let (flag, value) = (flag(error), text(error, ContextKind::InvalidValue).unwrap_or_default());
     let typed = args
         .iter()
-        .filter_map(|arg| arg.to_str())
+        .filter_map(|arg| arg.word.to_str())
         .any(|arg| arg.strip_prefix(&flag).is_some_and(|rest| rest.is_empty() || rest.starts_with('=')));
-    match flag.strip_prefix("--") {
+    let long = flag.strip_prefix("--");
+    let in_file = placed(args).into_iter().rfind(|it| Some(it.flag.as_str()) == long && it.value == value);
+    match long {
+        _ if in_file.is_some() => {
+            format!("{flag} {value:?} from {}", in_file.map_or_else(String::new, |it| it.place))
+        }
         Some(long) if !typed => format!("{flag} {value:?} from {}", settings::variable(long)),
         _ => format!("{flag} {value:?}"),
     }

@@ -13,8 +13,7 @@ use prometheus_client::registry::{Registry, Unit};
 
 use super::super::Desk;
 use super::super::report::{Info, ServerRow};
-use super::super::tables::TableSummary;
-use super::server::is_ready;
+use super::super::tables::{Census, TableSummary};
 use crate::clock;
 use crate::datapath::view::FastTraffic;
 use crate::persist::trace::Verdict;
@@ -53,13 +52,13 @@ struct Figures {
 }
 
 /// The answer to `/metrics`.
-pub(super) fn text(desk: &Desk, tables: Vec<TableSummary>) -> String {
+pub(super) fn text(desk: &Desk, census: &Census) -> String {
     let info = Info::of(desk);
     let rows = ServerRow::all(desk, false).into_iter();
     let (places, totals): (Vec<_>, Vec<_>) = desk.stats.servers(Since::Start).into_iter().unzip();
     let ids = places.into_iter().map(|place| desk.service.servers[place].identity.id);
     let figures = Figures {
-        ready: is_ready(desk),
+        ready: desk.is_ready(),
         started: (clock::unix_millis() / 1000).saturating_sub(info.uptime_seconds),
         front: desk.stats.front(Since::Start),
         service: desk.stats.service(Since::Start),
@@ -67,7 +66,7 @@ pub(super) fn text(desk: &Desk, tables: Vec<TableSummary>) -> String {
         fast: desk.view.as_ref().map(|_| desk.fast_traffic(&ids.collect::<Vec<_>>())).unwrap_or_default(),
         methods: desk.service.config.persist.labels().iter().map(ToString::to_string).collect(),
         verdicts: desk.stats.verdicts(),
-        tables,
+        tables: census.tables.clone(),
         lines_dropped: desk.log.as_ref().map(crate::access_log::Sender::dropped),
         outcomes: info.datapath.as_ref().map(|datapath| datapath.counters.clone()).unwrap_or_default(),
         info,
@@ -191,15 +190,7 @@ impl Figures {
 
     fn requests(&self, book: &mut Book<'_>) -> Result<(), Error> {
         let (front, service) = (&self.front.counters, &self.service);
-        let by_class = [
-            ("1xx", front.responses_1xx),
-            ("2xx", front.responses_2xx),
-            ("3xx", front.responses_3xx),
-            ("4xx", front.responses_4xx),
-            ("5xx", front.responses_5xx),
-            ("none", front.responses_none),
-        ];
-        let rows = by_class.map(|(class, count)| (vec![("code_class", class)], count));
+        let rows = front.by_class().map(|(class, count)| (vec![("code_class", class)], count));
         book.counters("requests", "Requests that are over, by the class of their answer.", None, rows)?;
         let invalid = front.invalid_requests;
         book.counters("requests_invalid", "Of these, no well-formed requests.", None, only(invalid))?;
@@ -238,16 +229,8 @@ impl Figures {
         let sessions = self.each(|_, totals| totals.counters.sessions);
         book.counters("server_sessions", "Requests that it was asked.", None, sessions)?;
         let responses = self.servers.iter().flat_map(|(row, totals)| {
-            let counters = &totals.counters;
-            let by_class = [
-                ("1xx", counters.responses_1xx),
-                ("2xx", counters.responses_2xx),
-                ("3xx", counters.responses_3xx),
-                ("4xx", counters.responses_4xx),
-                ("5xx", counters.responses_5xx),
-                ("none", counters.responses_none),
-            ];
-            by_class.map(|(class, count)| (vec![("server", &*row.name), ("code_class", class)], count))
+            let of_class = |(class, count)| (vec![("server", &*row.name), ("code_class", class)], count);
+            totals.counters.by_class().map(of_class)
         });
         book.counters("server_responses", "Its answers, by class.", None, responses)?;
         let in_flight = self.each(|row, _| row.in_flight);

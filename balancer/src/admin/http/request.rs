@@ -15,12 +15,19 @@ pub(super) enum Page {
     Health,
     Ready,
     Status,
+    /// `/status`: for people.
+    Overview,
+    /// `/`: leads to it.
+    Front,
+    Explain,
 }
 
 /// A request that is answered.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Request {
     pub(super) page: Page,
+    /// What stands behind the `?`, as it came.
+    pub(super) query: String,
     /// HEAD: the answer has no body.
     pub(super) is_head: bool,
 }
@@ -37,8 +44,6 @@ pub(super) enum Refusal {
     ForeignHost,
     Method,
     Unknown,
-    /// Too many ask at one time.
-    Busy,
 }
 
 impl Refusal {
@@ -50,7 +55,6 @@ impl Refusal {
             Self::TooSlow => 408,
             Self::ForeignHost => 421,
             Self::TooLarge => 431,
-            Self::Busy => 503,
         }
     }
 
@@ -58,14 +62,15 @@ impl Refusal {
     pub(super) fn text(self) -> &'static str {
         match self {
             Self::Malformed => "this is no well-formed request\n",
-            Self::Unknown => "there is nothing; ask for /metrics, /healthz, /readyz or /status.json\n",
+            Self::Unknown => {
+                "there is nothing; ask for /status, /status.json, /metrics, /healthz or /readyz\n"
+            }
             Self::Method => "only GET and HEAD are answered\n",
             Self::TooSlow => "the request has not come in time\n",
             Self::ForeignHost => {
                 "this host is not called so; ask by an address, by localhost or by its own name\n"
             }
             Self::TooLarge => "the head of the request is too large\n",
-            Self::Busy => "too many ask at one time; try again\n",
         }
     }
 }
@@ -94,17 +99,21 @@ pub(super) fn parse(bytes: &[u8], own_name: &str) -> Result<Option<Request>, Ref
         Some("HEAD") => true,
         _ => return Err(Refusal::Method),
     };
-    let path = request.path.unwrap_or_default().split('?').next().unwrap_or_default();
+    let path = request.path.unwrap_or_default();
+    let (path, query) = path.split_once('?').unwrap_or((path, ""));
     let page = match path {
         "/metrics" => Page::Metrics,
         "/healthz" => Page::Health,
         "/readyz" => Page::Ready,
         "/status.json" => Page::Status,
+        "/status" => Page::Overview,
+        "/" => Page::Front,
+        "/explain.json" => Page::Explain,
         // A whole URL would name another host than `Host` does.
         path if !path.starts_with('/') => return Err(Refusal::Malformed),
         _ => return Err(Refusal::Unknown),
     };
-    Ok(Some(Request { page, is_head }))
+    Ok(Some(Request { page, query: query.to_owned(), is_head }))
 }
 
 /// Whether nobody else can have a name that reads like `host`.
@@ -144,10 +153,17 @@ mod tests {
 
     #[test]
     fn a_request_is_answered_refused_or_waited_for() {
-        let page = |page, is_head| Ok(Some(Request { page, is_head }));
+        let asks = |page, query: &str, is_head| Ok(Some(Request { page, query: query.to_owned(), is_head }));
+        let page = |page, is_head| asks(page, "", is_head);
         let table = [
             ("GET /metrics HTTP/1.1|Host: 127.0.0.1:9100||", page(Page::Metrics, false)),
-            ("HEAD /healthz?x=y HTTP/1.1|Host: localhost||", page(Page::Health, true)),
+            ("HEAD /healthz?x=y HTTP/1.1|Host: localhost||", asks(Page::Health, "x=y", true)),
+            (
+                "GET /explain.json?src=::1&path=/?b HTTP/1.1|Host: lb1||",
+                asks(Page::Explain, "src=::1&path=/?b", false),
+            ),
+            ("GET / HTTP/1.1|Host: localhost||", page(Page::Front, false)),
+            ("GET /status HTTP/1.1|Host: localhost||", page(Page::Overview, false)),
             ("GET /readyz HTTP/1.0||", page(Page::Ready, false)),
             ("GET /status.json HTTP/1.1|host: LB1:9100||", page(Page::Status, false)),
             ("GET /metrics HTTP/1.1|Host: [::1]:9100|", Ok(None)),
@@ -157,7 +173,7 @@ mod tests {
             ("GET /metrics HTTP/1.1|Host: evil.example||", Err(Refusal::ForeignHost)),
             ("GET /metrics HTTP/1.1|Host: lb1.evil.example||", Err(Refusal::ForeignHost)),
             ("POST /metrics HTTP/1.1|Host: localhost||", Err(Refusal::Method)),
-            ("GET / HTTP/1.1|Host: localhost||", Err(Refusal::Unknown)),
+            ("GET /status/ HTTP/1.1|Host: localhost||", Err(Refusal::Unknown)),
             ("GET /metricsx HTTP/1.1|Host: localhost||", Err(Refusal::Unknown)),
             ("nonsense||", Err(Refusal::Malformed)),
         ];

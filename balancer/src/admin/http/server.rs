@@ -3,29 +3,39 @@
 //! Everything is on the control thread and answers at once, so a slow client holds up nobody but itself. Each connection
 //! has one request: scrapers come every few seconds.
 
-use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use anyhow::anyhow;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::task::spawn_local;
 use tokio::time::{sleep, timeout};
 
-use super::super::Desk;
-use super::super::tables::TableSummary;
+use super::super::crowd::{Crowd, Seat};
+use super::super::status::Status;
+use super::super::{Desk, decisions, json_line};
 use super::request::{LONGEST_HEAD, Page, Refusal, Request, parse};
-use super::{metrics, status};
-use crate::listen::{Passed, explain};
+use super::{explain, metrics, page};
+use crate::listen::{self, Passed};
 use crate::log::{Complaint, reason};
-use crate::server::{Health, Operator};
 
-/// At one time: a few scrapers and people. More would be somebody who wants to do harm.
+/// Of what people may read in a terminal.
+const TEXT: &str = "text/plain; charset=utf-8";
+
+/// At one time: a few scrapers and people. Whoever comes then waits for a place, so that whoever watches whether we live is not
+/// told otherwise because somebody else holds places.
 const MOST_CONNECTIONS: usize = 32;
+
+/// Who wait for one, in the kernel.
+const MOST_WAITING: i32 = 128;
+
+/// Somebody silent for so long loses the place when it is needed.
+const GRACE: Duration = Duration::from_millis(250);
 
 /// For a head to arrive, and for each piece of an answer to be taken.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -33,12 +43,12 @@ const PATIENCE: Duration = Duration::from_secs(5);
 /// Answers go out in pieces of this size, each with its own patience.
 const PIECE: usize = 64 * 1024;
 
-/// How old the count of a table's entries may be: it takes a walk over the table.
-const TABLES_LIFE: Duration = Duration::from_secs(10);
-
 /// The bound socket.
 #[derive(Debug)]
-pub struct Listener(StdListener);
+pub struct Listener {
+    socket: StdListener,
+    closing: Rc<Notify>,
+}
 
 impl Listener {
     /// Listens there, on the socket of a predecessor if that is among the `passed` ones.
@@ -48,7 +58,7 @@ impl Listener {
     pub fn bind(address: SocketAddr, passed: &mut Vec<Passed>) -> anyhow::Result<Self> {
         let is_it = |passed: &mut Passed| passed.listener.local_addr().is_ok_and(|at| at == address);
         if let Some(found) = passed.extract_if(.., is_it).next() {
-            return Ok(Self(found.listener));
+            return Ok(Self::new(found.listener));
         }
         let bound = || -> io::Result<StdListener> {
             let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
@@ -58,10 +68,14 @@ impl Listener {
                 socket.set_only_v6(true)?;
             }
             socket.bind(&address.into())?;
-            socket.listen(MOST_CONNECTIONS as i32)?;
+            socket.listen(MOST_WAITING)?;
             Ok(socket.into())
         };
-        bound().map(Self).map_err(|error| anyhow!("--http-admin {address}: {}", explain(&error)))
+        bound().map(Self::new).map_err(|error| anyhow!("--http-admin {address}: {}", listen::explain(&error)))
+    }
+
+    fn new(socket: StdListener) -> Self {
+        Self { socket, closing: Rc::default() }
     }
 
     /// Where it listens; a port 0 has become a real one.
@@ -69,7 +83,7 @@ impl Listener {
     /// # Errors
     /// When the kernel refuses.
     pub fn address(&self) -> io::Result<SocketAddr> {
-        self.0.local_addr()
+        self.socket.local_addr()
     }
 
     /// Another descriptor of it, to pass on.
@@ -77,25 +91,24 @@ impl Listener {
     /// # Errors
     /// When the process has no descriptor left.
     pub fn descriptor(&self) -> io::Result<StdListener> {
-        self.0.try_clone()
+        self.socket.try_clone()
     }
 
-    /// Serves for ever. To be called, and to run, inside a `LocalSet`.
+    /// Takes nobody new; what [`Self::serve`] has made ends when all who are there are answered.
+    pub fn close(self) {
+        self.closing.notify_one();
+    }
+
+    /// Serves until it is closed. To be called, and to run, inside a `LocalSet`.
     ///
     /// # Errors
     /// When the runtime cannot take the socket.
     pub fn serve(&self, desk: Rc<Desk>) -> io::Result<impl Future<Output = ()> + use<>> {
         let is_private = self.address()?.ip().to_canonical().is_loopback();
-        let listener = TcpListener::from_std(self.0.try_clone()?)?;
+        let listener = TcpListener::from_std(self.socket.try_clone()?)?;
         let own_name = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
-        let office = Office {
-            desk,
-            own_name: own_name.trim().to_owned(),
-            is_private,
-            tables: RefCell::default(),
-            open: Cell::default(),
-        };
-        Ok(accept(listener, Rc::new(office)))
+        let office = Office { desk, own_name: own_name.trim().to_owned(), is_private };
+        Ok(accept(listener, Rc::new(office), Rc::clone(&self.closing)))
     }
 }
 
@@ -105,18 +118,26 @@ struct Office {
     own_name: String,
     /// Only this host can connect.
     is_private: bool,
-    /// The last count of the tables' entries.
-    tables: RefCell<Option<(Instant, Vec<TableSummary>)>>,
-    open: Cell<usize>,
 }
 
-async fn accept(listener: TcpListener, office: Rc<Office>) {
+async fn accept(listener: TcpListener, office: Rc<Office>, closing: Rc<Notify>) {
+    let (open, leaving) = (Crowd::new(MOST_CONNECTIONS, GRACE), Crowd::new(MOST_CONNECTIONS, GRACE));
     let mut complaint = Complaint::default();
     loop {
-        match listener.accept().await {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.notified() => break,
+        };
+        match accepted {
             Ok((stream, peer)) => {
-                let seat = Seat::take(&office);
-                spawn_local(converse(stream, peer, seat));
+                let seat = open.next_seat().await;
+                let (office, leaving) = (Rc::clone(&office), Rc::clone(&leaving));
+                spawn_local(async move {
+                    let answered = converse(stream, peer, &office, seat).await;
+                    if let (Some(stream), Some(_seat)) = (answered, leaving.seat()) {
+                        drain(stream).await;
+                    }
+                });
             }
             Err(error) => {
                 complaint.make(format_args!("--http-admin: {}", reason(&error)));
@@ -124,48 +145,27 @@ async fn accept(listener: TcpListener, office: Rc<Office>) {
             }
         }
     }
+    drop(listener);
+    open.all_gone().await;
 }
 
-/// One of the connections that may be open at one time, or one too many.
-struct Seat {
-    office: Rc<Office>,
-    is_too_many: bool,
-}
-
-impl Seat {
-    fn take(office: &Rc<Office>) -> Self {
-        let open = office.open.get();
-        office.open.set(open + 1);
-        Self { office: Rc::clone(office), is_too_many: open >= MOST_CONNECTIONS }
-    }
-}
-
-impl Drop for Seat {
-    fn drop(&mut self) {
-        self.office.open.set(self.office.open.get() - 1);
-    }
-}
-
-async fn converse(mut stream: TcpStream, peer: SocketAddr, seat: Seat) {
-    if seat.is_too_many {
-        // What fits into the socket's buffer, and no wait.
-        let _ = stream.try_write(&refusal(Refusal::Busy));
-        return;
-    }
-    let answer = match timeout(PATIENCE, read_request(&mut stream, &seat.office.own_name)).await {
-        Ok(Ok(Some(request))) => seat.office.answer(request, peer).await,
-        Ok(Err(why)) => refusal(why),
-        Err(_) => refusal(Refusal::TooSlow),
-        Ok(Ok(None)) => return,
+/// Whoever was answered is given back.
+async fn converse(mut stream: TcpStream, peer: SocketAddr, office: &Office, seat: Seat) -> Option<TcpStream> {
+    let answer = match seat.patiently(PATIENCE, read_request(&mut stream, &office.own_name)).await {
+        Some(Ok(Some(request))) => office.answer(request, peer).await,
+        Some(Ok(None)) => return None,
+        Some(Err(why)) => refusal(why),
+        None => {
+            // What fits into the socket's buffer, and no wait.
+            let _ = stream.try_write(&refusal(Refusal::TooSlow));
+            return None;
+        }
     };
     for piece in answer.chunks(PIECE) {
-        if !matches!(timeout(PATIENCE, stream.write_all(piece)).await, Ok(Ok(()))) {
-            return;
-        }
+        seat.patiently(PATIENCE, stream.write_all(piece)).await?.ok()?;
     }
-    let _ = stream.shutdown().await;
-    // Closing on unread input would throw away the answer with it; but not for longer than is decent.
-    let _ = timeout(Duration::from_secs(1), drain(&mut stream)).await;
+    stream.shutdown().await.ok()?;
+    Some(stream)
 }
 
 /// `None`: the client has left.
@@ -184,82 +184,72 @@ async fn read_request(stream: &mut TcpStream, own_name: &str) -> Result<Option<R
     }
 }
 
-async fn drain(stream: &mut TcpStream) {
+/// Closing on unread input would throw away the answer with it.
+async fn drain(mut stream: TcpStream) {
     let (mut piece, mut left) = ([0; 4096], LONGEST_HEAD);
-    while let Ok(count @ 1..) = stream.read(&mut piece).await
-        && count <= left
-    {
-        left -= count;
-    }
+    let read = async {
+        while let Ok(count @ 1..) = stream.read(&mut piece).await
+            && count <= left
+        {
+            left -= count;
+        }
+    };
+    // But not for longer than is decent.
+    let _ = timeout(Duration::from_secs(1), read).await;
 }
 
 impl Office {
     async fn answer(&self, request: Request, peer: SocketAddr) -> Vec<u8> {
         let desk = &self.desk;
-        let (status, kind, body) = match request.page {
-            Page::Health => (200, "text/plain; charset=utf-8", "ok\n".to_owned()),
-            Page::Ready => match (is_ready(desk), desk.draining.get()) {
-                (true, _) => (200, "text/plain; charset=utf-8", "ready\n".to_owned()),
-                (false, true) => (503, "text/plain; charset=utf-8", "draining\n".to_owned()),
-                (false, false) => (
-                    503,
-                    "text/plain; charset=utf-8",
-                    "the first round of checks is not complete\n".to_owned(),
-                ),
+        let text = |status, text: &str| response(status, TEXT, text, request.is_head);
+        let json = |status, body: &str| response(status, "application/json", body, request.is_head);
+        let is_private = self.is_private && peer.ip().to_canonical().is_loopback();
+        match request.page {
+            Page::Health => text(200, "ok\n"),
+            Page::Ready => match (desk.is_ready(), desk.draining.get()) {
+                (true, _) => text(200, "ready\n"),
+                (false, true) => text(503, "draining\n"),
+                (false, false) => text(503, "the first round of checks is not complete\n"),
             },
-            Page::Metrics => (200, metrics::CONTENT_TYPE, metrics::text(desk, self.count_tables().await)),
-            Page::Status => {
-                let with_clients = self.is_private && peer.ip().to_canonical().is_loopback();
-                let status = status::Status::of(desk, with_clients);
-                (200, "application/json", super::super::json_line(&status))
+            Page::Metrics => {
+                let body = metrics::text(desk, &*desk.census().await);
+                response(200, metrics::CONTENT_TYPE, &body, request.is_head)
             }
-        };
-        response(status, kind, &body, request.is_head)
-    }
-
-    /// A walk over all tables takes a second where they are large, so it is done on a thread of its own, by one at a
-    /// time, and its result is kept for a while.
-    async fn count_tables(&self) -> Vec<TableSummary> {
-        let _turn = self.desk.table_turn.lock().await;
-        if let Some((counted, tables)) = &*self.tables.borrow()
-            && counted.elapsed() < TABLES_LIFE
-        {
-            return tables.clone();
+            Page::Status => {
+                let wanted = request.query.split('&').find_map(|word| word.strip_prefix("decisions="));
+                match wanted.map_or(Ok(decisions::MOST), str::parse) {
+                    Ok(decisions) => json(200, &json_line(&Status::of(desk, is_private, decisions).await)),
+                    Err(_) => {
+                        text(400, "decisions= is how many of the last ones, for example decisions=10\n")
+                    }
+                }
+            }
+            Page::Explain => {
+                let (status, body) = explain::answer(desk, &request.query, is_private);
+                json(status, &body)
+            }
+            Page::Overview => {
+                let kind = format!("text/html; charset=utf-8\r\nContent-Security-Policy: {}", *page::POLICY);
+                response(200, &kind, &page::PAGE, request.is_head)
+            }
+            Page::Front => {
+                response(302, &format!("{TEXT}\r\nLocation: /status"), "see /status\n", request.is_head)
+            }
         }
-        let tables = self.desk.books.tables.handle();
-        let counted =
-            tokio::task::spawn_blocking(move || TableSummary::all(&tables)).await.unwrap_or_default();
-        *self.tables.borrow_mut() = Some((Instant::now(), counted.clone()));
-        counted
     }
-}
-
-/// Clients are to be sent here: every server that may serve has been looked at once, and the process is to stay.
-pub(super) fn is_ready(desk: &Desk) -> bool {
-    if desk.draining.get() {
-        return false;
-    }
-    if !desk.was_ready.get() {
-        let servers = &desk.service.servers;
-        let is_known = |place: usize| {
-            let server = &servers[place];
-            let is_out = server.operator() == Operator::Maint || server.is_unresolved();
-            is_out || server.health() != Health::Unknown
-        };
-        let is_checked = desk.service.config.health.look().check.is_some();
-        desk.was_ready.set(!is_checked || servers.places().into_iter().all(is_known));
-    }
-    desk.was_ready.get()
 }
 
 fn refusal(why: Refusal) -> Vec<u8> {
-    response(why.status(), "text/plain; charset=utf-8", why.text(), false)
+    response(why.status(), TEXT, why.text(), false)
 }
 
+/// `kind`: the value of Content-Type; other header lines may follow it.
 fn response(status: u16, kind: &str, body: &str, is_head: bool) -> Vec<u8> {
     let reason = match status {
         200 => "OK",
+        302 => "Found",
         400 => "Bad Request",
+        403 => "Forbidden",
         404 => "Not Found",
         405 => "Method Not Allowed",
         408 => "Request Timeout",
@@ -270,7 +260,7 @@ fn response(status: u16, kind: &str, body: &str, is_head: bool) -> Vec<u8> {
     let allow = if status == 405 { "Allow: GET, HEAD\r\n" } else { "" };
     let mut response = format!(
         "HTTP/1.1 {status} {reason}\r\nContent-Type: {kind}\r\nContent-Length: {}\r\n{allow}Cache-Control: no-store\r\n\
-         X-Content-Type-Options: nosniff\r\nConnection: close\r\n\r\n",
+         X-Content-Type-Options: nosniff\r\nReferrer-Policy: no-referrer\r\nConnection: close\r\n\r\n",
         body.len()
     );
     if !is_head {

@@ -4,8 +4,12 @@
 //! |---|---|
 //! | `command` | a line → what is asked (pure) |
 //! | `rows` | what is answered |
+//! | [`load`] | many entries at one time |
+//! | `census` | how many entries there are, of each table and of each server |
 
+mod census;
 mod command;
+pub mod load;
 mod rows;
 
 use std::io;
@@ -20,6 +24,7 @@ use crate::persist::method::SessionMethod;
 use crate::server::{Identity, Servers};
 use crate::service::{Service, Shared};
 use crate::table::{Found, Key, Table, Tables};
+pub use census::Census;
 use command::{Ask, Comparison, Condition, Form, Server, Verb, Which};
 pub use rows::{TableRow, TableSummary};
 
@@ -62,6 +67,16 @@ struct Archive {
 impl Archive {
     fn perform(&self, ask: &Ask) -> Result<String, String> {
         let Some(name) = &ask.table else { return Ok(summaries(&self.tables, ask.form)) };
+        let subject = self.subject(name)?;
+        match &ask.verb {
+            Verb::Show => subject.show(ask),
+            Verb::Set(server) => subject.set(ask, server),
+            Verb::Clear => subject.clear(ask),
+        }
+    }
+
+    /// The table of that name.
+    fn subject(&self, name: &str) -> Result<Subject<'_>, String> {
         let found = self.tables.iter().find(|(label, _)| label.eq_ignore_ascii_case(name));
         let (name, table) = found.ok_or_else(|| no_such_table(&self.tables))?;
         let Service { config, servers, .. } = &*self.service;
@@ -70,12 +85,7 @@ impl Archive {
             Method::Session(session) if session.is_prefix => Some(session),
             _ => None,
         });
-        let subject = Subject { name, table, servers, prefixed };
-        match &ask.verb {
-            Verb::Show => subject.show(ask),
-            Verb::Set(server) => subject.set(ask, server),
-            Verb::Clear => subject.clear(ask),
-        }
+        Ok(Subject { name, table, servers, prefixed })
     }
 }
 
@@ -142,22 +152,25 @@ impl Subject<'_> {
                 log::first_few(servers.iter().map(|server| &*server.name))
             )
         })?;
-        let (Identity { id, generation }, now) = (servers[place].identity, clock::boot_seconds());
-        let key = self.key(&ask.which)?;
-        let expiry = now.saturating_add(table.timeout);
-        let entry = if table.is_of_sources() {
-            let entry = Affinity::new(id, generation, expiry);
-            // Where several users are behind an address, that does not change by sending them elsewhere.
-            table.get(&key).map_or(entry, |known| entry.inherit_ambiguity(known, now, table.timeout))
-        } else {
-            Affinity::learned(id, expiry)
-        };
+        let (key, now) = (self.key(&ask.which)?, clock::boot_seconds());
+        let entry = self.entry(place, table.get(&key), now.saturating_add(table.timeout), now);
         table
             .put(&key, entry)
             .map_err(|error| format!("Unable to allocate a new entry: {}", refusal(&error)))?;
         let server = &servers[place].name;
         log::info(format_args!("an entry of table {name} is set to {server} by the operator"));
         Ok(said(ask.form, format_args!("{name}: the entry names {server} now")))
+    }
+
+    /// One that names the server at `place`, where there was `known`.
+    fn entry(&self, place: usize, known: Option<Affinity>, expiry: u32, now: u32) -> Affinity {
+        let Identity { id, generation } = self.servers[place].identity;
+        if !self.table.is_of_sources() {
+            return Affinity::learned(id, expiry);
+        }
+        let entry = Affinity::new(id, generation, expiry);
+        // Where several users are behind an address, that does not change by sending them elsewhere.
+        known.map_or(entry, |known| entry.inherit_ambiguity(known, now, self.table.timeout))
     }
 
     fn clear(&self, ask: &Ask) -> Result<String, String> {
@@ -204,21 +217,23 @@ impl Subject<'_> {
     }
 
     fn key(&self, which: &Which) -> Result<Key, String> {
-        let table = self.table;
         match which {
             Which::Pointer(key) => Ok(*key),
             Which::All(_) => Err("Key value expected".into()),
-            Which::Key(text) if table.is_of_sources() => {
-                let address = text
-                    .parse()
-                    .map_err(|_| "Invalid key; the keys of this table are addresses".to_owned())?;
-                Ok(table.source_key(address))
-            }
-            Which::Key(text) => {
-                let id = self.prefixed.map_or(Ok(text.as_str()), |method| id_of_cookie(text, method))?;
-                table.key(id.as_bytes()).ok_or_else(|| "An empty key is never stored".into())
-            }
+            Which::Key(text) => self.key_of(text.as_bytes()),
         }
+    }
+
+    /// As clients send it.
+    fn key_of(&self, text: &[u8]) -> Result<Key, String> {
+        let table = self.table;
+        if table.is_of_sources() {
+            let address = std::str::from_utf8(text).ok().and_then(|text| text.parse().ok());
+            let address = address.ok_or("Invalid key; the keys of this table are addresses")?;
+            return Ok(table.source_key(address));
+        }
+        let id = self.prefixed.map_or(Ok(text), |method| id_of_cookie(text, method))?;
+        table.key(id).ok_or_else(|| "An empty key is never stored".into())
     }
 }
 
@@ -251,9 +266,9 @@ fn is_met(condition: &Condition, id: u16, servers: &Servers) -> bool {
 }
 
 /// What the table knows a cookie by of which only the beginning of the name is given: the rest of it, `=`, and the value.
-fn id_of_cookie<'a>(text: &'a str, method: &SessionMethod) -> Result<&'a str, String> {
-    match text.strip_prefix(&method.name) {
-        Some(rest) if rest.contains('=') => Ok(rest.strip_prefix('=').unwrap_or(rest)),
+fn id_of_cookie<'a>(text: &'a [u8], method: &SessionMethod) -> Result<&'a [u8], String> {
+    match text.strip_prefix(method.name.as_bytes()) {
+        Some(rest) if rest.contains(&b'=') => Ok(rest.strip_prefix(b"=").unwrap_or(rest)),
         _ => Err(format!("Invalid key; write the cookie as clients send it, {}REST=VALUE", method.name)),
     }
 }

@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use balancer_ebpf::affinity::Affinity;
 use serde::Serialize;
 
 use crate::admin::text::Columns;
@@ -28,16 +29,22 @@ pub struct TableSummary {
 }
 
 impl TableSummary {
-    pub(in crate::admin) fn all(tables: &Tables) -> Vec<Self> {
+    pub(super) fn all(tables: &Tables) -> Vec<Self> {
         tables.iter().map(|(name, table)| Self::of(name, table)).collect()
     }
 
     pub(super) fn of(name: &str, table: &Table) -> Self {
+        Self::counted(name, table, |_| {})
+    }
+
+    /// Shows `see` each of the live entries.
+    pub(super) fn counted(name: &str, table: &Table, mut see: impl FnMut(Affinity)) -> Self {
         let (now, mut entries, mut probation) = (clock::boot_seconds(), 0, 0);
         table.for_each(|_, found| {
             if found.entry.is_live(now) {
                 entries += 1;
                 probation += usize::from(found.probation);
+                see(found.entry);
             }
         });
         let Table { size, timeout, .. } = *table;
