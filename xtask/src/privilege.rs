@@ -40,7 +40,7 @@ pub fn as_root(program: impl AsRef<OsStr>) -> Result<Command> {
         return Ok(Command::new(program));
     }
     if !can_be_root() {
-        bail!("this step needs root: neither root nor a usable sudo here");
+        bail!("this step needs root; run it as root, or as a user for whom `sudo -n true` works");
     }
     let mut command = Command::new("sudo");
     // `env` on the far side, because a policy may refuse --preserve-env.

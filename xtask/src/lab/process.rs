@@ -197,6 +197,41 @@ impl Process {
     }
 }
 
+/// A program outside of any laboratory, with everything it starts. Dropping it kills them; if this process dies before,
+/// the program does, too.
+#[derive(Debug)]
+pub struct Group(Process);
+
+impl Group {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(mut command: process::Command) -> Result<Self> {
+        command.process_group(0);
+        syscall::die_with_starter(&mut command);
+        let child = spawn_from_lasting_thread(command)?;
+        Ok(Self(Process { child: Mutex::new(child) }))
+    }
+
+    /// Its process id.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.0.lock().id()
+    }
+
+    /// Ends all of them and reaps the program; also when it has already ended.
+    pub fn kill(&self) {
+        self.0.kill();
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
 type Order = (process::Command, SyncSender<io::Result<process::Child>>);
 
 /// "Die with your parent" means the thread that forked. Tests run in threads that end, so one thread that

@@ -15,18 +15,21 @@ use nix::sched::{CloneFlags, setns};
 use nix::sys::prctl::set_pdeathsig;
 use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
 
+/// Makes the program die with the thread that started it.
+pub(super) fn die_with_starter(command: &mut Command) {
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; prctl is a plain system call, and an error
+    // is turned into an io::Error without allocating.
+    unsafe { command.pre_exec(|| Ok(set_pdeathsig(Signal::SIGKILL)?)) };
+}
+
 /// Makes the program start inside the network namespace, and die with the thread that started it.
 ///
 /// `ip netns exec` would do the former but mounts a fresh /sys, in which pinned maps cannot be seen.
 pub(super) fn start_in_namespace(command: &mut Command, netns: Arc<File>) {
-    let enter = move || {
-        setns(&*netns, CloneFlags::CLONE_NEWNET)?;
-        set_pdeathsig(Signal::SIGKILL)?;
-        Ok(())
-    };
-    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setns and prctl are plain
-    // system calls, and an error is turned into an io::Error without allocating.
-    unsafe { command.pre_exec(enter) };
+    // SAFETY: between fork and exec only async-signal-safe calls are allowed; setns is a plain system call, and an error
+    // is turned into an io::Error without allocating.
+    unsafe { command.pre_exec(move || Ok(setns(&*netns, CloneFlags::CLONE_NEWNET)?)) };
+    die_with_starter(command);
 }
 
 /// The number by which the kernel tells network namespaces apart, for the one that `socket` belongs to.

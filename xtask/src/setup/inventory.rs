@@ -56,6 +56,15 @@ const LAB: &[(&str, &str, &str)] = &[
     ("wrk", "wrk", "makes the load of benchmarks and demo"),
 ];
 
+/// What the page is looked at with.
+const BROWSER: &[(&str, &str, &str)] = &[
+    ("chromium", "chromium", "shows the page of the service to its tests"),
+    ("chromedriver", "chromium-driver", "drives it"),
+];
+
+/// A part of Debian's package fonts-dejavu-core: a browser without any font measures no text.
+const FONT: &str = "/usr/share/fonts/truetype/dejavu/DejaVuSans.ttf";
+
 /// A part of Debian's package python3-prometheus-client. Prometheus itself, with promtool, would be a hundred megabytes.
 const PARSER: &str = "/usr/lib/python3/dist-packages/prometheus_client/openmetrics/parser.py";
 
@@ -87,6 +96,15 @@ pub(super) fn take(needs: Needs) -> Vec<Item> {
             remedy: Remedy::Package("python3-prometheus-client"),
         });
         items.extend(LAB.iter().map(|&(name, package, why)| program(name, package, why)));
+    }
+    if needs.browser {
+        items.extend(BROWSER.iter().map(|&(name, package, why)| program(name, package, why)));
+        items.push(Item {
+            name: "DejaVu",
+            why: "a font for the browser",
+            found: Path::new(FONT).exists().then(|| FONT.to_owned()),
+            remedy: Remedy::Package("fonts-dejavu-core"),
+        });
     }
     if needs.valgrind {
         items.push(program("valgrind", "valgrind", "counts the instructions of a request"));

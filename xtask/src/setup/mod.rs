@@ -29,6 +29,8 @@ pub struct Needs {
     pub valgrind: bool,
     /// Compile libFuzzer.
     pub fuzz: bool,
+    /// Drive a browser.
+    pub browser: bool,
     /// Emulate a machine.
     pub qemu: bool,
     /// Boot the oldest kernel on it.
@@ -43,6 +45,7 @@ impl Needs {
         lints: false,
         valgrind: false,
         fuzz: false,
+        browser: false,
         qemu: false,
         kernel: false,
     };
@@ -50,7 +53,16 @@ impl Needs {
     /// Everything that any command needs, and can have here.
     fn all() -> Self {
         let kernel = kernel::is_possible();
-        Self { ebpf: true, lab: true, lints: true, valgrind: true, fuzz: true, qemu: kernel, kernel }
+        Self {
+            ebpf: true,
+            lab: true,
+            lints: true,
+            valgrind: true,
+            fuzz: true,
+            browser: true,
+            qemu: kernel,
+            kernel,
+        }
     }
 }
 

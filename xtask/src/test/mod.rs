@@ -33,7 +33,14 @@ pub fn command(options: &Options) -> Result<ExitCode> {
     interrupt::install()?;
     let old_kernel = !options.unprivileged && options.filter.is_none() && kernel::is_possible();
     let lab = !options.unprivileged;
-    setup::ensure(Needs { ebpf: true, lab, qemu: old_kernel, kernel: old_kernel, ..Needs::NOTHING })?;
+    setup::ensure(Needs {
+        ebpf: true,
+        lab,
+        browser: lab,
+        qemu: old_kernel,
+        kernel: old_kernel,
+        ..Needs::NOTHING
+    })?;
     println!("test: cargo test --workspace --no-run");
     let mut built = build::artifacts(&["test", "--workspace", "--no-run"])?;
     // A test target may use programs of the workspace, which cargo then builds and announces as well.
