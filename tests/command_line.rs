@@ -71,6 +71,132 @@ fn a_wrong_command_line_is_refused_in_one_line_that_names_the_flag() {
     }
 }
 
+/// Word for word: who has never seen the source reads them first.
+#[test]
+fn what_newcomers_get_wrong_is_told_so_that_they_know_what_to_write() {
+    let folder = TempDir::new().expect("folder");
+    let path = |name: &str| folder.path().join(name).display().to_string();
+    fs::write(path("flags"), "# the shop\n--listen 127.0.0.1:80\n--server s1=127.0.0.1:81,wieght=2\n")
+        .expect("written");
+    fs::write(path("typo"), "--listen 127.0.0.1:80\n--sever s1=127.0.0.1:81\n").expect("written");
+    let (service, nowhere) =
+        ("--listen 127.0.0.1:0 --server s1=127.0.0.1:81", "/tmp/there-is-no-such-folder");
+    let name = format!(" {} ", fresh_name());
+    let table = [
+        ("run", 2, "--listen is missing; write --listen ADDR:PORT"),
+        ("start", 2, "unknown command \"start\"; see balancer --help for the commands there are"),
+        ("run eth0", 2, "\"eth0\" is not expected here; flags begin with --, see --help"),
+        (
+            "check DIR/flags",
+            2,
+            "\"DIR/flags\" is not expected here; if it is a file of flags, write @DIR/flags",
+        ),
+        (
+            "check @DIR/flags",
+            2,
+            "--server \"s1=127.0.0.1:81,wieght=2\" from @DIR/flags line 3 has an unknown option \"wieght\"; \
+             did you mean weight?",
+        ),
+        ("check @DIR/typo", 2, "unknown flag --sever in @DIR/typo line 2; did you mean --server?"),
+        ("run --listen 80", 2, "--listen \"80\" has no address; write 0.0.0.0:80 for all of this host's"),
+        (
+            "run --listen localhost:80",
+            2,
+            "--listen \"localhost:80\" has a host name; write an address, as in 127.0.0.1:80",
+        ),
+        ("run --listen 127.0.0.1:80 --server s1=web", 2, "--server \"s1=web\" has no port; write web:PORT"),
+        (
+            "run SERVICE --server 127.0.0.1:82",
+            2,
+            "--server \"127.0.0.1:82\" has no name; write \
+             NAME=ADDR:PORT[,id=VALUE][,weight=N][,backup][,maxconn=N]\
+             [,maxqueue=N][,disabled]",
+        ),
+        (
+            "run SERVICE --server s2=127.0.0.1:82~weight~2",
+            2,
+            "--server \"s2=127.0.0.1:82 weight 2\" has a space in it; options follow after commas, as in \
+             s1=192.0.2.1:80,weight=2",
+        ),
+        (
+            "run SERVICE --server s2=127.0.0.1:82,check",
+            2,
+            "--server \"s2=127.0.0.1:82,check\" has an unknown option \"check\"; all servers are checked, \
+             as --check says",
+        ),
+        (
+            "run SERVICE --persist cookies=SRV",
+            2,
+            "--persist \"cookies=SRV\" is not a known method; write cookie=NAME, session=NAME, route=NAME, \
+             header=NAME, query=NAME or source",
+        ),
+        (
+            "run SERVICE --persist cookie=SRV,insrt",
+            2,
+            "--persist \"cookie=SRV,insrt\" has an unknown option \"insrt\"; did you mean insert?",
+        ),
+        ("run SERVICE --check http", 2, "--check \"http\" has no path; write http=/PATH"),
+        (
+            "run SERVICE --check-interval 2",
+            2,
+            "--check-interval \"2\" has no unit; write 2s for seconds or 2ms for milliseconds",
+        ),
+        ("run SERVICE --xdp", 2, "--xdp has no value; write --xdp auto|IF[,mode=auto|native|generic]"),
+        (
+            "run SERVICE --fast-path always",
+            2,
+            "--fast-path always without --persist source has nothing to learn which client is whose; add \
+             --persist source",
+        ),
+        (
+            "run SERVICE --http-admin 9100",
+            2,
+            "--http-admin \"9100\" has no address; write 127.0.0.1:9100, which only this host can reach",
+        ),
+        (
+            "run SERVICE --user no-such-user",
+            2,
+            "--user \"no-such-user\" is not a user of this host; getent passwd lists them",
+        ),
+        (
+            "run SERVICE --name NAME --admin DIR/a.sock --access-log NOWHERE/log",
+            1,
+            "--access-log NOWHERE/log: cannot be opened: no such file or directory; name a file in a folder \
+             that can be written to",
+        ),
+        (
+            "run SERVICE --name NAME --admin DIR/a.sock --state-file NOWHERE/state",
+            1,
+            "--state-file NOWHERE/state: cannot write to NOWHERE: no such file or directory; give a folder \
+             that the process can write to",
+        ),
+        (
+            "run --listen 192.0.2.77:80 --server s1=127.0.0.1:81 --name NAME --admin DIR/a.sock",
+            1,
+            "--listen 192.0.2.77:80: no interface of this host has the address; ip addr shows those there \
+             are",
+        ),
+        (
+            "show info --name web --admin DIR/web.sock",
+            1,
+            "no balancer named \"web\" answers at DIR/web.sock; start it, or name another one by --name or \
+             --admin",
+        ),
+        ("set server s1 up", 2, "STATE \"up\" is not known; write ready, drain, maint or weight"),
+    ];
+    for (line, code, expected) in table {
+        let filled = |text: &str| {
+            let text = text.replace("SERVICE", service).replace("NOWHERE", nowhere).replace(" NAME ", &name);
+            text.replace("DIR", path("").trim_end_matches('/'))
+        };
+        let words = filled(line);
+        let words = words.split_whitespace().map(|word| word.replace('~', " "));
+        let output = command("").args(words).output().expect("started");
+        assert_eq!(one_line(&output), format!("balancer: {}", filled(expected)), "balancer {line}");
+        assert_eq!(output.status.code(), Some(code), "balancer {line}");
+    }
+}
+
 #[test]
 fn help_and_version_go_to_stdout() {
     for line in ["--version", "--help", "run --help"] {
@@ -111,7 +237,10 @@ fn a_flag_comes_before_the_environment_and_that_before_the_default() {
         one_line(&output)
     };
     let message = wrong("BALANCER_RETRIES", "many");
-    assert!(message.contains("--retries \"many\" from BALANCER_RETRIES is not such a number"), "{message}");
+    assert!(
+        message.contains("--retries \"many\" from BALANCER_RETRIES is not a whole number from 0 to 10"),
+        "{message}"
+    );
     let message = wrong("BALANCER_DETACH_ON_STOP", "maybe");
     assert!(
         message.contains("--detach-on-stop \"maybe\" from BALANCER_DETACH_ON_STOP is neither"),
@@ -241,7 +370,7 @@ fn a_deny_list_is_a_file_and_a_denied_client_gets_nothing() {
 fn asking_nobody_is_an_error() {
     let output = balancer("show info --name nobody --admin /tmp/there-is-no-such.sock");
     assert_eq!(output.status.code(), Some(1));
-    let expected = "no balancer named \"nobody\" answers at /tmp/there-is-no-such.sock; is it running?";
+    let expected = "no balancer named \"nobody\" answers at /tmp/there-is-no-such.sock; start it";
     assert!(one_line(&output).contains(expected), "{}", one_line(&output));
 }
 
@@ -422,7 +551,8 @@ fn a_server_that_goes_and_comes_is_noticed() {
     daemon.wait_for_health("s1", "up");
     drop(origin);
     daemon.wait_for_line(
-        "server s1 is down: connection refused (2 checks in a row); none of 2 left; 0 connections affected",
+        "server s1 is down: connection refused (2 checks in a row); none of 2 left, so new clients are \
+         refused; 0 connections affected",
     );
     let _origin = Origin::start_at(&address);
     daemon.wait_for_line("server s1 is up: a check is well; 1 of 2 left");
@@ -439,7 +569,8 @@ fn a_server_is_asked_how_it_is_and_may_ask_for_no_new_clients() {
     daemon.wait_for_health("s1", "up");
     origin.answer_from_now_on(404);
     daemon.wait_for_line(
-        "server s1 asks for no new clients; none of 1 left; 0 connections stay for the time being",
+        "server s1 asks for no new clients; none of 1 left, so new clients are refused; 0 connections stay \
+         for the time being",
     );
     assert!(daemon.get().starts_with("HTTP/1.1 503 "), "a new client");
     assert!(daemon.get_with("Cookie: SRV=s1\r\n").starts_with("HTTP/1.1 404 "), "a user of its own");

@@ -92,13 +92,19 @@ fn crash_under_load() -> Result<()> {
         (site.lab.client().ns.clone(), site.lab.client().gateway_at(80), Some(site.address(0)));
     let stop = AtomicBool::new(false);
     std::thread::scope(|scope| -> Result<()> {
-        let client = scope.spawn(|| -> Result<(u64, u64)> {
-            let (mut visits, mut slow) = (0, 0);
+        let client = scope.spawn(|| -> Result<(u64, Vec<String>)> {
+            let (mut visits, mut slow) = (0, Vec::new());
             while !stop.load(Ordering::Relaxed) {
-                let visit = Visit::of(&http::get(&ns, source, to, "/", &[])?)?;
-                ensure!(visit.server == home, "{visit:?}");
+                match http::get(&ns, source, to, "/", &[]) {
+                    Ok(answer) => {
+                        let visit = Visit::of(&answer)?;
+                        ensure!(visit.server == home, "{visit:?}");
+                        slow.extend((!visit.fast).then(|| format!("{visit:?}")));
+                    }
+                    // It was the host's, where nobody listens meanwhile.
+                    Err(error) => slow.push(format!("{error:#}")),
+                }
                 visits += 1;
-                slow += u64::from(!visit.fast);
             }
             Ok((visits, slow))
         });
@@ -109,11 +115,12 @@ fn crash_under_load() -> Result<()> {
         stop.store(true, Ordering::Relaxed);
         let (visits, slow) = client.join().expect("the thread")?;
         ensure!(visits > 10, "only {visits} visits: nothing was tried");
-        // In thousands of visits the client comes back to the port of its first one, which the stack still remembers.
-        let excused = site.daemon.counter("pass_socket_exists")?;
+        // In thousands of visits the client comes back to the port of its first one, which the stack still remembers, or to
+        // one whose flow is ending.
+        let excused = site.daemon.counter("pass_socket_exists")? + site.daemon.counter("pass_flow_ending")?;
         ensure!(
-            slow <= excused,
-            "{slow} of {visits} visits went through the proxy, {excused} of them for their port"
+            slow.len() as u64 <= excused,
+            "of {visits} visits these did not go past the proxy, {excused} of them for their port: {slow:?}"
         );
         Ok(())
     })

@@ -2,6 +2,7 @@
 
 #![expect(unreachable_pub, reason = "a test binary exports nothing; `pub` marks what its modules share")]
 
+#[expect(dead_code, reason = "only the tests of the page are operators")]
 mod daemon;
 
 use std::io::{Read, Write};

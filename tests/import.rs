@@ -262,6 +262,96 @@ fn ids_of_the_application() {
     );
 }
 
+/// Users whom HAProxy has sent somewhere, and who are to be sent there by us, once its table was taken along.
+fn take_along(
+    file: &'static str,
+    import: i32,
+    table: &str,
+    users: &[(String, Option<String>)],
+) -> Option<(Value, i32)> {
+    let origins = Origins::start(2);
+    let original = Original::read(file, &origins);
+    let theirs = original.haproxy()?;
+    let homes: Vec<usize> = users
+        .iter()
+        .map(|user| ask(theirs.address, &user.0, "GET /", user.1.as_deref().as_slice()).server)
+        .collect();
+    let dump = theirs.show_table(table);
+    drop(theirs);
+    let ours = original.balancer(&[], import);
+    let rehearsed = ours.tell(&["table", "load", "--dry-run"], &dump);
+    assert!(text(&rehearsed.stdout).contains(" would be loaded into "), "{}", text(&rehearsed.stdout));
+    let output = ours.tell(&["table", "load", "--json", "input"], &dump);
+    let said: Value = serde_json::from_slice(&output.stdout)
+        .unwrap_or_else(|_| panic!("{}{}", text(&output.stdout), text(&output.stderr)));
+    for (user, home) in users.iter().zip(homes) {
+        assert_eq!(
+            ask(ours.address, &user.0, "GET /", user.1.as_deref().as_slice()).server,
+            home,
+            "{user:?} of {dump}"
+        );
+    }
+    // And what is shown here is read again.
+    if said["table"] == "source" {
+        for form in [&["show", "table", "source"][..], &["show", "table", "source", "--json"]] {
+            let shown = ours.tell(form, "");
+            let again = ours.tell(&["table", "load", "--json"], &text(&shown.stdout));
+            let again: Value = serde_json::from_slice(&again.stdout).expect("JSON");
+            assert_eq!(again["loaded"], said["loaded"], "{form:?}");
+        }
+    }
+    Some((said, output.status.code().expect("it ends")))
+}
+
+#[test]
+fn clients_stay_where_haproxys_table_had_them() {
+    let users: Vec<_> = (1..=40).map(|n| (format!("127.0.3.{n}"), None)).collect();
+    let Some((said, code)) = take_along("source.cfg", 0, "sticky", &users) else { return };
+    assert_eq!(
+        (&said["loaded"], &said["entries"], &said["table"]),
+        (&40.into(), &40.into(), &"source".into())
+    );
+    assert_eq!((said["skipped"].as_object().map(serde_json::Map::len), code), (Some(0), 0), "{said}");
+}
+
+#[test]
+fn ids_stay_where_haproxys_table_had_them() {
+    let odd = ["a=b", "a%20b", "a\\b", "a+b/c==", "'x'", "#", "key=a", "use=0", &"x".repeat(52)]
+        .map(ToOwned::to_owned);
+    let ids = (1..=40).map(|n| format!("{n:032X}.j1")).chain(odd);
+    let user = |id: String| ("127.0.0.1".to_owned(), Some(format!("Cookie: JSESSIONID={id}")));
+    let users: Vec<_> = ids.map(user).collect();
+    let Some((said, code)) = take_along("session.cfg", 3, "java", &users) else { return };
+    assert_eq!(
+        (&said["loaded"], &said["table"], code),
+        (&49.into(), &"session=JSESSIONID".into(), 0),
+        "{said}"
+    );
+}
+
+#[test]
+fn a_file_that_is_no_table_changes_nothing() {
+    let origins = Origins::start(2);
+    let ours = Original::read("source.cfg", &origins).balancer(&[], 0);
+    let load = |words: &[&str], input: &str| {
+        let output = ours.tell(&[&["table", "load"], words].concat(), input);
+        (output.status.code().expect("it ends"), text(&output.stdout) + &text(&output.stderr))
+    };
+    for (words, input, expected) in [
+        (&["gone"][..], "", (2, "gone cannot be read: no such file")),
+        (&["/"], "", (2, "/ cannot be read: ")),
+        (&[], "", (1, "has no entries that could be loaded: there are none")),
+        (&[], "global\n  daemon now and for ever\n", (1, "2 are not understood: line 1 \"global\"")),
+        (&["--table", "nope"], "10.0.0.1 s1\n", (2, "--table \"nope\" is not there; there are: source")),
+        (&[], "somebody s1\n", (2, "no table has ids for keys")),
+        (&[], "10.0.0.1 s9\n10.0.0.2 s1 5m\n", (3, "1 name servers that are not there: line 1 \"s9\"")),
+        (&[], "10.0.0.2 s1\n", (0, "1 of 1 entries of - are loaded into source, which has 1 of 204800 now")),
+    ] {
+        let (code, said) = load(words, input);
+        assert!(code == expected.0 && said.contains(expected.1), "{words:?} {input:?}: {code} {said}");
+    }
+}
+
 #[test]
 fn values_of_headers_and_parameters() {
     play(
@@ -402,6 +492,14 @@ fn everything_that_was_left_is_told_with_its_line_and_exit_code_3() {
     assert_eq!(object["text"], flags.trim_end().to_owned() + "\n");
     assert_eq!((&object["frontend"], &object["backend"]), (&"web".into(), &"web".into()));
     assert_eq!(object["remarks"][1]["line"], 12);
+    let rules = format!("{more} http-request deny if x\n");
+    let (_, _, list) = import(rules.as_bytes(), &[]);
+    assert!(list.starts_with("haproxy.cfg:13: left, access: http-request deny if x: "), "{list}");
+    assert!(list.contains("2 left out (1 of them decide who gets in or where they go)"), "{list}");
+    let (_, flags, _) = import(PLAIN.as_bytes(), &["--name", "try"]);
+    assert!(flags.contains("\n--name try ") && !flags.contains("--name web"), "{flags}");
+    let (code, _, list) = import(PLAIN.as_bytes(), &["--name", "No Way"]);
+    assert!(code == Some(2) && list.contains("--name \"No Way\""), "{list}");
     let cookie = object["flags"].as_array().expect("flags").iter().find(|flag| flag["flag"] == "--persist");
     assert_eq!(cookie.expect("a method")["from"][0]["directive"], "cookie SRV insert");
 }
@@ -471,6 +569,19 @@ fn large_files_are_read_in_bounded_time() {
             "100 000 lists",
             format!("{PLAIN} ignore-persist if a\n{}", many(100_000, &|n| format!(" acl a path_beg /{n}\n"))),
             0,
+        ),
+        (
+            "20 000 lists and who asks for them",
+            format!(
+                "{PLAIN}{}",
+                many(20_000, &|n| format!(" acl a{n} path_beg /{n}\n ignore-persist if a{n}\n"))
+            ),
+            0,
+        ),
+        (
+            "a thousand templates of a thousand servers",
+            format!("{PLAIN}{}", many(1000, &|n| format!(" server-template t{n}- 1-1000 10.0.0.1:80 ssl\n"))),
+            3,
         ),
         (
             "100 000 sections",

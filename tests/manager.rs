@@ -34,6 +34,7 @@ fn main() {
         trial("a_manager_that_does_not_listen_holds_nobody_up", deaf_manager),
         trial("reload_ends_when_the_successor_serves", reload),
         trial("a_reload_that_fails_leaves_everything_as_it_was", failing_reload),
+        trial("who_reads_what_reload_says_comes_to_its_end_and_the_log_goes_on_where_it_was", piped_reload),
         trial("a_restart_by_signal_names_the_new_main_process", by_signal),
         trial("a_socket_of_the_managers_is_served_with_who_waits_there", activation),
         trial("a_socket_that_nobody_asked_for_is_refused_with_both_names", foreign_socket),
@@ -163,7 +164,8 @@ fn lab() -> Result<(Lab, Nginx)> {
 fn ready() -> Result<()> {
     let lab = Lab::star().servers(1).build()?;
     let server = lab.server(1).ns.run(|| TcpListener::bind("0.0.0.0:8080"))??;
-    let mut unit = Unit::start(lab, "--check http=/health\n--check-fall 1\n--check-timeout 20s")?;
+    let flags = "--check http=/health\n--check-fall 1\n--check-timeout 20s\n--drain-timeout 90s";
+    let mut unit = Unit::start(lab, flags)?;
     ensure!(unit.manager.expect("STATUS=")? == "waiting for the first checks of all servers");
     // The server has been asked and says nothing yet: clients are served, but nothing is known.
     let (mut asked, _) = server.accept()?;
@@ -183,6 +185,9 @@ fn ready() -> Result<()> {
     ensure!(unit.manager.expect("STATUS=")? == "0 of 1 servers up");
     unit.child.signal(Signal::SIGTERM)?;
     unit.manager.expect("STOPPING=1")?;
+    // The unit may give less than --drain-timeout.
+    let limit = Duration::from_micros(unit.manager.expect("EXTEND_TIMEOUT_USEC=")?.parse()?);
+    ensure!((Duration::from_secs(90)..Duration::from_secs(160)).contains(&limit), "{limit:?}");
     ensure!(unit.child.wait(PATIENCE)?.success());
     ensure!(!unit.manager.hears("", Duration::from_millis(200)), "a word from the grave");
     Ok(())
@@ -294,6 +299,36 @@ fn failing_reload() -> Result<()> {
         output.status.code() == Some(1) && output.stderr.contains("start it with balancer run"),
         "{output:?}"
     );
+    Ok(())
+}
+
+/// A pipe ends when nobody has it any more.
+fn piped_reload() -> Result<()> {
+    let (lab, _nginx) = lab()?;
+    let mut unit = Unit::start(lab, "--access-log -\n--user nobody")?;
+    unit.manager.expect("READY=1")?;
+    let (file, good) = (format!("@{}", unit.flags.display()), std::fs::read_to_string(&unit.flags)?);
+    let piped = || {
+        let script = "\"$0\" reload \"$1\" 2>&1 | cat";
+        unit.lab.balancer.command("sh").args(["-c", script, BALANCER, &*file]).output(PATIENCE)
+    };
+    let said = piped()?.stdout;
+    let second = unit.serving()?;
+    ensure!(said.contains(&format!("pid {second} has taken over")) && !said.contains("ready: "), "{said}");
+    // By one that was not started by the first.
+    let said = piped()?.stdout;
+    let third = unit.serving()?;
+    ensure!(second != third && said.contains(&format!("pid {third} has taken over")), "{said}");
+    http::get(&unit.lab.client().ns, None, unit.front(), "/seen-by-the-third", &[])?;
+    wait_until(PATIENCE, "the access log", || unit.child.stdout().contains("/seen-by-the-third"))?;
+    kill(Pid::from_raw(third), Signal::SIGHUP)?;
+    wait_until(PATIENCE, "the log", || unit.child.stderr().contains(": HUP: "))
+        .with_context(|| unit.child.stderr())?;
+    ensure!(unit.child.stderr().matches("ready: ").count() == 3, "{}", unit.child.stderr());
+
+    std::fs::write(&unit.flags, format!("{good}--server s1=10.0.0.1:80\n"))?;
+    let said = piped()?.stdout;
+    ensure!(said.contains("s1") && unit.serving()? == third, "{said}");
     Ok(())
 }
 

@@ -33,8 +33,13 @@ const OF_AN_HOUR: [&str; 8] = [
     "what_falls_silent_is_told_by_the_collector",
     "what_is_about_to_be_removed_is_not_touched",
 ];
-/// These have hundreds of packets within the seconds for which something counts, which an emulated machine may not manage.
-const OF_MANY_PACKETS: [&str; 8] = [
+/// These have hundreds of packets within the seconds for which something counts, or look for a checksum for as long, which an
+/// emulated machine may not manage.
+const OF_MANY_PACKETS: [&str; 12] = [
+    "a_finished_checksum_that_looks_unfinished_is_fast",
+    "a_finished_checksum_that_looks_unfinished_is_fast_by_gateway",
+    "a_finished_checksum_that_looks_unfinished_is_fast_by_gateway_over_ipv6",
+    "a_finished_checksum_that_looks_unfinished_is_fast_over_ipv6",
     "a_hundred_thousand_denied_sources_are_no_trouble",
     "a_flood_from_unknown_sources_leaves_no_trace",
     "a_full_table_refuses_new_flows_and_keeps_the_old",

@@ -77,6 +77,7 @@ fn stop_and_start() -> Result<()> {
     ensure!(!is_replaced(&site.daemon), "{}", site.daemon.log());
     drop(kept);
     wait_until(PATIENCE, "the program to be replaced", || is_replaced(&site.daemon))?;
+    wait_until(PATIENCE, "the fast path", || site.visit(0, &[]).is_ok_and(|visit| visit.fast))?;
     for (client, home) in homes.iter().enumerate() {
         let visit = site.visit(client, &[])?;
         ensure!(visit.fast && visit.server == *home, "{visit:?}");

@@ -1,9 +1,11 @@
 //! The balancer with imported flags and HAProxy with the original, in front of the same servers.
 
 use std::collections::BTreeMap;
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, AsRawFd};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -120,7 +122,29 @@ pub struct Front {
     child: Child,
     /// Of a balancer, whose servers may be on record in the kernel.
     name: Option<String>,
-    _folder: TempDir,
+    folder: TempDir,
+}
+
+impl Front {
+    /// What HAProxy's socket says.
+    pub fn show_table(&self, table: &str) -> String {
+        let mut socket =
+            UnixStream::connect(self.folder.path().join("haproxy.sock")).expect("HAProxy's socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("option");
+        writeln!(socket, "show table {table}").expect("asked");
+        let mut answer = String::new();
+        socket.read_to_string(&mut answer).expect("an answer");
+        answer
+    }
+
+    /// `balancer` with these words and `input`, about this one.
+    pub fn tell(&self, words: &[&str], input: &str) -> Output {
+        let path = self.folder.path().join("input");
+        std::fs::write(&path, input).expect("written");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_balancer"));
+        command.args(words).args(["--admin", "admin.sock"]).current_dir(self.folder.path());
+        command.stdin(File::open(&path).expect("input")).output().expect("started")
+    }
 }
 
 impl Drop for Front {
@@ -162,7 +186,11 @@ impl Original {
             let first = !std::mem::replace(&mut is_bound, true);
             first.then(|| format!("    bind fd@{}", listener.as_raw_fd()))
         });
-        let text = lines.collect::<Vec<_>>().join("\n") + "\n";
+        let socket = folder.path().join("haproxy.sock").display().to_string();
+        let text = format!(
+            "global\n    stats socket {socket} level admin\n{}\n",
+            lines.collect::<Vec<_>>().join("\n")
+        );
         let path = folder.path().join("haproxy.cfg");
         std::fs::write(&path, text).expect("written");
         let mut command = Command::new(program);
@@ -172,7 +200,7 @@ impl Original {
         assert!(check.status.success(), "{}: HAProxy refuses it: {}", self.name, text_of(&check));
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         let address = listener.local_addr().expect("address");
-        Some(Front { address, child: child.expect("started"), name: None, _folder: folder })
+        Some(Front { address, child: child.expect("started"), name: None, folder })
     }
 
     /// Imported, checked and run.
@@ -210,7 +238,7 @@ impl Original {
         let address = ready.split_whitespace().find_map(|word| word.parse().ok()).expect("an address");
         // Somebody has to go on reading, or a talkative process would stop.
         thread::spawn(move || log.for_each(drop));
-        Front { address, child, name: Some(name), _folder: folder }
+        Front { address, child, name: Some(name), folder }
     }
 }
 

@@ -169,6 +169,6 @@ fn the_protocol_is_haproxys() {
         say(&format!("set server {name}/s2 state maint; del server {name}/s2"))
             .contains("server s2 is deleted")
     );
-    assert!(say("shutdown sessions server s1").starts_with("server s1: 0 of the proxy"));
+    assert!(say("shutdown sessions server s1").starts_with("server s1: 0 connections of the proxy"));
     assert!(say("help").contains("shutdown sessions server"));
 }

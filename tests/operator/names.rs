@@ -65,7 +65,8 @@ fn a_server_that_was_never_found_is_down_until_it_is() {
         "--server s1=app.example:{port} --check-interval 50ms --check-rise 1 --resolver {}",
         dns.address
     ));
-    let warning = "warn: server s1: app.example cannot be resolved: there is no such name; it is down until it is found";
+    let warning = "warn: server s1: app.example cannot be resolved: there is no such name; it is down until \
+                   its address is known, for which is asked again and again";
     assert!(daemon.seen.borrow().iter().any(|line| line == warning), "{:?}", daemon.seen);
     let row = daemon.server("s1");
     assert_eq!((&row["address"], &row["state"]), (&serde_json::Value::Null, &"down".into()));

@@ -191,9 +191,9 @@ fn the_access_log_is_written_elsewhere_from_a_hup_on() {
     daemon.get();
     eventually("a line in the other file", || lines("two") == 1);
     write(&at("two"), "--log-format json");
-    assert!(hang_up(&daemon).contains("nothing is changed: --log-format would"));
+    assert!(hang_up(&daemon).contains("nothing is changed: --log-format can only"));
     stage.write(&server);
-    assert!(hang_up(&daemon).contains("nothing is changed: --access-log would"));
+    assert!(hang_up(&daemon).contains("nothing is changed: --access-log can only"));
     daemon.get();
     eventually("the lines of both", || (lines("one"), lines("two")) == (1, 2));
 }
@@ -206,9 +206,12 @@ fn what_takes_a_new_process_is_named_and_nothing_is_changed() {
     for (flags, expected) in [
         (
             "--server s1=127.0.0.1:1,weight=7 --server s2=127.0.0.1:2 --timeout-server 5s --max-headers 50",
-            "--max-headers would have",
+            "--max-headers can only change with a new process",
         ),
-        ("--server s1=127.0.0.1:9 --server s2=127.0.0.1:2", "--server s1 (more than its weight) would have"),
+        (
+            "--server s1=127.0.0.1:9 --server s2=127.0.0.1:2",
+            "--server s1 (more of it than its weight) can only change",
+        ),
         ("--server s1=127.0.0.1:1 --servr s2=127.0.0.1:2", "unknown flag --servr"),
         ("--server s1=127.0.0.1:1 --server s2=127.0.0.1:2 --server s2=127.0.0.1:3", "--server \"s2="),
         ("--server s1=127.0.0.1:1 \"", "@"),

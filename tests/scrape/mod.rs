@@ -8,6 +8,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
+use std::time::Instant;
 
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
@@ -115,6 +116,8 @@ fn the_status_is_one_object_with_the_last_decisions() {
     );
     let decision = &status["decisions"][0];
     assert_eq!((&decision["client"], &decision["server"]), (&json!("127.0.0.1"), &json!("s1")));
+    let (code, why) = get(&asked, "/status.json?decisions=all");
+    assert!(code == 400 && why.contains("decisions=10"), "{code} {why}");
     // Nothing has been taken away by looking.
     assert_eq!(daemon.json("show decisions --json").as_array().map(Vec::len), Some(1));
 }
@@ -140,12 +143,69 @@ fn who_asks_from_elsewhere_is_not_told_who_the_clients_are() {
 }
 
 #[test]
+fn a_url_is_explained_as_the_command_does_it() {
+    let origin = Origin::start();
+    let server = format!("--server s1={}", origin.address);
+    let daemon =
+        Daemon::start(&format!("--http-admin 127.0.0.1:0 --check none --persist cookie=SRV {server}"));
+    let asked = address(&daemon);
+    let question = "src=192.0.2.7&method=POST&path=%2Fcart%3Fx%3D1&header=Cookie%3A+SRV%3Ds1%3B+a%3D%2B";
+    let (status, text) = get(&asked, &format!("/explain.json?{question}"));
+    let found: Value = serde_json::from_str(&text).expect("an object");
+    let by_command = daemon
+        .json("explain --json --src 192.0.2.7 --method POST --path /cart?x=1 --header Cookie:SRV=s1;a=+");
+    assert_eq!((status, &found), (200, &by_command));
+    assert_eq!((&found["servers"], &found["decided_by"]), (&json!(["s1"]), &json!("cookie")));
+    for (query, why) in [
+        ("", "write /explain.json?src=ADDR"),
+        ("src=192.0.2.7&sauce=x", "write /explain.json?src=ADDR"),
+        ("src=here", "\"here\" is not an address"),
+        ("src=192.0.2.7&header=N:%20o%0d%0aX:%20y%0d%0a%0d%0a", "ends at its first empty line"),
+        ("src=192.0.2.7&header=%00", "such a request is refused"),
+    ] {
+        let (status, text) = get(&asked, &format!("/explain.json?{query}"));
+        let found: Value = serde_json::from_str(&text).expect("an object");
+        let told = found["error"].as_str().unwrap_or_default();
+        assert!(status == 400 && told.contains(why), "{query}: {status} {text}");
+    }
+    let open = Daemon::start(&format!("--http-admin 0.0.0.0:0 --check none {server}"));
+    let asked = address(&open).replace("0.0.0.0", "127.0.0.1");
+    let (status, text) = get(&asked, "/explain.json?src=192.0.2.7");
+    assert!(status == 403 && text.contains("only who is on this host may ask"), "{text}");
+}
+
+#[test]
+fn the_status_has_the_last_minutes() {
+    let origin = Origin::start();
+    let daemon = Daemon::start(&format!(
+        "--http-admin 127.0.0.1:0 --check none --persist source --server s1={}",
+        origin.address
+    ));
+    let asked = address(&daemon);
+    daemon.get();
+    let status = || -> Value { serde_json::from_str(&get(&asked, "/status.json").1).expect("an object") };
+    let samples = || status()["history"]["samples"].as_array().cloned().unwrap_or_default();
+    let with_requests = |sample: &Value| sample["requests_per_second"].as_f64() > Some(0.0);
+    eventually("a sample with the request", || samples().iter().any(with_requests));
+    let samples = samples();
+    let sample = samples.iter().find(|sample| with_requests(sample)).expect("found a moment ago");
+    assert_eq!(
+        (&sample["requests_per_second"], &sample["connections_per_second"]),
+        (&json!(0.2), &json!(0.2))
+    );
+    assert_eq!((&sample["failures_per_second"], &sample["fast_per_second"]), (&json!(0.0), &json!(0.0)));
+    assert!(sample["p99_millis"].as_f64() > Some(0.0), "{sample}");
+    eventually("who has asked is stuck to it", || status()["servers"][0]["entries"] == 1);
+}
+
+#[test]
 fn what_is_not_there_is_refused() {
     let daemon = Daemon::start("--http-admin 127.0.0.1:0 --check none --server s1=127.0.0.1:1");
     let asked = address(&daemon);
     let long = format!("GET /{} HTTP/1.1\r\n", "x".repeat(20_000));
     for (request, expected) in [
-        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 "),
+        ("GET /x HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 404 "),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 302 "),
         ("DELETE /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n", "HTTP/1.1 405 "),
         ("GET /metrics HTTP/1.1\r\nHost: rebound.example\r\n\r\n", "HTTP/1.1 421 "),
         ("nonsense\r\n\r\n", "HTTP/1.1 400 "),
@@ -189,18 +249,47 @@ fn a_crowd_that_says_nothing_harms_nobody() {
     let daemon =
         Daemon::start(&format!("--http-admin 127.0.0.1:0 --check none --server s1={}", origin.address));
     let asked = address(&daemon);
-    let crowd: Vec<_> =
-        (0..MOST_CONNECTIONS).map(|_| TcpStream::connect(&asked).expect("connected")).collect();
-    eventually("a full house", || say(&asked, b"").starts_with("HTTP/1.1 503 "));
+    let mut crowd: Vec<_> =
+        (0..3 * MOST_CONNECTIONS).map(|_| TcpStream::connect(&asked).expect("connected")).collect();
+    // One says a little now and then, and is not done either.
+    crowd[0].write_all(b"GET /healthz HTT").expect("sent");
+    for _ in 0..20 {
+        assert_eq!((get(&asked, "/healthz").0, get(&asked, "/readyz").0), (200, 200));
+    }
     assert!(daemon.get().starts_with("HTTP/1.1 200 "));
-    // Each has its time, and is told when that is over.
+    // Each is told that its time is over, when somebody needed the place or later.
     for mut silent in crowd {
         silent.set_read_timeout(Some(PATIENCE)).expect("set");
         let mut answer = String::new();
         silent.read_to_string(&mut answer).expect("told");
         assert!(answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
-    eventually("room", || get(&asked, "/healthz").0 == 200);
+}
+
+#[test]
+fn those_who_ask_all_the_time_are_answered_all_the_time_and_so_are_others() {
+    let origin = Origin::start();
+    let daemon =
+        Daemon::start(&format!("--http-admin 127.0.0.1:0 --check none --server s1={}", origin.address));
+    let asked = address(&daemon);
+    let is_over = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let poll = || {
+            let (mut answers, begun) = (0, Instant::now());
+            // Not for ever, should the others fail.
+            while !is_over.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
+                assert_eq!(get(&asked, "/status.json").0, 200);
+                answers += 1;
+            }
+            answers
+        };
+        let pollers: Vec<_> = (0..2 * MOST_CONNECTIONS).map(|_| scope.spawn(poll)).collect();
+        for _ in 0..20 {
+            assert_eq!((get(&asked, "/healthz").0, get(&asked, "/readyz").0), (200, 200));
+        }
+        is_over.store(true, Ordering::SeqCst);
+        assert!(pollers.into_iter().all(|poller| poller.join().expect("answered") > 0));
+    });
 }
 
 #[test]

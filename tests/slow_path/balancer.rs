@@ -387,9 +387,9 @@ impl Control {
     fn start(service: &Arc<Service>) -> Self {
         let (stop, stopped) = oneshot::channel();
         let service = Arc::clone(service);
+        // Here, so that it is there when somebody takes all descriptors.
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
         let thread = thread::spawn(move || {
-            let runtime =
-                tokio::runtime::Builder::new_current_thread().enable_all().build().expect("runtime");
             LocalSet::new().block_on(&runtime, async {
                 health::spawn(&service);
                 let _ = stopped.await;

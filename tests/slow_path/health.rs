@@ -229,6 +229,10 @@ impl FastLoads for Fast {
         u32::from(id == 1) * 5
     }
 
+    fn opened(&self, _id: u16) -> u64 {
+        0
+    }
+
     fn set_limit(&self, _id: u16, _limit: u32) {}
 
     fn refused(&self, id: u16) -> u64 {

@@ -61,6 +61,10 @@ impl FastLoads for Rendezvous {
         0
     }
 
+    fn opened(&self, _id: u16) -> u64 {
+        0
+    }
+
     fn set_limit(&self, _id: u16, _limit: u32) {}
 
     fn refused(&self, _id: u16) -> u64 {
