@@ -23,7 +23,7 @@ const MOST_MEMORY: u64 = 60 * 1000 * 1000;
 /// Descriptors that are not for clients, here and in the balancer. It keeps some for servers, too, and says how many
 /// clients it takes.
 const OTHERS: u64 = 500;
-const PATIENCE: Duration = Duration::from_secs(20);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 fn main() {
     let clients = most_clients();

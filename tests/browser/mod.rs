@@ -16,7 +16,7 @@ use driver::Driver;
 pub use driver::missing;
 
 /// Longest wait for anything that a page is to show.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Keys, as WebDriver writes them.
 pub const TAB: char = '\u{e004}';

@@ -13,7 +13,7 @@ use super::subject::{Kind, Stream, Subject};
 use super::wire::{self, AnswerTo};
 
 /// For everything that a row waits for.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// After that long without a byte another proxy is taken to wait for more of the request.
 const QUIET: Duration = Duration::from_millis(500);

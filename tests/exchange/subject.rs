@@ -19,7 +19,7 @@ use super::differences::{self, Reason};
 use crate::daemon::Daemon;
 
 /// For a program to be ready.
-const START_LIMIT: Duration = Duration::from_secs(20);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Which program.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

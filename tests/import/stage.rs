@@ -19,7 +19,7 @@ use tempfile::TempDir;
 use xtask::privilege::find_program;
 
 /// Longest wait for anything.
-pub const PATIENCE: Duration = Duration::from_secs(30);
+pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// What was answered.
 #[derive(Clone, Debug, Default)]

@@ -14,7 +14,8 @@ use xtask::lab::star::Star;
 use xtask::lab::{self, Daemon, Lab, wait_until};
 
 pub const BALANCER: &str = env!("CARGO_BIN_EXE_balancer");
-pub const PATIENCE: Duration = Duration::from_secs(10);
+/// As long as nobody waits for it where all is well: for what has to happen on a host that others keep busy, too.
+pub const PATIENCE: Duration = Duration::from_secs(60);
 /// Ports that only XDP uses towards servers.
 const SNAT_PORTS: std::ops::RangeInclusive<u16> = 10_000..=32_767;
 
@@ -183,6 +184,8 @@ pub fn all_flags(lab: &Lab, port: u16, flags: &[&str]) -> Vec<String> {
     }
     flag("--check", "tcp".to_owned());
     flag("--check-interval", "200ms".to_owned());
+    // A server that is gone refuses; one that is slow is not to be taken for gone.
+    flag("--check-timeout", "10s".to_owned());
     flag("--check-fall", "1".to_owned());
     flag("--check-rise", "1".to_owned());
     flag("--workers", "2".to_owned());

@@ -11,7 +11,7 @@ use anyhow::Result;
 use xtask::lab::Namespace;
 
 /// Longest wait of either side for the other. Browsers open more connections than they use.
-const PATIENCE: Duration = Duration::from_secs(10);
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Closed on drop.
 pub struct Window {

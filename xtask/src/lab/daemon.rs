@@ -12,8 +12,8 @@ use serde_json::Value;
 use super::process::Output;
 use super::{Child, Namespace, wait};
 
-const START_LIMIT: Duration = Duration::from_secs(15);
-const CLIENT_LIMIT: Duration = Duration::from_secs(10);
+const START_LIMIT: Duration = Duration::from_secs(60);
+const CLIENT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A running balancer; it ends when dropped.
 #[derive(Debug)]

@@ -11,7 +11,7 @@ use socket2::{Domain, Socket, Type};
 use super::Namespace;
 
 /// For connecting, and for each read and write.
-pub const PATIENCE: Duration = Duration::from_secs(5);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 /// More than any answer of ours; a bound on what a broken peer can make a test hold.
 const LARGEST_HEAD: usize = 64 << 10;
 const LARGEST_BODY: usize = 1 << 30;

@@ -22,7 +22,7 @@ use crate::privilege::find_program;
 
 const FOLDER: &str = "/run/netns";
 const PREFIX: &str = "bal-";
-const COMMAND_LIMIT: Duration = Duration::from_secs(20);
+const COMMAND_LIMIT: Duration = Duration::from_secs(60);
 
 /// A handle on a network namespace of our own; the last handle removes the namespace, the processes in it and
 /// what the balancer pinned for it.

@@ -20,7 +20,7 @@ use anyhow::{Context, Result};
 use super::{Child, Namespace, wait};
 use crate::privilege::find_program;
 
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(60);
 const FILES: &[(&str, usize)] = &[("13", 13), ("1k", 1 << 10), ("100k", 100 << 10), ("1m", 1 << 20)];
 
 /// A running nginx; it ends when dropped.

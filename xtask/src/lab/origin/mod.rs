@@ -24,7 +24,7 @@ use anyhow::{Context, Result, ensure};
 use super::{Child, Namespace, wait};
 
 const COMMAND: &str = "origin";
-const START_LIMIT: Duration = Duration::from_secs(5);
+const START_LIMIT: Duration = Duration::from_secs(60);
 
 /// Whether this program would play the origin when started as one.
 static PLAYS: AtomicBool = AtomicBool::new(false);
