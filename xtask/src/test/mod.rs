@@ -50,11 +50,11 @@ pub fn command(options: &Options) -> Result<ExitCode> {
 
     let mut tally = Tally::default();
     for made in &unit {
-        tally += Job::of(made, As::User, options.filter.as_deref()).run()?;
+        tally += binary::run(made, As::User, options.filter.as_deref())?;
     }
     let identity = integration_identity(options.unprivileged)?;
     for made in &integration {
-        tally += Job::of(made, identity, options.filter.as_deref()).run()?;
+        tally += binary::run(made, identity, options.filter.as_deref())?;
     }
     if options.filter.is_none() {
         tally += Job::documentation().run()?;
