@@ -21,7 +21,7 @@ use serde_json::Value;
 use site::{BALANCER, PATIENCE, SOURCE_FIRST, Site, all_flags, start_servers, trial};
 use tempfile::TempDir;
 use xtask::lab::process::{Output, copy_program};
-use xtask::lab::{Child, Lab, http, wait_until};
+use xtask::lab::{Child, Lab, http, wait_for, wait_until};
 
 /// What a successor begins with.
 const TAKEOVER: &[u8] = b"takeover 2 web\n";
@@ -288,6 +288,8 @@ fn memory_goes_along() -> Result<()> {
     say(&admin, &format!("set server {other} drain; set server {home} weight 7"))?;
     say(&admin, "add server late 10.99.0.1:80,disabled")?;
     wait_until(PATIENCE, "checks", || show(&admin, "servers").is_ok_and(|rows| rows[0]["health"] == "up"))?;
+    let first_sample = || Ok(show(&admin, "status")?["history"]["samples"].get(0).cloned());
+    let sample = wait_for(PATIENCE, "the first five seconds in the charts", first_sample)?;
     // Servers in another order, so that their ids in memory differ, and checks that are not made soon.
     let swapped = &["--persist", "source", "--takeover", "--check-interval", "1h"];
     let second = folder.command_with(&lab, swapped, Some(NOBODY), true).spawn()?;
@@ -300,6 +302,7 @@ fn memory_goes_along() -> Result<()> {
     let rows = table()?;
     ensure!(rows[0]["server"] == *home && rows[0]["key"] == lab.client().address().to_string(), "{rows}");
     ensure!(rows[0]["expires_in"].as_u64().is_some_and(|left| left > 60), "{rows}");
+    ensure!(first_sample()? == Some(sample), "the charts begin anew");
     ensure!(first.wait(PATIENCE)?.success() && second.is_running());
     ensure!(visit()?.header("X-Server") == Some(home.as_str()));
     Ok(())

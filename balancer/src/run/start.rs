@@ -89,13 +89,16 @@ impl Daemon {
         let access_log = access_log.context("cannot start a thread")?;
         let order = if predecessor.is_some() { Order::Wait } else { Order::Serve };
         let workers = Workers::spawn(&service, &tables, bound.workers, access_log.as_ref(), order)?;
+        let mut stats = Statistics::new(&service, workers.stats.clone());
         let has_predecessor = predecessor.is_some();
         if let Some(predecessor) = &mut predecessor {
             let streams = if streams::are_wanted() { predecessor.streams()? } else { None };
             let is_fast = datapath.as_ref().is_some_and(|datapath| datapath.is_fast());
             let (pid, taken) = (std::process::id(), bound.addresses.clone());
             let ready = Ready { pid, taken, is_fast, wants_entries };
-            notes.push(succeed(predecessor, ready, &tables, &service, &ledger)?);
+            notes.push(succession(predecessor));
+            let history = predecessor.succeed(ready, &tables, &service.servers, &ledger);
+            stats = stats.with_history(history.context("--takeover")?);
             workers.tell(Order::Serve);
             predecessor.serving().context("--takeover")?;
             streams.into_iter().for_each(Streams::adopt);
@@ -130,7 +133,7 @@ impl Daemon {
             bulk: Arc::new(tokio::sync::Semaphore::new(admin::MOST_BULKY)),
             view,
             walked: RefCell::default(),
-            stats: Rc::new(Statistics::new(&service, workers.stats.clone())),
+            stats: Rc::new(stats),
             listen: bound.addresses,
             warnings,
             started: Instant::now(),
@@ -286,23 +289,15 @@ fn offer(
     Ok(offered)
 }
 
-/// The last step before clients are served: from here on there is no way back. Returns what the log should say.
-fn succeed(
-    predecessor: &mut Predecessor,
-    ready: Ready,
-    tables: &Tables,
-    service: &Shared,
-    ledger: &Ledger,
-) -> anyhow::Result<String> {
+/// What the log should say of it.
+fn succession(predecessor: &Predecessor) -> String {
     let inventory = &predecessor.inventory;
     let is_listener = |kind: &&Descriptor| matches!(kind, Descriptor::Listener(_));
     let sockets = inventory.descriptors.iter().filter(is_listener).count();
-    let note = format!(
+    format!(
         "took over from pid {}, balancer {}: {sockets} listening sockets",
         inventory.pid, inventory.version
-    );
-    predecessor.succeed(ready, tables, &service.servers, ledger).context("--takeover")?;
-    Ok(note)
+    )
 }
 
 fn keeper(service: &Shared, tables: &Tables, ledger: &Ledger) -> anyhow::Result<Option<Keeper>> {

@@ -91,9 +91,19 @@ impl History {
             fast: totals.fast,
         };
         self.samples.push_back(sample);
+        self.trim();
+        self.last = totals;
+    }
+
+    /// Goes on with these, the oldest first.
+    pub(super) fn resume(&mut self, samples: Vec<Sample>) {
+        self.samples = samples.into();
+        self.trim();
+    }
+
+    fn trim(&mut self) {
         let superfluous = self.samples.len().saturating_sub(MOST);
         self.samples.drain(..superfluous);
-        self.last = totals;
     }
 
     /// It begins here: what was counted before is not of the first five seconds.
@@ -154,5 +164,13 @@ mod tests {
         let samples = history.samples();
         assert_eq!((samples.len(), samples[0].at, samples[119].at), (120, 381, 500));
         assert_eq!(history.fast_share(), Some(0.0));
+        // Another process goes on.
+        let mut heir = History::default();
+        heir.resume(samples.clone());
+        heir.begin(Totals { fast_opened: 10_000, ..Totals::default() });
+        heir.note(Totals { at: 501, requests: 50, fast_opened: 10_000, ..Totals::default() });
+        let resumed = heir.samples();
+        assert_eq!((resumed.len(), &resumed[..119]), (120, &samples[1..]));
+        assert_eq!((resumed[119].requests_per_second, resumed[119].fast_per_second), (10.0, 0.0));
     }
 }

@@ -147,6 +147,12 @@ impl Statistics {
         }
     }
 
+    /// With what a predecessor has seen, the oldest sample first.
+    pub fn with_history(self, samples: Vec<Sample>) -> Self {
+        self.history.borrow_mut().resume(samples);
+        self
+    }
+
     /// Looks on, for ever.
     pub async fn watch(self: Rc<Self>) {
         let mut ticks = interval(LOOK);

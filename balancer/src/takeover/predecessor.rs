@@ -25,6 +25,7 @@ use crate::listen::Passed;
 use crate::log::{self, reason};
 use crate::server::{Identity, Server, Servers};
 use crate::service::Shared;
+use crate::stats::Sample;
 use crate::table::{Found, HashKey, Tables};
 
 /// Longest first line: a refusal.
@@ -198,7 +199,7 @@ impl Predecessor {
     }
 
     /// Tells it to let go; when this returns without an error it has fallen silent, and waits for [`Self::serving`]. With
-    /// the last news of servers and entries.
+    /// the last news of servers and entries; returns what its charts show.
     ///
     /// # Errors
     /// It goes on itself, as far as can be known.
@@ -208,7 +209,7 @@ impl Predecessor {
         tables: &Tables,
         servers: &Servers,
         ledger: &Ledger,
-    ) -> anyhow::Result<()> {
+    ) -> anyhow::Result<Vec<Sample>> {
         let names = self.identities(servers);
         self.say(Note::Ready(ready))?;
         loop {
@@ -216,7 +217,7 @@ impl Predecessor {
                 Frame::Entries(entries) => self.put(tables, &entries, &names),
                 Frame::Note(Note::Yielded(yielded)) => {
                     yielded.servers.iter().for_each(|server| update(servers, ledger, server));
-                    return Ok(());
+                    return Ok(yielded.history);
                 }
                 other => return Err(unexpected(&other)),
             }

@@ -122,7 +122,7 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
     };
     estate.is_busy.set(true);
     estate.ledger.freeze(true);
-    let conversation = converse(&mut stream, &estate, &desk.books.tables);
+    let conversation = converse(&mut stream, &estate, desk);
     let outcome = match timeout(HAND_OVER_LIMIT, conversation).await {
         Ok(outcome) => outcome,
         Err(_) => Err(anyhow!("it was not ready within {HAND_OVER_LIMIT:?}")),
@@ -177,8 +177,9 @@ fn begin(stream: &UnixStream, desk: &Desk, line: &str) -> Result<(Rc<Estate>, i3
 async fn converse(
     stream: &mut UnixStream,
     estate: &Estate,
-    tables: &Tables,
+    desk: &Desk,
 ) -> anyhow::Result<(Ready, Option<Lessons>)> {
+    let tables = &desk.books.tables;
     let begun = clock::boot_seconds();
     stream.write_all(CONSENT).await?;
     say(stream, Note::Inventory(estate.inventory(tables))).await?;
@@ -212,7 +213,8 @@ async fn converse(
     }
     // Once this is written the successor serves, whatever becomes of us. Should it die before it does, it is still us
     // who accept.
-    say(stream, Note::Yielded(Yielded { servers: estate.servers() })).await?;
+    let last = Yielded { servers: estate.servers(), history: desk.stats.history() };
+    say(stream, Note::Yielded(last)).await?;
     match hear(stream, &mut bytes).await? {
         Note::Serving => Ok((ready, lessons)),
         _ => bail!("it says something that was not asked for, so it is of another build"),

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::intent::Intents;
 use crate::server::{Health, Operator};
+use crate::stats::Sample;
 use crate::table::{HashKey, Key};
 
 /// What both must speak. To be raised with any change that a build with the old number would not understand, the layout
@@ -32,7 +33,7 @@ const WHERE: usize = 3;
 const ENTRY: usize = 24;
 
 /// Something the two say to each other.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub enum Note {
     /// The predecessor: what there is. The descriptors follow.
     Inventory(Inventory),
@@ -123,14 +124,17 @@ pub struct Ready {
 }
 
 /// The predecessor lets go.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
 pub struct Yielded {
     /// Its servers at this moment: an operator may have spoken meanwhile.
     pub servers: Vec<ServerState>,
+    /// What the charts of its status page show.
+    #[serde(default)]
+    pub history: Vec<Sample>,
 }
 
 /// One frame.
-#[derive(Clone, PartialEq, Eq, Debug)]
+#[derive(Clone, PartialEq, Debug)]
 pub enum Frame {
     /// A note.
     Note(Note),
@@ -266,6 +270,7 @@ mod tests {
             operator: Operator::Drain,
             health: Health::Down,
         };
+        let sample = Sample { at: 1, requests_per_second: 0.2, p99_millis: Some(1.5), ..Sample::default() };
         let listener = Descriptor::Listener("[::1]:0".parse().expect("address"));
         let inventory = Inventory {
             pid: 1,
@@ -291,7 +296,7 @@ mod tests {
             Frame::Entries(Entries::default()),
             Frame::Descriptors,
             Frame::Note(Note::Streams { is_journal: true }),
-            Frame::Note(Note::Yielded(Yielded { servers: vec![server] })),
+            Frame::Note(Note::Yielded(Yielded { servers: vec![server], history: vec![sample] })),
         ]
     }
 
@@ -309,6 +314,15 @@ mod tests {
             assert!(bytes.is_empty());
             assert_eq!(received, frames());
         }
+    }
+
+    #[test]
+    fn a_build_without_charts_is_understood() {
+        let bytes = br#"{"Yielded":{"servers":[]}}"#;
+        let mut frame = vec![0, 0, 0, bytes.len() as u8, NOTE];
+        frame.extend_from_slice(bytes);
+        let yielded = Yielded { servers: Vec::new(), history: Vec::new() };
+        assert_eq!(Frame::take(&mut frame), Ok(Some(Frame::Note(Note::Yielded(yielded)))));
     }
 
     #[test]
