@@ -223,7 +223,7 @@ fn who_waits_too_long_is_told_when_to_come_again() {
         busy(|builder| builder.timeouts(|timeouts| timeouts.queue = Duration::from_millis(300)));
     let start = Instant::now();
     let refused = ask(&balancer, "/late", STUCK).response();
-    assert!((300..5000).contains(&start.elapsed().as_millis()));
+    assert!((300..60_000).contains(&start.elapsed().as_millis()));
     assert_eq!((refused.status(), refused.header("retry-after")), (503, Some("5")));
     assert_eq!(
         (refused.header("set-cookie"), refused.text()),
@@ -242,9 +242,9 @@ fn who_waits_too_long_is_told_when_to_come_again() {
 fn the_wait_does_not_count_against_other_times() {
     let (balancer, _server, mut first, mut connection) = busy(|builder| {
         builder.timeouts(|timeouts| {
-            timeouts.queue = Duration::from_secs(9);
-            timeouts.server = Duration::from_millis(400);
-            timeouts.client = Duration::from_millis(400);
+            timeouts.queue = Duration::from_secs(60);
+            timeouts.server = Duration::from_secs(2);
+            timeouts.client = Duration::from_secs(2);
         })
     });
     answer(&mut connection, "first");
@@ -259,7 +259,7 @@ fn the_wait_does_not_count_against_other_times() {
     waiting.send("POST /long HTTP/1.1\r\nHost: test\r\nContent-Length: 4\r\n\r\nha");
     wait_for_queue(&balancer, 1);
     waiting.send("lf");
-    thread::sleep(Duration::from_millis(900));
+    thread::sleep(Duration::from_millis(2500));
     assert_eq!(balancer.service.servers[0].in_flight.load(Ordering::Relaxed), 1, "a tunnel counts");
     drop((tunnel, connection));
     let mut connection = _server.accept();

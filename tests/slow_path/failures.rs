@@ -211,14 +211,14 @@ const EXPECTING: &str = "POST / HTTP/1.1\r\nHost: a\r\nExpect: 100-continue\r\nC
 fn a_client_that_is_told_late_to_go_on_is_not_a_slow_one() {
     let (origin, connections) = Origin::by_hand();
     let builder = Builder::new([]).server(origin.address);
-    let balancer = builder.timeouts(|timeouts| timeouts.client = Duration::from_millis(200)).start();
+    let balancer = builder.timeouts(|timeouts| timeouts.client = Duration::from_secs(2)).start();
     let mut client = balancer.client();
     client.send(EXPECTING);
     let mut server = connections.recv_timeout(super::PATIENCE).expect("connection");
     server.head().expect("read").expect("head");
     server.stream.write_all(b"HTTP/1.1 103 Early Hints\r\n\r\n").expect("write");
     assert_eq!(client.response_to_head().status(), 103);
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(2500));
     server.stream.write_all(b"HTTP/1.1 100 Continue\r\n\r\n").expect("write");
     assert_eq!(client.response_to_head().status(), 100);
     client.send("hello");

@@ -112,7 +112,7 @@ fn a_proxy_that_does_not_say_who_its_client_is_is_closed_counted_and_logged() {
     let balancer = Builder::new([])
         .server(origin.address)
         .identity(|identity| identity.accept_proxy = set(&["127.0.0.1"]))
-        .timeouts(|timeouts| timeouts.request = Duration::from_millis(200))
+        .timeouts(|timeouts| timeouts.request = Duration::from_secs(1))
         .start();
     let wrong: [&[u8]; 4] = [
         b"GET / HTTP/1.1\r\nHost: a\r\n\r\n",

@@ -103,13 +103,13 @@ fn ends_after_silence_and_by_the_failure_of_a_side() {
     let balancer = Builder::new([])
         .tcp()
         .server(server.address)
-        .timeouts(|timeouts| timeouts.tunnel = Duration::from_secs(2))
+        .timeouts(|timeouts| timeouts.tunnel = Duration::from_secs(4))
         .start();
     let mut client = balancer.client();
     let mut connection = server.next();
     // Either side keeps it alive, for longer than that.
     for _ in 0..5 {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_secs(1));
         connection.stream.write_all(b".").expect("sent");
         assert_eq!(read_exactly(&mut client.0, 1), b".");
     }

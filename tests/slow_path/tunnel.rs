@@ -217,13 +217,13 @@ fn a_side_that_fails_fails_the_other() {
 #[test]
 fn a_byte_in_either_direction_keeps_a_tunnel_open() {
     let stage = Stage::new(|timeouts| {
-        timeouts.tunnel = Duration::from_millis(1500);
-        timeouts.client = Duration::from_millis(100);
-        timeouts.server = Duration::from_millis(100);
+        timeouts.tunnel = Duration::from_secs(4);
+        timeouts.client = Duration::from_secs(1);
+        timeouts.server = Duration::from_secs(1);
     });
     let (mut client, mut server) = stage.tunnel();
     for round in 0..4 {
-        thread::sleep(Duration::from_millis(500));
+        thread::sleep(Duration::from_millis(1200));
         if round % 2 == 0 {
             client.send("u");
             assert_eq!(server.exactly(1).expect("read"), b"u");

@@ -89,5 +89,5 @@ fn a_server_that_is_silent_with_its_client_watching_is_still_a_time_out() {
     let _server = connections.recv_timeout(PATIENCE).expect("connection");
     assert_eq!(client.response().status(), 504);
     let took = start.elapsed();
-    assert!((600..5000).contains(&took.as_millis()), "{took:?}");
+    assert!((600..60_000).contains(&took.as_millis()), "{took:?}");
 }
