@@ -16,7 +16,7 @@ use nix::unistd::Pid;
 use super::guest;
 use crate::lab::interrupt;
 use crate::privilege::find_program;
-use crate::test::Tally;
+use crate::test::{Tally, failed_test};
 
 /// What the machine is emulated by.
 pub(crate) const QEMU: &str = "qemu-system-x86_64";
@@ -48,6 +48,7 @@ pub(super) fn run(kernel: &Path, image: &Path, filter: Option<&str>) -> Result<T
             Ok(line) => {
                 println!("{line}");
                 has_ended |= line.contains(guest::LAST_WORD);
+                tally += failed_test(&line).map(Tally::of_failure).unwrap_or_default();
                 if let Some(results) = Tally::parse(&line) {
                     has_results = true;
                     tally += results;

@@ -79,7 +79,8 @@ fn run_in(kernel: &Kernel, scratch: &Scratch, tests: &Artifact, filter: Option<&
     println!("\nkernels: {} in Linux {}, under qemu", tests.name, kernel.release);
     let image = scratch.fresh("image");
     image::write(&image, &stripped(&tests.executable, scratch), &kernel.modules)?;
-    machine::run(&kernel.image, &image, filter)
+    let run = |name: Option<&str>| machine::run(&kernel.image, &image, name);
+    run(filter)?.once_more(|name| run(Some(name)))
 }
 
 /// Removed with everything in it when dropped. The name says whose it is, to those who sweep.

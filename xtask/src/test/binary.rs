@@ -1,8 +1,4 @@
 //! One test program: started as the right person, bounded in time, its results read from what it prints.
-//!
-//! Many tests are about time: time-outs, floods, what happens during a reload. On a host that others keep busy one of
-//! thousands may come too late. So what has failed is run once more, by itself, and has failed if it fails again; what
-//! passes then is told at the end as unsteady, for someone to look at.
 
 use std::io::{BufRead, BufReader};
 use std::process::{Command, ExitStatus, Stdio};
@@ -28,8 +24,6 @@ const TIMED_OUT: &[i32] = &[124, 137];
 const LAST_WORDS: Duration = Duration::from_secs(2);
 /// For a program to clean up after Ctrl-C.
 const CLEAN_UP: Duration = Duration::from_secs(15);
-/// If more tests of a program have failed it is not the host.
-const MOST_AGAIN: usize = 3;
 
 /// As whom a test program runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,22 +45,8 @@ pub(super) struct Job {
 /// # Errors
 /// When it cannot be started, or when interrupted.
 pub(super) fn run(made: &Artifact, identity: As, filter: Option<&str>) -> Result<Tally> {
-    let mut tally = Job::of(made, identity, filter.as_slice()).run()?;
-    if tally.failed != tally.failures.len() as u64 || tally.failures.len() > MOST_AGAIN {
-        return Ok(tally);
-    }
-    for name in std::mem::take(&mut tally.failures) {
-        println!("\ntest: {name} has failed, and is run once more, by itself");
-        let again = Job::of(made, identity, &["--exact", &name]).run()?;
-        if again.failed == 0 && again.passed > 0 {
-            tally.failed -= 1;
-            tally.passed += 1;
-            tally.unsteady.push(name);
-        } else {
-            tally.failures.push(name);
-        }
-    }
-    Ok(tally)
+    let run = |arguments: &[&str]| Job::of(made, identity, arguments).run();
+    run(filter.as_slice())?.once_more(|name| run(&["--exact", name]))
 }
 
 impl Job {

@@ -8,7 +8,7 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use binary::{As, Job};
-pub(crate) use tally::Tally;
+pub(crate) use tally::{Tally, failed_test};
 
 use crate::build::{self, Artifact};
 use crate::lab::interrupt;
