@@ -391,17 +391,19 @@ fn a_second_instance_of_a_name_is_refused_and_the_first_goes_on() {
 fn an_address_in_use_is_refused_and_nothing_is_left_behind() {
     let stranger = TcpListener::bind("127.0.0.1:0").expect("bound");
     let other = Daemon::start("--server s1=127.0.0.1:1 --workers 2");
-    for taken in [stranger.local_addr().expect("address").to_string(), other.address.clone()] {
+    let taken = [
+        (stranger.local_addr().expect("address").to_string(), std::process::id()),
+        (other.address.clone(), other.child.id()),
+    ];
+    for (taken, pid) in taken {
         let directory = TempDir::new().expect("directory");
         let name = fresh_name();
         let line = format!("run --name {name} --listen {taken} --server s1=127.0.0.1:1 --workers 2 --admin");
         let output = command(&line).arg(directory.path().join("x.sock")).output().expect("started");
         assert_eq!(output.status.code(), Some(1));
         let message = one_line(&output);
-        assert!(
-            message.contains(&format!("--listen {taken}: address in use by another process")),
-            "{message}"
-        );
+        assert!(message.contains(&format!("--listen {taken}: address in use by ")), "{message}");
+        assert!(message.contains(&format!(" (pid {pid})")), "{message}");
         let left: Vec<_> = fs::read_dir(directory.path()).expect("readable").collect();
         assert!(left.is_empty(), "{left:?}");
     }

@@ -6,8 +6,11 @@ mod clinic;
 mod site;
 
 use std::fs::{self, Permissions};
+use std::net::{SocketAddr, TcpListener};
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
+use std::process;
 
 use anyhow::{Context as _, Result, ensure};
 use aya::Ebpf;
@@ -37,6 +40,8 @@ fn main() {
         trial("an_interface_that_is_down_is_named_and_brought_up", interface_down),
         trial("an_interface_that_was_renamed_is_named_and_renamed", interface_renamed),
         trial("an_address_that_is_not_here_is_named_and_added", foreign_address),
+        trial("a_process_that_has_the_address_is_named_and_stopped", address_in_use),
+        trial("the_service_itself_has_its_address", own_address),
         trial("a_server_behind_an_interface_without_the_program_is_named", egress_without_program),
         trial("a_missing_bpf_file_system_is_named_and_mounted", no_bpf_file_system),
         trial("maps_of_another_version_are_named_and_removed", other_version),
@@ -256,6 +261,67 @@ fn foreign_address() -> Result<()> {
     ensure!(clinic.refusal()?.contains("192.0.2.10"));
     clinic.mend("listen 192.0.2.10:80", &broken)?;
     clinic.daemon().map(drop)
+}
+
+/// A process that listens in the balancer's namespace, ended with the test.
+struct Squatter(process::Child);
+
+impl Squatter {
+    fn at(clinic: &Clinic, address: SocketAddr) -> Result<Self> {
+        let socket = clinic.lab.balancer.run(|| TcpListener::bind(address))??;
+        let holder = process::Command::new("sleep").arg("600").stdin(OwnedFd::from(socket)).spawn()?;
+        Ok(Self(holder))
+    }
+}
+
+impl Drop for Squatter {
+    fn drop(&mut self) {
+        // What the doctor says may have ended it.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn address_in_use() -> Result<()> {
+    let mut clinic = Clinic::open()?;
+    let listen = clinic.lab.client().gateway_at(80);
+    let http_admin = SocketAddr::from(([127, 0, 0, 1], 9100));
+    clinic.flags.extend(["--http-admin".to_owned(), http_admin.to_string()]);
+    for (check, wanted, held) in [
+        (format!("listen {listen}"), listen, listen),
+        (format!("listen {listen}"), listen, SocketAddr::from(([0, 0, 0, 0], listen.port()))),
+        (format!("--http-admin {http_admin}"), http_admin, http_admin),
+    ] {
+        let mut holder = None;
+        let row = clinic.story(&check, "missing", |clinic| {
+            let squatter = holder.insert(Squatter::at(clinic, held)?);
+            let by = format!("{wanted}: address in use by sleep (pid {}); stop it", squatter.0.id());
+            let refusal = clinic.refusal()?;
+            ensure!(refusal.contains(&by), "{refusal}");
+            Ok(())
+        })?;
+        let pid = holder.context("a holder")?.0.id();
+        ensure!(row.detail.contains(&format!("sleep (pid {pid})")), "{row:?}");
+        ensure!(row.mend == format!("kill {pid}"), "{row:?}");
+    }
+    clinic.daemon().map(drop)
+}
+
+fn own_address() -> Result<()> {
+    let clinic = Clinic::open()?;
+    let daemon = clinic.daemon()?;
+    let (listen, admin) = (clinic.lab.client().gateway_at(80).to_string(), path(daemon.admin())?.to_owned());
+    let look = |name: &str| {
+        let words = ["doctor", "--json", "--listen", &listen, "--name", name, "--admin", &admin];
+        let output = clinic.run(&[&[BALANCER], &words[..]].concat())?;
+        pick(rows(&output.stdout)?, &format!("listen {listen}"))
+    };
+    let row = look("web")?;
+    ensure!(row.state == "ok", "{row:?}");
+    let row = look("other")?;
+    let by = format!("balancer (pid {})", daemon.child.pid());
+    ensure!(row.state == "missing" && row.detail.contains(&by), "{row:?}");
+    Ok(())
 }
 
 fn egress_without_program() -> Result<()> {

@@ -30,7 +30,7 @@
 //! | [`access_log`], [`log`] | one line a request; what the operator reads on stderr |
 //! | [`run`] | the life of the daemon: start, serve, drain |
 //! | [`check`], [`doctor`] | what would happen, without doing it; what this host offers, and how to mend it |
-//! | [`instance`], [`listen`] | one process per name; its listening sockets |
+//! | [`instance`], [`listen`], `occupant` | one process per name; its listening sockets; who else has their addresses |
 //! | [`takeover`], [`privileges`] | hot restart: one process takes over from another; giving up root |
 //! | [`stats`] | what is counted and timed, of clients and of each server |
 //! | [`clock`], [`live`] | boot time and wall clock; settings that are replaced while they are in use |
@@ -55,6 +55,7 @@ pub mod live;
 pub mod log;
 pub mod names;
 pub mod netlink;
+mod occupant;
 pub mod persist;
 pub mod privileges;
 pub mod proxy;

@@ -18,6 +18,7 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use crate::log::reason;
+use crate::occupant::Occupants;
 
 /// Connections that wait to be accepted; the kernel cuts it down to `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -63,7 +64,7 @@ pub fn bind(addresses: &[SocketAddr], workers: usize, mut passed: Vec<Passed>) -
         };
         let known: Vec<_> = passed.extract_if(.., is_it).map(|passed| passed.listener).collect();
         let sockets = if known.is_empty() { bind_one(address, workers) } else { add_to(known, workers) };
-        let sockets = sockets.map_err(|error| anyhow!("--listen {address}: {}", explain(&error)))?;
+        let sockets = sockets.map_err(|error| anyhow!("--listen {address}: {}", explain(&error, address)))?;
         bound.addresses.push(sockets[0].local_addr()?);
         for (number, socket) in sockets.into_iter().enumerate() {
             bound.workers[number % workers].push(socket);
@@ -139,18 +140,36 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
     Ok(socket)
 }
 
-/// Why an address cannot be listened on, and what to do.
-pub(crate) fn explain(error: &io::Error) -> String {
+/// Whether `address` is somebody's, found out without listening there. `None`: whoever asks may not bind it, or nobody here can.
+pub(crate) fn is_taken(address: SocketAddr) -> Option<bool> {
+    match socket(address).and_then(|socket| socket.bind(&address.into())) {
+        Ok(()) => Some(false),
+        Err(error) => (error.kind() == io::ErrorKind::AddrInUse).then_some(true),
+    }
+}
+
+/// Why `address` cannot be listened on, and what to do.
+pub(crate) fn explain(error: &io::Error, address: SocketAddr) -> String {
     match error.raw_os_error().map(Errno::from_raw) {
-        Some(Errno::EADDRINUSE) => {
-            "address in use by another process; stop it or choose another address or port (ss -ltnp shows who has it)"
-                .into()
+        Some(Errno::EADDRINUSE) => in_use(Occupants::of(address), std::process::id()),
+        Some(Errno::EADDRNOTAVAIL) => {
+            "no interface of this host has the address; ip addr shows those there are".into()
         }
-        Some(Errno::EADDRNOTAVAIL) => "no interface of this host has the address; ip addr shows those there are".into(),
         Some(Errno::EACCES) => "permission denied; ports below 1024 need root or CAP_NET_BIND_SERVICE".into(),
         Some(Errno::EAFNOSUPPORT) => "this host has no IPv6; leave the address out".into(),
         _ => reason(error),
     }
+}
+
+fn in_use(mut occupants: Occupants, own: u32) -> String {
+    // A successor has second descriptors of its predecessor's sockets.
+    occupants.0.retain(|process| process.pid != own);
+    let (whom, hint) = match occupants.0.len() {
+        0 => ("it", " (ss -ltnp as root shows who has it)"),
+        1 => ("it", ""),
+        _ => ("them", ""),
+    };
+    format!("address in use by {occupants}; stop {whom} or choose another address or port{hint}")
 }
 
 #[cfg(test)]
@@ -160,6 +179,7 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::*;
+    use crate::occupant::Process;
 
     fn local(port: u16) -> SocketAddr {
         ([127, 0, 0, 1], port).into()
@@ -207,6 +227,32 @@ mod tests {
             let any = SocketAddr::from(([0, 0, 0, 0], bound.addresses[0].port()));
             assert!(bind(&[any], workers, vec![]).is_err());
         }
+    }
+
+    #[test]
+    fn whoever_has_the_address_is_named_if_that_can_be_seen() {
+        let process = |pid| Process { pid, name: "haproxy".to_owned() };
+        let told = |pids: &[u32]| in_use(Occupants(pids.iter().copied().map(process).collect()), 9);
+        assert_eq!(
+            told(&[7]),
+            "address in use by haproxy (pid 7); stop it or choose another address or port"
+        );
+        assert_eq!(told(&[7, 9]), told(&[7]), "we share the sockets of a predecessor");
+        assert!(told(&[7, 8]).starts_with("address in use by haproxy (pid 7) and 1 more; stop them or"));
+        assert!(
+            told(&[]).contains("by another process; stop it or") && told(&[]).contains("ss -ltnp as root")
+        );
+    }
+
+    #[test]
+    fn an_address_is_taken_while_somebody_listens_there() {
+        let bound = bind(&[local(0)], 2, vec![]).expect("bound");
+        let address = bound.addresses[0];
+        assert_eq!(is_taken(address), Some(true));
+        assert_eq!(is_taken(SocketAddr::from(([0, 0, 0, 0], address.port()))), Some(true));
+        drop(bound);
+        assert_eq!(is_taken(address), Some(false));
+        assert_eq!(is_taken("192.0.2.77:8080".parse().expect("address")), None, "another host's");
     }
 
     #[test]

@@ -3,13 +3,21 @@
 use std::net::{IpAddr, SocketAddr};
 
 use super::row::{Row, word};
+use super::taken;
 use crate::config::fast_path::{overlap, usual_ports};
 use crate::config::{FastPath, Forward, Subject};
 use crate::netlink::around::{self, Local};
 
-pub(super) fn examine(subject: &Subject) -> Vec<Row> {
+/// `running`: the process that has the name of the service.
+pub(super) fn examine(subject: &Subject, running: Option<u32>) -> Vec<Row> {
     let local = around::addresses();
-    let mut rows: Vec<Row> = subject.listen.iter().map(|listen| listens(*listen, &local)).collect();
+    let listen = subject.listen.iter();
+    let mut rows: Vec<Row> =
+        listen.map(|listen| taken::examine(listens(*listen, &local), *listen, running)).collect();
+    if let Some(address) = subject.plan.as_ref().and_then(|plan| plan.config.http_admin) {
+        let row = Row::ok(format!("--http-admin {address}"), "nobody else listens there");
+        rows.push(taken::examine(row, address, running));
+    }
     // Servers see none of them else.
     if subject.forward != Forward::Nat {
         return rows;

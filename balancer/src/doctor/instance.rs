@@ -7,6 +7,7 @@ use super::bpf;
 use super::locks::{self, Held};
 use super::row::Row;
 use crate::config::Subject;
+use crate::occupant::name_of;
 
 /// The process that runs under that name, and the row about it.
 pub(super) fn examine(subject: &Subject) -> (Option<u32>, Vec<Row>) {
@@ -18,7 +19,7 @@ pub(super) fn examine(subject: &Subject) -> (Option<u32>, Vec<Row>) {
         .filter_map(|path| locks::on(&path).map(|held| (path, held)))
         .collect();
     let running = holder.filter(|_| !files.is_empty());
-    let row = judge(&subject.name, running, &files, locks::name_of);
+    let row = judge(&subject.name, running, &files, name_of);
     (running, vec![row])
 }
 

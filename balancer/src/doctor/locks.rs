@@ -2,9 +2,11 @@
 
 use std::fs::{self, Metadata};
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use nix::sys::stat::{major, minor};
+
+use crate::occupant::having;
 
 /// A lock that is held.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -31,24 +33,11 @@ fn is_listed(locks: &str, id: &str) -> bool {
     })
 }
 
-/// Processes that have the file open.
+/// Processes that have the file open, besides this one.
 fn openers(file: &Metadata) -> Vec<u32> {
     let is_it =
-        |path: &Path| fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()));
-    let processes = fs::read_dir("/proc").into_iter().flatten().flatten();
-    processes
-        .filter_map(|process| {
-            let number = process.file_name().to_str()?.parse().ok()?;
-            let mut open = fs::read_dir(process.path().join("fd")).ok()?.flatten();
-            open.any(|entry| is_it(&entry.path())).then_some(number)
-        })
-        .filter(|number| *number != std::process::id())
-        .collect()
-}
-
-/// What a process is called.
-pub(super) fn name_of(process: u32) -> String {
-    fs::read_to_string(format!("/proc/{process}/comm")).unwrap_or_default().trim().to_owned()
+        |path: PathBuf| fs::metadata(path).is_ok_and(|at| (at.dev(), at.ino()) == (file.dev(), file.ino()));
+    having(is_it).into_iter().filter(|pid| *pid != std::process::id()).collect()
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@
 //! | `bpf` | the program in this kernel's verifier, the file system of pins, what other versions have left |
 //! | `instance` | locks, and who holds them |
 //! | `addresses` | listen addresses, addresses and ports towards servers |
+//! | `taken` | who else listens at an address of the service |
 //! | `interface`, `peer` | an interface, its driver and offloads; the other end of a veth pair |
 //! | `forwarding` | sysctls of an interface |
 //! | `servers` | routes and neighbours |
@@ -33,6 +34,7 @@ mod peer;
 pub mod report;
 pub mod row;
 mod servers;
+mod taken;
 
 #[cfg(not(feature = "xdp"))]
 use bpf_absent as bpf;
@@ -57,7 +59,7 @@ pub fn examine(subject: &Subject, probe: bool) -> Report {
     rows.extend(bpf::examine());
     let (running, instance) = instance::examine(subject);
     rows.extend(instance);
-    rows.extend(addresses::examine(subject));
+    rows.extend(addresses::examine(subject, running));
     rows.extend(missing);
     let families = Families::of(subject, &servers, &interfaces);
     rows.extend(forwarding::in_general(&interfaces, families));

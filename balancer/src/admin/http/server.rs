@@ -71,7 +71,9 @@ impl Listener {
             socket.listen(MOST_WAITING)?;
             Ok(socket.into())
         };
-        bound().map(Self::new).map_err(|error| anyhow!("--http-admin {address}: {}", listen::explain(&error)))
+        bound()
+            .map(Self::new)
+            .map_err(|error| anyhow!("--http-admin {address}: {}", listen::explain(&error, address)))
     }
 
     fn new(socket: StdListener) -> Self {
