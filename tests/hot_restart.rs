@@ -114,7 +114,12 @@ fn ten_restarts() -> Result<()> {
 }
 
 fn failing_successors() -> Result<()> {
-    let site = Site::open(SOURCE_FIRST)?;
+    let logs = TempDir::new()?;
+    let access_log = logs.path().join("folder/access.log");
+    let folder = access_log.parent().context("a folder")?;
+    fs::create_dir(folder)?;
+    let site =
+        Site::open(&[SOURCE_FIRST, &["--access-log", access_log.to_str().context("UTF-8")?]].concat())?;
     let home = site.introduce(0)?;
     let (admin, pid) = (site.daemon.admin(), pid_at(site.daemon.admin())?);
     let squatter = site.lab.balancer.run(|| std::net::TcpListener::bind("127.0.0.1:0"))??;
@@ -161,21 +166,41 @@ fn failing_successors() -> Result<()> {
         wait_until(PATIENCE, "its end to be noticed", || failures() > before)?;
         goes_on("a successor that was killed")?;
     }
-    // And by signal, while somebody else is at it.
+    // And by signal, while somebody else is at it: it is refused before anything is said.
     let mut other = UnixStream::connect(admin)?;
     other.write_all(TAKEOVER)?;
     ensure!(other.read(&mut [0; 9])? == 9);
-    kill(pid, Signal::SIGUSR2)?;
-    wait_until(PATIENCE, "the child's failure", || {
-        site.daemon.log().contains("has ended without taking over")
-    })?;
-    let log = site.daemon.log();
-    let child = log.split("USR2: pid ").nth(1).and_then(|rest| rest.split(' ').next()).context("a pid")?;
-    ensure!(!Path::new("/proc").join(child).exists(), "the child was not reaped");
+    failing_child(&site, pid, "another process is taking over just now")?;
+    let before = failures();
     drop(other);
+    wait_until(PATIENCE, "the end of the other one to be noticed", || failures() > before)?;
+    goes_on("a child that was refused")?;
+    // By signal, with the conversation begun: both who watch it and who talk to it notice.
+    fs::remove_dir_all(folder)?;
+    failing_child(&site, pid, "balancer: --access-log")?;
     goes_on("a child that failed")?;
+    fs::create_dir(folder)?;
     // Nothing stands in the way of one that succeeds.
     wait_until(PATIENCE, "the way to be free", || restart(admin).is_ok())
+}
+
+/// USR2, and the child fails with that complaint. The process says so in one line, and has reaped it.
+fn failing_child(site: &Site, pid: Pid, complaint: &str) -> Result<()> {
+    let before = site.daemon.log().len();
+    let said = || site.daemon.log().get(before..).unwrap_or_default().to_owned();
+    kill(pid, Signal::SIGUSR2)?;
+    wait_until(PATIENCE, "the child's failure", || said().contains("this process goes on\n"))?;
+    let log = said();
+    let child = log.split("USR2: pid ").nth(1).and_then(|rest| rest.split(' ').next()).context("a pid")?;
+    ensure!(log.contains(complaint), "{log}");
+    let warnings: Vec<_> = log.lines().filter(|line| line.starts_with("warn: ")).collect();
+    let expected = format!(
+        "warn: USR2: pid {child} has not taken over: it has ended (exit status: 1); its own last line says why; this \
+         process goes on"
+    );
+    ensure!(warnings == [&expected], "{log}");
+    ensure!(!Path::new("/proc").join(child).exists(), "the child was not reaped");
+    Ok(())
 }
 
 fn killed_successors() -> Result<()> {

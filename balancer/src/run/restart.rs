@@ -1,7 +1,6 @@
 //! USR2: starts the same command line again, with `--takeover`. What the new process then does is its own business; here
 //! it is only watched until it has taken over or has ended.
 
-use std::cell::Cell;
 use std::env;
 use std::ffi::OsString;
 use std::io;
@@ -18,6 +17,7 @@ use tokio::time::sleep;
 
 use crate::log;
 use crate::takeover::HAND_OVER_LIMIT;
+use crate::takeover::attempt::Attempt;
 
 /// For the new process to begin the conversation, on top of what that may take.
 pub(super) const START_LIMIT: Duration = Duration::from_secs(30);
@@ -29,8 +29,7 @@ pub(super) const TAKEOVER: &str = "--takeover";
 pub(super) struct Restart {
     program: io::Result<PathBuf>,
     arguments: Vec<OsString>,
-    /// The new process, while it has neither taken over nor ended.
-    going: Rc<Cell<Option<Pid>>>,
+    attempt: Rc<Attempt>,
 }
 
 impl Restart {
@@ -42,12 +41,17 @@ impl Restart {
         if !says_takeover {
             arguments.push(TAKEOVER.into());
         }
-        Self { program, arguments, going: Rc::default() }
+        Self { program, arguments, attempt: Rc::default() }
+    }
+
+    /// What is known of the new process.
+    pub(super) fn attempt(&self) -> Rc<Attempt> {
+        Rc::clone(&self.attempt)
     }
 
     /// Starts the new process. `obstacle`: what this one has given up and the new one would need.
     pub(super) fn begin(&self, obstacle: Option<&str>) {
-        if self.going.get().is_some() {
+        if self.attempt.is_going() {
             return log::warn(
                 "USR2: a new process is taking over just now; wait until it has, or has failed to",
             );
@@ -61,8 +65,8 @@ impl Restart {
         match self.start() {
             Ok(child) => {
                 log::info(format_args!("USR2: pid {} is to take over: {}", child.id(), self.line()));
-                self.going.set(Some(pid_of(&child)));
-                spawn_local(watch(child, Rc::clone(&self.going)));
+                self.attempt.begin(pid_of(&child));
+                spawn_local(watch(child, self.attempt()));
             }
             Err(error) => {
                 let reason = log::reason(&error);
@@ -73,12 +77,12 @@ impl Restart {
 
     /// Somebody has taken over: the new process is on its own from here on.
     pub(super) fn is_over(&self) {
-        self.going.set(None);
+        self.attempt.end();
     }
 
     /// This process is told to stop: so is the one that was to take over, which would find nobody and serve instead.
     pub(super) fn call_off(&self) {
-        if let Some(pid) = self.going.take() {
+        if let Some(pid) = self.attempt.end() {
             // It may have ended, and has not been reaped then.
             let _ = kill(pid, Signal::SIGTERM);
         }
@@ -125,26 +129,24 @@ fn without_mark(path: PathBuf) -> PathBuf {
 }
 
 /// Until the child has ended, so that it is reaped; says so if that is a failure.
-async fn watch(mut child: Child, going: Rc<Cell<Option<Pid>>>) {
+async fn watch(mut child: Child, attempt: Rc<Attempt>) {
     let pid = pid_of(&child);
     let Ok(mut ends) = signal(SignalKind::child()) else { return };
     let mut limit = std::pin::pin!(sleep(HAND_OVER_LIMIT + START_LIMIT));
     loop {
         if let Ok(Some(status)) = child.try_wait() {
-            if going.take().is_some() {
-                log::warn(format_args!(
-                    "USR2: pid {pid} has ended without taking over: {status}; this process goes on"
-                ));
+            attempt.silence().await;
+            if attempt.end().is_some() {
+                let why = attempt.account(status);
+                log::warn(format_args!("USR2: pid {pid} has not taken over: {why}; this process goes on"));
             }
             return;
         }
         tokio::select! {
             _ = ends.recv() => {}
             () = &mut limit, if !limit.is_elapsed() => {
-                if going.get().is_some() {
-                    log::warn(format_args!(
-                        "USR2: pid {pid} has not taken over in time and is killed; this process goes on"
-                    ));
+                if attempt.is_going() {
+                    attempt.is_lost(format!("it was not ready within {:?}", HAND_OVER_LIMIT + START_LIMIT));
                     let _ = child.kill();
                 }
             }

@@ -78,7 +78,8 @@ impl Daemon {
         let (heir, heirs) = mpsc::unbounded_channel();
         let offered =
             offer(&instance, (&socket, http.as_ref()), datapath.as_deref(), &service.config, &bound)?;
-        let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), datapath.clone(), offered, heir);
+        let (attempt, fast) = (restart.attempt(), datapath.clone());
+        let estate = Estate::new(Arc::clone(&service), Rc::clone(&ledger), fast, offered, heir, attempt);
 
         if let Some(owner) = &service.config.owner {
             instance.give_to(owner).context("--user: cannot give the lock away")?;

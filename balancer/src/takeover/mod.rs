@@ -22,11 +22,13 @@
 //! |---|---|
 //! | [`predecessor`] | the successor's side, as it starts |
 //! | [`successor`] | the predecessor's side, beside its other work |
+//! | [`attempt`] | the successor that USR2 has started, and what becomes of it |
 //! | [`lessons`] | what the predecessor learns while it drains |
 //! | [`streams`] | where the log goes |
 //! | [`wire`] | what they say to each other (pure) |
 //! | [`descriptors`] | the system calls that pass descriptors |
 
+pub mod attempt;
 pub mod descriptors;
 pub mod lessons;
 pub mod predecessor;

@@ -2,6 +2,8 @@
 //! last word nothing changes here; and if that is never said, nothing has changed.
 
 use std::cell::{Cell, RefCell};
+use std::error::Error;
+use std::fmt::{self, Display, Formatter};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -16,6 +18,7 @@ use tokio::sync::mpsc;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use super::attempt::Attempt;
 use super::lessons::{Lessons, Untold};
 use super::wire::{
     self, CONSENT, Descriptor, Entries, Frame, Inventory, Note, REQUEST, Ready, ServerState, Yielded,
@@ -31,6 +34,18 @@ use crate::service::Shared;
 use crate::table::learned::TableWalk;
 use crate::table::{Found, Tables};
 
+/// The other side has closed its socket where it was to say something.
+#[derive(Debug)]
+struct Ended;
+
+impl Display for Ended {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        f.write_str("it has ended")
+    }
+}
+
+impl Error for Ended {}
+
 /// What a successor can have.
 pub struct Estate {
     service: Shared,
@@ -42,22 +57,25 @@ pub struct Estate {
     /// The last word is being said: whether it is heard will be known in a moment.
     is_yielding: Cell<bool>,
     heirs: mpsc::UnboundedSender<Ready>,
+    attempt: Rc<Attempt>,
     untold: Untold,
 }
 
 impl Estate {
-    /// To be offered at the admin socket. Who has taken everything over is told to `heirs`.
+    /// To be offered at the admin socket. Who has taken everything over is told to `heirs`, what fails of one that this process
+    /// has started itself to `attempt`, and other failures to the log.
     pub fn new(
         service: Shared,
         ledger: Rc<Ledger>,
         datapath: Option<Rc<Datapath>>,
         descriptors: Vec<(Descriptor, OwnedFd)>,
         heirs: mpsc::UnboundedSender<Ready>,
+        attempt: Rc<Attempt>,
     ) -> Rc<Self> {
         let descriptors = RefCell::new(descriptors);
         let (is_busy, is_yielding) = (Cell::new(false), Cell::new(false));
         let untold = Untold::default();
-        Rc::new(Self { service, ledger, datapath, descriptors, is_busy, is_yielding, heirs, untold })
+        Rc::new(Self { service, ledger, datapath, descriptors, is_busy, is_yielding, heirs, attempt, untold })
     }
 
     /// Until it is certain whether somebody has taken over: a process that is told to stop just then must neither take
@@ -120,6 +138,7 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
         Ok(begun) => begun,
         Err(refusal) => return Some((stream, refusal)),
     };
+    let is_own = estate.attempt.talks(pid);
     estate.is_busy.set(true);
     estate.ledger.freeze(true);
     let conversation = converse(&mut stream, &estate, desk);
@@ -134,10 +153,13 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
             lessons
         }
         Err(error) => {
-            log::warn(format_args!(
-                "pid {pid} has not taken over: {}; this process goes on",
-                log::chain(&error)
-            ));
+            let why = log::chain(&error);
+            match is_own {
+                // What a process has ended with, whoever watches it knows.
+                true if is_its_end(&error) => {}
+                true => estate.attempt.is_lost(why),
+                false => log::warn(format_args!("pid {pid} has not taken over: {why}; this process goes on")),
+            }
             if let Some(datapath) = &estate.datapath {
                 datapath.speak_again();
             }
@@ -148,6 +170,9 @@ pub async fn serve(mut stream: UnixStream, desk: &Desk, line: &str) -> Option<(U
         }
     };
     estate.is_yielding.set(false);
+    if is_own {
+        estate.attempt.has_talked();
+    }
     if let Some(lessons) = lessons {
         lessons.pass_on(&mut stream).await;
     }
@@ -221,6 +246,14 @@ async fn converse(
     }
 }
 
+/// Whether the other side has closed its socket, as it does when it ends.
+fn is_its_end(error: &anyhow::Error) -> bool {
+    let is_closed = |error: &io::Error| {
+        matches!(error.kind(), io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset)
+    };
+    error.is::<Ended>() || error.chain().any(|cause| cause.downcast_ref().is_some_and(is_closed))
+}
+
 async fn say(stream: &mut UnixStream, note: Note) -> anyhow::Result<()> {
     Ok(stream.write_all(&Frame::Note(note).encode()).await?)
 }
@@ -233,7 +266,7 @@ async fn hear(stream: &mut UnixStream, bytes: &mut Vec<u8>) -> anyhow::Result<No
             None => {}
         }
         if stream.read_buf(bytes).await.context("it is gone")? == 0 {
-            bail!("it has ended");
+            bail!(Ended);
         }
     }
 }
