@@ -116,8 +116,17 @@ fn the_status_is_one_object_with_the_last_decisions() {
     );
     let decision = &status["decisions"][0];
     assert_eq!((&decision["client"], &decision["server"]), (&json!("127.0.0.1"), &json!("s1")));
-    let (code, why) = get(&asked, "/status.json?decisions=all");
-    assert!(code == 400 && why.contains("decisions=10"), "{code} {why}");
+    for (query, wrong) in
+        [("decisions=all", "decisions is \"all\""), ("decisons=1", "no parameter \"decisons\"")]
+    {
+        let (code, why) = get(&asked, &format!("/status.json?{query}"));
+        assert!(code == 400 && why.contains(wrong) && why.contains("?decisions=10"), "{code} {why}");
+    }
+    for (most, kept) in [(0, 0), (1, 1), (5000, 1)] {
+        let (code, status) = get(&asked, &format!("/status.json?decisions={most}"));
+        let status: Value = serde_json::from_str(&status).expect("an object");
+        assert_eq!((code, status["decisions"].as_array().map(Vec::len)), (200, Some(kept)));
+    }
     // Nothing has been taken away by looking.
     assert_eq!(daemon.json("show decisions --json").as_array().map(Vec::len), Some(1));
 }

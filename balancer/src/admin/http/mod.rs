@@ -14,6 +14,7 @@
 //! | [`request`] | bytes → what is asked, or why not (pure) |
 //! | [`metrics`] | the figures of a moment as OpenMetrics |
 //! | [`explain`] | the question in a URL |
+//! | [`status`] | what may stand behind `/status.json` |
 //! | [`page`] | the page |
 //! | [`server`] | the socket, its limits, and who is told what |
 //!
@@ -26,5 +27,6 @@ mod metrics;
 mod page;
 mod request;
 mod server;
+mod status;
 
 pub use server::Listener;

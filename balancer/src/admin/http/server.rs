@@ -18,9 +18,9 @@ use tokio::time::{sleep, timeout};
 
 use super::super::crowd::{Crowd, Seat};
 use super::super::status::Status;
-use super::super::{Desk, decisions, json_line};
+use super::super::{Desk, json_line};
 use super::request::{LONGEST_HEAD, Page, Refusal, Request, parse};
-use super::{explain, metrics, page};
+use super::{explain, metrics, page, status};
 use crate::listen::{self, Passed};
 use crate::log::{Complaint, reason};
 
@@ -217,15 +217,10 @@ impl Office {
                 let body = metrics::text(desk, &*desk.census().await);
                 response(200, metrics::CONTENT_TYPE, &body, request.is_head)
             }
-            Page::Status => {
-                let wanted = request.query.split('&').find_map(|word| word.strip_prefix("decisions="));
-                match wanted.map_or(Ok(decisions::MOST), str::parse) {
-                    Ok(decisions) => json(200, &json_line(&Status::of(desk, is_private, decisions).await)),
-                    Err(_) => {
-                        text(400, "decisions= is how many of the last ones, for example decisions=10\n")
-                    }
-                }
-            }
+            Page::Status => match status::decisions(&request.query) {
+                Ok(decisions) => json(200, &json_line(&Status::of(desk, is_private, decisions).await)),
+                Err(why) => text(400, &why),
+            },
             Page::Explain => {
                 let (status, body) = explain::answer(desk, &request.query, is_private);
                 json(status, &body)
