@@ -283,21 +283,22 @@ fn those_who_ask_all_the_time_are_answered_all_the_time_and_so_are_others() {
     let asked = address(&daemon);
     let is_over = AtomicBool::new(false);
     thread::scope(|scope| {
+        // Once at least, however late a busy host lets a thread begin; and not for ever, should the others fail.
         let poll = || {
-            let (mut answers, begun) = (0, Instant::now());
-            // Not for ever, should the others fail.
-            while !is_over.load(Ordering::SeqCst) && begun.elapsed() < PATIENCE {
+            let begun = Instant::now();
+            loop {
                 assert_eq!(get(&asked, "/status.json").0, 200);
-                answers += 1;
+                if is_over.load(Ordering::SeqCst) || begun.elapsed() > PATIENCE {
+                    break;
+                }
             }
-            answers
         };
         let pollers: Vec<_> = (0..2 * MOST_CONNECTIONS).map(|_| scope.spawn(poll)).collect();
         for _ in 0..20 {
             assert_eq!((get(&asked, "/healthz").0, get(&asked, "/readyz").0), (200, 200));
         }
         is_over.store(true, Ordering::SeqCst);
-        assert!(pollers.into_iter().all(|poller| poller.join().expect("answered") > 0));
+        pollers.into_iter().for_each(|poller| poller.join().expect("answered"));
     });
 }
 
