@@ -15,7 +15,7 @@ use super::client::Client;
 use super::haproxy::Haproxy;
 use super::origin::{Origin, refusing};
 
-const SHORT: Duration = Duration::from_millis(400);
+const SHORT: Duration = Duration::from_secs(2);
 const ANSWER: &str = "HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello";
 
 /// What both must agree on: addresses, dates and the exact time are nobody's fault.
@@ -80,7 +80,7 @@ fn parse(line: &str) -> Line {
 fn length(time: &str) -> &'static str {
     match time.parse::<i64>().expect("milliseconds") {
         -1 => "none",
-        0..150 => "short",
+        0..800 => "short",
         _ => "long",
     }
 }
@@ -127,9 +127,9 @@ impl Setting {
         let mut lines = vec![
             "option redispatch".to_owned(),
             "retries 1".to_owned(),
-            "timeout server 400ms".to_owned(),
-            "timeout client 400ms".to_owned(),
-            "timeout http-request 400ms".to_owned(),
+            "timeout server 2s".to_owned(),
+            "timeout client 2s".to_owned(),
+            "timeout http-request 2s".to_owned(),
             format!("server s1 {address} cookie s1 {}", if self.is_in_maintenance { "disabled" } else { "" }),
         ];
         if self.with_cookie {
@@ -195,7 +195,7 @@ fn requests_that_go_well_have_the_line_of_haproxy() {
 #[test]
 fn a_slow_answer_is_the_servers_time() {
     let origin = Origin::answering(|_| {
-        thread::sleep(Duration::from_millis(200));
+        thread::sleep(Duration::from_millis(1200));
         ANSWER.into()
     });
     let lines = agree(&Setting { with_cookie: false, ..Setting::of(origin) }, 1, |client| {
