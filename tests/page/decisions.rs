@@ -22,6 +22,8 @@ fn traffic() {
     for (headers, times) in [("", 5), ("Cookie: SRV=s2\r\n", 1)] {
         (0..times).for_each(|_| drop(stage.visit("/", headers)));
     }
+    // Of two in one millisecond, by two workers, nobody knows which was the last.
+    browser.until(&format!("document.querySelectorAll('{ROWS}').length === 6"));
     stage.visit("/status/503", "Cookie: SRV=s1\r\n");
     let first = |column: &str| format!("{ROWS}:first-child [data-col={column}]");
     browser.until_text(&first("status"), "503");
