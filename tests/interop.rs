@@ -15,7 +15,7 @@ use libtest_mimic::Arguments;
 use site::{BALANCER, PATIENCE, trial};
 use xtask::lab::nginx::Nginx;
 use xtask::lab::process::Child;
-use xtask::lab::wait::wait_for_port;
+use xtask::lab::wait::{wait_for_port, wait_until};
 use xtask::lab::{Daemon, Lab, Namespace, http};
 use xtask::privilege::find_program;
 
@@ -104,8 +104,11 @@ fn before_haproxy() -> Result<()> {
         );
         let _origin = haproxy(&host.ns, at, &sections)?;
         let (listen, server) = (client.gateway_at(80).to_string(), format!("s1={at}"));
-        let flags = ["--listen", &listen, "--server", &server, "--send-proxy", flag, "--check", "tcp"];
-        let _daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+        let flags = ["--listen", &listen, "--server", &server, "--send-proxy", flag, "--check", "http=/"];
+        let daemon = Daemon::start(&lab.balancer, Path::new(BALANCER), "web", &flags)?;
+        wait_until(PATIENCE, "a check that has a PROXY header too", || {
+            daemon.server("s1").is_ok_and(|row| row["health"] == "up")
+        })?;
         let answer = http::get(&client.ns, None, client.gateway_at(80), "/", &[])?.text();
         ensure!(answer.trim_end() == format!("client={}", client.address()), "{flag}: {answer}");
     }

@@ -1,4 +1,4 @@
-//! One check of one server: a connection, and with `http=` a request on it.
+//! One check of one server: a connection, with `--send-proxy` a PROXY header on it, and with `http=` a request.
 
 use std::cell::Cell;
 use std::io;
@@ -14,6 +14,7 @@ use crate::config::{Limits, Probe};
 use crate::http::fields::Slots;
 use crate::http::response;
 use crate::log;
+use crate::proxy_protocol::{self, Addresses, Version};
 use crate::server::Checked;
 
 /// What a check has found.
@@ -35,10 +36,16 @@ pub(super) struct Look {
     pub(super) checked: Checked,
 }
 
-/// Checks the server at `address`, for at most `limit`.
-pub(super) async fn check(address: SocketAddr, probe: &Probe, limit: Duration) -> Look {
+/// Checks the server at `address`, for at most `limit`. A server that is told of clients by a PROXY header wants one here
+/// as well: it takes nothing without.
+pub(super) async fn check(
+    address: SocketAddr,
+    probe: &Probe,
+    header: Option<Version>,
+    limit: Duration,
+) -> Look {
     let (started, has_connected) = (Instant::now(), Cell::new(false));
-    let looked = timeout(limit, connect_and_ask(address, probe, &has_connected)).await;
+    let looked = timeout(limit, connect_and_ask(address, probe, header, &has_connected)).await;
     let (finding, word, code) = looked.unwrap_or_else(|_| {
         let word = if has_connected.get() { "L7TOUT" } else { "L4TOUT" };
         (Finding::Ill(format!("no answer within {limit:?}")), word, None)
@@ -53,6 +60,7 @@ pub(super) async fn check(address: SocketAddr, probe: &Probe, limit: Duration) -
 async fn connect_and_ask(
     address: SocketAddr,
     probe: &Probe,
+    header: Option<Version>,
     has_connected: &Cell<bool>,
 ) -> (Finding, &'static str, Option<u16>) {
     let mut stream = match TcpStream::connect(address).await {
@@ -63,6 +71,9 @@ async fn connect_and_ask(
     has_connected.set(true);
     // A reset instead of a farewell: otherwise every check leaves a TIME_WAIT behind.
     let _ = stream.set_zero_linger();
+    if let Err(error) = introduce(&mut stream, header).await {
+        return (Finding::Ill(format!("PROXY header: {}", log::reason(&error))), "L4CON", None);
+    }
     let Probe::Http { path, host, expect, drain_on } = probe else { return (Finding::Well, "L4OK", None) };
     let host = host.clone().unwrap_or_else(|| address.to_string());
     match status(&mut stream, path, &host).await {
@@ -71,6 +82,19 @@ async fn connect_and_ask(
         Ok(status) => (Finding::Ill(format!("GET {path} is answered with {status}")), "L7STS", Some(status)),
         Err(why) => (Finding::Ill(format!("GET {path}: {why}")), "L7RSP", None),
     }
+}
+
+/// The connection is for nobody: version 2 says just that (LOCAL), and version 1 has its own two ends, since not every
+/// server takes `UNKNOWN`.
+async fn introduce(stream: &mut TcpStream, header: Option<Version>) -> io::Result<()> {
+    let Some(version) = header else { return Ok(()) };
+    let own = match version {
+        Version::V1 => Some(Addresses { source: stream.local_addr()?, destination: stream.peer_addr()? }),
+        Version::V2 => None,
+    };
+    let mut bytes = Vec::new();
+    proxy_protocol::write(&mut bytes, version, own);
+    stream.write_all(&bytes).await
 }
 
 /// Asks, and reads until the status is known.
@@ -139,10 +163,10 @@ mod tests {
     async fn a_listener_is_well_and_a_closed_port_is_not() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
         let address = listener.local_addr().expect("address");
-        let look = check(address, &Probe::Tcp, LIMIT).await;
+        let look = check(address, &Probe::Tcp, None, LIMIT).await;
         assert_eq!((look.finding, look.checked.word), (Finding::Well, "L4OK"));
         drop(listener);
-        let look = check(address, &Probe::Tcp, LIMIT).await;
+        let look = check(address, &Probe::Tcp, None, LIMIT).await;
         assert_eq!((look.finding, look.checked.word), (Finding::Ill("connection refused".into()), "L4CON"));
     }
 
@@ -170,7 +194,7 @@ mod tests {
             expect: Statuses::default(),
             drain_on: Some(404),
         };
-        (check(address, &probe, limit).await, server.await.expect("server"))
+        (check(address, &probe, None, limit).await, server.await.expect("server"))
     }
 
     #[tokio::test]
@@ -213,5 +237,39 @@ mod tests {
         let (found, _) = asked(&[], Duration::from_millis(50)).await;
         assert_eq!(found.finding, Finding::Ill("no answer within 50ms".into()));
         assert_eq!(found.checked.word, "L7TOUT");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_is_told_of_clients_is_told_of_checks() {
+        for (version, expected) in [(Version::V1, true), (Version::V2, false)] {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+            let address = listener.local_addr().expect("address");
+            let server = tokio::spawn(async move {
+                let (mut stream, peer) = listener.accept().await.expect("accepted");
+                let mut bytes = Vec::new();
+                let (header, length) = loop {
+                    stream.read_buf(&mut bytes).await.expect("read");
+                    if let Some(found) = proxy_protocol::parse(&bytes).expect("a header") {
+                        break found;
+                    }
+                };
+                while !bytes.ends_with(b"\r\n\r\n") {
+                    stream.read_buf(&mut bytes).await.expect("read");
+                }
+                assert!(bytes[length..].starts_with(b"GET /ready "), "the request follows");
+                stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n").await.expect("sent");
+                assert_eq!(header.is_some(), expected, "{version:?}: {header:?}");
+                assert!(header.is_none_or(|ends| (ends.source, ends.destination) == (peer, address)));
+            });
+            let probe = Probe::Http {
+                path: "/ready".into(),
+                host: None,
+                expect: Statuses::default(),
+                drain_on: None,
+            };
+            let look = check(address, &probe, Some(version), LIMIT).await;
+            assert_eq!(look.finding, Finding::Well);
+            server.await.expect("server");
+        }
     }
 }

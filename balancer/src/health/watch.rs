@@ -73,7 +73,9 @@ impl Watch {
 
     async fn check_once(&self, config: &CheckConfig) {
         let server = self.server();
-        let Look { finding, checked } = probe::check(server.address, &config.probe, config.timeout).await;
+        let header = self.service.config.identity.send_proxy;
+        let look = probe::check(server.address, &config.probe, header, config.timeout).await;
+        let Look { finding, checked } = look;
         if let Finding::NotChecked(why) = &finding
             && !self.has_complained.replace(true)
         {
