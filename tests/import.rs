@@ -209,6 +209,25 @@ fn a_cookie_for_posts_that_the_application_may_take_back() {
 }
 
 #[test]
+fn what_counts_where_it_stands() {
+    play(
+        "routes.cfg",
+        &[],
+        3,
+        true,
+        "SRV",
+        &[
+            row(&[], Is(1)),
+            row(&["Cookie: SRV=w1"], Is(1)),
+            row(&["Cookie: SRV=w2"], Is(2)),
+            row(&["Cookie: SRV=w2"], Is(1)).line("GET /static/logo"),
+            row(&["Cookie: SRV=w2"], Is(2)).line("GET /none"),
+            row(&["Cookie: SRV=w2"], Is(2)).line("GET /everywhere"),
+        ],
+    );
+}
+
+#[test]
 fn ids_that_are_made_of_addresses() {
     play(
         "dynamic.cfg",
@@ -577,6 +596,23 @@ fn large_files_are_read_in_bounded_time() {
                 many(20_000, &|n| format!(" acl a{n} path_beg /{n}\n ignore-persist if a{n}\n"))
             ),
             0,
+        ),
+        (
+            "20 000 who are asked for names",
+            {
+                let asked = many(20_000, &|n| format!(" nameserver n{n} 10.0.{}.{}:53\n", n / 250, n % 250));
+                format!("{PLAIN} server n app.example:80 resolvers dns\nresolvers dns\n{asked}")
+            },
+            3,
+        ),
+        (
+            "20 000 defaults for as many frontends",
+            {
+                let defaults = format!("defaults\n{}", many(20_000, &|_| " default_backend b\n".into()));
+                let frontends = many(20_000, &|n| format!("frontend f{n}\n"));
+                format!("{defaults}{frontends}backend b\n server x 10.0.0.1:80\n")
+            },
+            2,
         ),
         (
             "a thousand templates of a thousand servers",

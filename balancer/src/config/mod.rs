@@ -14,7 +14,7 @@ mod options;
 mod owner;
 mod persistence;
 mod plan;
-mod resolver;
+pub(crate) mod resolver;
 pub(crate) mod servers;
 mod subject;
 mod tcp;

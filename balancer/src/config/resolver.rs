@@ -6,7 +6,7 @@ use super::options::Value;
 use crate::cli::Stop;
 
 /// As many as a look-up has time for.
-const MOST: usize = 4;
+pub(crate) const MOST: usize = 4;
 
 /// DNS.
 const USUAL_PORT: u16 = 53;

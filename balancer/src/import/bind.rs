@@ -63,8 +63,11 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, instead: &[String]) {
         for address in instead {
             sheet.implied("--listen", address, "given to import; the lines with bind do not count");
         }
-        let is_plain = |line: &&Directive| !line.words.iter().any(|word| word == "ssl");
-        with_proxy(sheet, &lines.iter().copied().filter(is_plain).collect::<Vec<_>>());
+        let (tls, plain): (Vec<&Directive>, _) = lines.into_iter().partition(|line| is_tls(line));
+        with_proxy(sheet, &plain);
+        tls.iter().for_each(|line| sheet.left(line, NO_TLS, TERMINATE));
+        plain.iter().for_each(|line| sheet.moot(line, "the address was given to import"));
+        expected_proxies(pair, sheet);
         return;
     }
     let mut carried = Vec::new();
@@ -103,6 +106,7 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, instead: &[String]) {
             );
         }
     }
+    expected_proxies(pair, sheet);
     let mss: Vec<_> = carried.iter().filter_map(|(line, bind)| Some((*line, bind.mss.as_deref()?))).collect();
     if let Some(&(first, value)) = mss.first() {
         let agreed = mss.len() == carried.len() && mss.iter().all(|(_, other)| *other == value);
@@ -114,6 +118,17 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, instead: &[String]) {
     }
 }
 
+/// The ports of its addresses, those for TLS aside.
+pub(super) fn ports(pair: &Pair<'_>) -> Vec<u16> {
+    let lines = pair.all(Side::Front, &["bind"]);
+    let texts = lines.into_iter().filter(|line| !is_tls(line)).flat_map(|line| line.word(1).split(','));
+    let mut ports: Vec<u16> =
+        texts.filter_map(|text| addresses(text).ok()).flatten().map(|address| address.port()).collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ports
+}
+
 /// `accept-proxy` of all: from whoever connects, as HAProxy takes it.
 fn with_proxy(sheet: &mut Sheet, lines: &[&Directive]) {
     let accepts = |line: &&Directive| line.words.iter().any(|word| word == "accept-proxy");
@@ -123,6 +138,28 @@ fn with_proxy(sheet: &mut Sheet, lines: &[&Directive]) {
         for everybody in ["0.0.0.0/0", "::/0"] {
             sheet.flag("--accept-proxy", everybody, &[first]);
             sheet.because("from anybody, as in HAProxy: name the proxies in front instead");
+        }
+    }
+}
+
+/// `tcp-request connection expect-proxy layer4 [if { src CIDR … }]`: who has to say who the client is.
+fn expected_proxies(pair: &Pair<'_>, sheet: &mut Sheet) {
+    const NEAREST: &str = "--accept-proxy CIDR, of the proxies in front";
+    for line in pair.all(Side::Front, &["tcp-request", "connection", "expect-proxy"]) {
+        let condition: Vec<&str> = line.after(4).iter().map(String::as_str).collect();
+        let sources = match condition.as_slice() {
+            [] => &["0.0.0.0/0", "::/0"][..],
+            ["if", "{", "src", sources @ .., "}"] if !sources.is_empty() => sources,
+            _ => {
+                sheet.left(line, "its condition is more than addresses", NEAREST);
+                continue;
+            }
+        };
+        for source in sources {
+            match trial(&[("--accept-proxy", source)]) {
+                Ok(_) => sheet.flag("--accept-proxy", *source, &[line]),
+                Err(why) => sheet.left_part(line, source, why, NEAREST),
+            }
         }
     }
 }
@@ -139,9 +176,13 @@ fn listen(sheet: &mut Sheet, line: &Directive, address: &str) {
     }
 }
 
+fn is_tls(line: &Directive) -> bool {
+    line.words.iter().skip(2).any(|word| word == "ssl")
+}
+
 /// `None`: nothing of it can be carried over, which has been said.
 fn read(sheet: &mut Sheet, line: &Directive) -> Option<Bind> {
-    if line.words.iter().skip(2).any(|word| word == "ssl") {
+    if is_tls(line) {
         sheet.left(line, NO_TLS, TERMINATE);
         return None;
     }
@@ -156,7 +197,11 @@ fn read(sheet: &mut Sheet, line: &Directive) -> Option<Bind> {
             _ => match OPTIONS.iter().find(|(known, ..)| *known == word) {
                 Some((_, count, verdict, why, nearest)) => {
                     let part: Vec<&str> = std::iter::once(word).chain(words.by_ref().take(*count)).collect();
-                    sheet.part(*verdict, line, &part.join(" "), *why, *nearest);
+                    if word == "interface" {
+                        sheet.access_part(line, &part.join(" "), *why, *nearest);
+                    } else {
+                        sheet.part(*verdict, line, &part.join(" "), *why, *nearest);
+                    }
                 }
                 None => sheet.left_part(line, word, "no listener here has such an option", ""),
             },

@@ -13,6 +13,8 @@ pub(super) struct Cookie {
     pub(super) is_there: bool,
     /// Every server has to have an id: `rewrite` and `prefix`.
     pub(super) needs_ids: bool,
+    /// Whoever has none gets one.
+    pub(super) is_inserted: bool,
     /// Servers without an id get one made of their address.
     pub(super) is_dynamic: bool,
 }
@@ -70,8 +72,12 @@ pub(super) fn read<'a>(
     if !growing.add(sheet, mode, mode, "") {
         return (Cookie::default(), None);
     }
-    let mut cookie =
-        Cookie { is_there: true, needs_ids: matches!(mode, "rewrite" | "prefix"), is_dynamic: false };
+    let mut cookie = Cookie {
+        is_there: true,
+        needs_ids: matches!(mode, "rewrite" | "prefix"),
+        is_inserted: mode == "insert",
+        is_dynamic: false,
+    };
     let mut words = words.into_iter();
     while let Some(word) = words.next() {
         let is_inserted = mode == "insert";
@@ -97,7 +103,12 @@ pub(super) fn read<'a>(
             }
             "domain" => {
                 let domain = words.next().unwrap_or_default();
-                growing.add(sheet, &format!("domain={domain}"), &format!("domain {domain}"), "");
+                let (is_second, part) = (growing.text.contains(",domain="), format!("domain {domain}"));
+                if growing.add(sheet, &format!("domain={domain}"), &part, "") && is_second {
+                    let why = "each domain has a Set-Cookie of its own; HAProxy writes all into one, of which browsers \
+                               take the last";
+                    sheet.part(Verdict::Differs, line, &part, why, "the last domain alone");
+                }
             }
             "maxidle" | "maxlife" => age(sheet, &mut growing, word, words.next().unwrap_or_default()),
             "attr" => {

@@ -22,6 +22,30 @@ pub(super) fn read(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> Res
     Ok(reader.line)
 }
 
+/// An address with its variables replaced, `$NAME` and `${NAME}`, which HAProxy does there whatever the quotes; and those
+/// that nobody has set.
+pub(super) fn address(text: &str, variable: &dyn Fn(&str) -> Option<String>) -> (String, Vec<String>) {
+    let (mut whole, mut unset) = (String::new(), Vec::new());
+    let mut rest = text;
+    while let Some((before, after)) = rest.split_once('$') {
+        whole += before;
+        let (is_braced, name) = after.strip_prefix('{').map_or((false, after), |inner| (true, inner));
+        let end = name.find(|c: char| !c.is_ascii_alphanumeric() && c != '_').unwrap_or(name.len());
+        let (name, after) = name.split_at(end);
+        if name.is_empty() {
+            whole.push('$');
+            rest = &rest[before.len() + 1..];
+            continue;
+        }
+        rest = if is_braced { after.strip_prefix('}').unwrap_or(after) } else { after };
+        match variable(name) {
+            Some(value) => whole += &value,
+            None => unset.push(name.to_owned()),
+        }
+    }
+    (whole + rest, unset)
+}
+
 struct Reader<'a> {
     rest: std::iter::Peekable<std::str::Chars<'a>>,
     /// The word being read; an empty one was begun by a quote.
@@ -112,7 +136,8 @@ impl Reader<'_> {
     /// `$NAME`, `${NAME}`, `${NAME-what it is otherwise}`, `${NAME[*]}` (which becomes several words).
     fn expand(&mut self) -> Result<(), String> {
         let is_braced = self.rest.next_if_eq(&'{').is_some();
-        let mut name = String::new();
+        // HAProxy's own begin with a dot: .FILE and .LINE.
+        let mut name: String = self.rest.next_if_eq(&'.').into_iter().collect();
         while let Some(c) = self.rest.next_if(|c| c.is_ascii_alphanumeric() || *c == '_') {
             name.push(c);
         }
@@ -138,7 +163,7 @@ impl Reader<'_> {
                 return Err(format!("has {rest:?} in the variable {name}; write ${{{name}}}"));
             }
         }
-        if name.is_empty() || name.starts_with(|c: char| c.is_ascii_digit()) {
+        if matches!(name.as_str(), "" | ".") || name.starts_with(|c: char| c.is_ascii_digit()) {
             return Err(
                 "has a $ without the name of a variable in double quotes; write \\$ for the sign itself"
                     .into(),
@@ -202,6 +227,22 @@ mod tests {
             assert_eq!(&words(text), expected, "{text:?}");
         }
         assert_eq!(read(r#"a "$NOPE""#, &environment).expect("read").unset, ["NOPE"]);
+    }
+
+    #[test]
+    fn in_addresses_variables_need_no_quotes() {
+        let table = [
+            ("10.0.0.1:80", "10.0.0.1:80"),
+            ("${SRV}:80", "10.0.0.1:80"),
+            ("$SRV:80", "10.0.0.1:80"),
+            ("ipv4@${SRV}:${EMPTY}", "ipv4@10.0.0.1:"),
+            ("$", "$"),
+            ("a$:${", "a$:${"),
+        ];
+        for (text, expected) in table {
+            assert_eq!(address(text, &environment), (expected.into(), vec![]), "{text}");
+        }
+        assert_eq!(address("$NOPE:80", &environment), (":80".into(), vec!["NOPE".into()]));
     }
 
     #[test]

@@ -12,8 +12,8 @@
 //! | module | what it does |
 //! |---|---|
 //! | `lexer`, `sections` | the words of a line; sections and whom they inherit from |
-//! | `pair` | which frontend and backend, and the lines that count for them |
-//! | `bind`, `cookie`, `stick`, `servers`, `checks`, `balance`, `timeouts`, `options`, `global` | a theme each |
+//! | `choice`, `pair` | which frontend and backend; the lines that count for them |
+//! | `bind`, `cookie`, `stick`, `servers`, `checks`, `http_check`, `balance`, `timeouts`, `options`, `global` | a theme each |
 //! | `rules` | rules with conditions, and what nobody has asked for |
 //! | `values`, `server_options` | times and sizes; the words behind a server's address |
 //! | `sheet`, `output` | the result, and how it is written |
@@ -22,8 +22,10 @@
 mod balance;
 mod bind;
 mod checks;
+mod choice;
 mod cookie;
 mod global;
+mod http_check;
 mod lexer;
 mod options;
 mod output;
@@ -40,13 +42,16 @@ mod timeouts;
 mod trial;
 mod values;
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::PathBuf;
 
 use clap::Args;
+use xxhash_rust::xxh64::xxh64;
 
 use crate::cli::Stop;
+use crate::config::resolver;
 use cookie::Cookie;
 use pair::{Pair, Side};
 use sections::{Configuration, Kind};
@@ -55,6 +60,9 @@ use stick::Learned;
 
 /// All files together: ten thousand servers are half of it.
 const LARGEST: u64 = 8 * 1024 * 1024;
+
+/// A name of a service has no more characters.
+const LONGEST_NAME: usize = 32;
 
 /// What is imported.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
@@ -98,7 +106,7 @@ pub fn import(args: &ImportArgs) -> Result<Imported, Stop> {
     let files = read(&args.file)?;
     let environment = |name: &str| std::env::var(name).ok();
     let configuration = Configuration::read(&files, &environment).map_err(Stop::Usage)?;
-    let (front, back) = pair::choose(&configuration, args.frontend.as_deref(), args.backend.as_deref())
+    let (front, back) = choice::choose(&configuration, args.frontend.as_deref(), args.backend.as_deref())
         .map_err(Stop::Usage)?;
     let pair = Pair::new(&configuration, front, back);
     let sheet = carry(&pair, &args.listen, args.name.as_deref())?;
@@ -180,6 +188,7 @@ fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<She
     name(pair, &mut sheet, wanted);
     let is_http = mode(pair, &mut sheet)?;
     bind::carry(pair, &mut sheet, listen);
+    let ports = bind::ports(pair);
     if sheet.values("--listen").next().is_none() {
         let why = reasons(pair, &sheet, "bind");
         return Err(Stop::Failed(format!(
@@ -188,9 +197,13 @@ fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<She
         )));
     }
     let (cookie, inserted) = cookie::read(pair, &mut sheet, is_http);
-    let servers = servers::carry(pair, &mut sheet, cookie);
+    let servers = servers::carry(pair, &mut sheet, cookie, ports);
     if servers.is_empty() {
         let why = reasons(pair, &sheet, "server");
+        if why.is_empty() {
+            let offered = choice::offered(pair.configuration);
+            return Err(Stop::Usage(format!("{} has no server; {offered}", pair.back_name())));
+        }
         return Err(Stop::Failed(format!("no server of {} can be carried over{why}", pair.back_name())));
     }
     resolvers(pair, &mut sheet, &servers);
@@ -204,7 +217,9 @@ fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<She
     options::carry(pair, &mut sheet, &servers, is_http);
     options::max_connections(pair, &mut sheet);
     global::carry(pair, &mut sheet);
+    rules::routes(pair, &mut sheet);
     rules::rest(pair, &mut sheet);
+    rules::without_effect(pair, &mut sheet);
     rules::variables(pair, &mut sheet);
     rules::others(pair.configuration, pair, &mut sheet);
     sheet.tidy();
@@ -225,16 +240,25 @@ fn name(pair: &Pair<'_>, sheet: &mut Sheet, wanted: Option<&str>) {
         return sheet.implied("--name", name, "as you said: for the admin socket, logs and metrics");
     }
     let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '_' | '-');
-    let name = pair.back_name().to_lowercase();
-    let name: String = name.chars().map(|c| if fits(c) { c } else { '-' }).take(32).collect();
-    let why = if name == pair.back_name() {
-        "as the backend is called: for the admin socket, logs and metrics".to_owned()
-    } else {
-        format!(
-            "as near to {} as a name here can be: for the admin socket, logs and metrics",
-            pair.back_name()
-        )
-    };
+    let whole = pair.back_name().to_lowercase();
+    let mut name: String = whole.chars().map(|c| if fits(c) { c } else { '-' }).take(LONGEST_NAME).collect();
+    // What begins with a dash would be taken for a flag.
+    if name.starts_with('-') {
+        name.replace_range(..1, "_");
+    }
+    if name == pair.back_name() {
+        let why = "as the backend is called: for the admin socket, logs and metrics";
+        return sheet.implied("--name", name, why);
+    }
+    // Two backends of one host must not come to one name because of where they differ.
+    if whole.chars().nth(LONGEST_NAME).is_some() {
+        name.truncate(LONGEST_NAME - 9);
+        name += &format!("-{:08x}", xxh64(pair.back_name().as_bytes(), 0) >> 32);
+    }
+    let why = format!(
+        "as near to {} as a name here can be: for the admin socket, logs and metrics",
+        pair.back_name()
+    );
     sheet.implied("--name", name, &sections::short(&why));
 }
 
@@ -261,9 +285,11 @@ fn mode(pair: &Pair<'_>, sheet: &mut Sheet) -> Result<bool, Stop> {
         }
         _ => {}
     }
-    match (of_back.as_str(), back.or(front)) {
-        (mode @ ("http" | "tcp"), Some(line)) => sheet.flag("--mode", mode, &[line]),
-        ("tcp", None) => sheet.implied("--mode", "tcp", "what HAProxy does without mode"),
+    let mut lines: Vec<_> = back.into_iter().chain(front.filter(|_| of_front == of_back)).collect();
+    lines.dedup_by_key(|line| line.place);
+    match (of_back.as_str(), lines.as_slice()) {
+        (mode @ ("http" | "tcp"), [_, ..]) => sheet.flag("--mode", mode, &lines),
+        ("tcp", []) => sheet.implied("--mode", "tcp", "what HAProxy does without mode"),
         (other, _) => {
             return Err(Stop::Failed(format!(
                 "{} has mode {}, and there are http and tcp here",
@@ -295,7 +321,7 @@ fn persist<'a>(
         );
     }
     let is_learned = session.is_some() || !learned.is_empty();
-    if cookie.is_there && is_learned {
+    if cookie.is_inserted && is_learned {
         sheet.notes.push(
             "A client whose server a table names gets the cookie as well; HAProxy sends none to such a client.".into(),
         );
@@ -321,17 +347,18 @@ fn resolvers(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[servers::Server<'_>]
     let Some(wanted) = named.and_then(|given| given.arguments.first()) else { return };
     let is_it = |section: &&sections::Section| section.kind == Kind::Resolvers && section.name == *wanted;
     let Some(section) = pair.configuration.sections.iter().find(is_it) else { return };
+    let mut known = HashSet::new();
     for line in section.directives.iter().filter(|line| !line.is_conditional) {
+        let address = line.word(2).trim_start_matches("udp@");
         match line.word(0) {
-            "nameserver" => {
-                let address = line.word(2).trim_start_matches("udp@");
-                let before = sheet.values("--resolver").map(ToOwned::to_owned).collect::<Vec<_>>();
-                let all = before.iter().map(|known| ("--resolver", known.as_str()));
-                match trial::trial(&all.chain([("--resolver", address)]).collect::<Vec<_>>()) {
-                    Ok(_) => sheet.flag("--resolver", address, &[line]),
-                    Err(why) => sheet.left(line, why, "--resolver ADDR[:PORT]"),
-                }
+            "nameserver" if known.len() >= resolver::MOST => {
+                sheet.left(line, format!("the first {} are asked", resolver::MOST), "");
             }
+            "nameserver" if !known.insert(address) => sheet.moot(line, "is asked already"),
+            "nameserver" => match trial::trial(&[("--resolver", address)]) {
+                Ok(_) => sheet.flag("--resolver", address, &[line]),
+                Err(why) => sheet.left(line, why, "--resolver ADDR[:PORT]"),
+            },
             "parse-resolv-conf" => sheet.moot(line, "without --resolver that is who is asked"),
             _ => sheet.left(line, "names are asked for again when their answers are no longer valid", ""),
         }

@@ -1,6 +1,7 @@
 //! `option …` and the lines that are one setting each.
 
 use super::pair::{Pair, Side};
+use super::sections::Directive;
 use super::servers::Server;
 use super::sheet::{Sheet, Verdict};
 use super::trial::trial;
@@ -57,7 +58,12 @@ const OPTIONS: &[(&str, Verdict, &str, &str)] = &[
         "--send-proxy v2, which does",
     ),
     ("persist", Verdict::Left, "a server that is known to be down is not tried", "--on-down wait=T or fail"),
-    ("prefer-last-server", Verdict::Moot, "that is so for NTLM and Negotiate", ""),
+    (
+        "prefer-last-server",
+        Verdict::Left,
+        "each request that nothing binds is balanced anew, unless it is one of NTLM or Negotiate",
+        "--persist cookie=NAME,insert",
+    ),
     ("socket-stats", Verdict::Left, "listeners are not counted one by one", "balancer show stat"),
     ("splice-auto", Verdict::Moot, "known clients go by the kernel with --persist source and --xdp", ""),
     ("splice-request", Verdict::Moot, "known clients go by the kernel with --persist source and --xdp", ""),
@@ -70,7 +76,6 @@ const OPTIONS: &[(&str, Verdict, &str, &str)] = &[
 /// Lines that become no flag.
 const LINES: &[(&str, Verdict, &str, &str)] = &[
     ("fullconn", Verdict::Left, "limits do not move with the load", "maxconn=N of the servers"),
-    ("http-reuse", Verdict::Moot, "connections to servers are used again when that is safe", ""),
     (
         "load-server-state-from-file",
         Verdict::Moot,
@@ -91,7 +96,6 @@ const LINES: &[(&str, Verdict, &str, &str)] = &[
     ("disabled", Verdict::Differs, "HAProxy does not start that section, and here it is served", ""),
     ("log-tag", Verdict::Moot, "lines begin with the service's name", ""),
     ("max-keep-alive-queue", Verdict::Left, "a client goes where it belongs, also when it waits there", ""),
-    ("default_backend", Verdict::Moot, "is how the pair was found", ""),
 ];
 
 /// What becomes of them.
@@ -100,8 +104,9 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[Server<'_>], 
     forwarded(pair, sheet, is_http);
     log(pair, sheet, is_http);
     backups(pair, sheet, servers);
+    reuse(pair, sheet);
     for (name, verdict, why, nearest) in OPTIONS {
-        if let Some(line) = pair.on(Side::Any, &["option", name]) {
+        for line in pair.on_either(&["option", name]) {
             match verdict {
                 Verdict::Left => sheet.left(line, *why, *nearest),
                 Verdict::Differs => sheet.differs(line, *why, *nearest),
@@ -110,7 +115,7 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[Server<'_>], 
         }
     }
     for (name, verdict, why, nearest) in LINES {
-        if let Some(line) = pair.on(Side::Any, &[name]) {
+        for line in pair.on_either(&[name]) {
             match verdict {
                 Verdict::Left => sheet.left(line, *why, *nearest),
                 Verdict::Differs => sheet.differs(line, *why, *nearest),
@@ -141,8 +146,14 @@ fn forwarded(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
     if !is_http {
         return sheet.moot(line, "HAProxy ignores it too: mode tcp writes no headers");
     }
-    let mut words = line.after(2).iter().map(String::as_str);
-    let mut is_carried = true;
+    let words: Vec<&str> = line.after(2).iter().map(String::as_str).collect();
+    let header =
+        words.iter().position(|word| *word == "header").map_or("", |at| words.get(at + 1).unwrap_or(&""));
+    if !header.is_empty() && !header.eq_ignore_ascii_case("x-forwarded-for") {
+        let why = "the header is X-Forwarded-For or Forwarded";
+        return sheet.left_part(line, &format!("header {header}"), why, "--forwarded x-forwarded-for");
+    }
+    let mut words = words.into_iter();
     while let Some(word) = words.next() {
         match word {
             "if-none" => {
@@ -161,26 +172,44 @@ fn forwarded(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
                 );
             }
             "header" => {
-                let name = words.next().unwrap_or_default();
-                if !name.eq_ignore_ascii_case("x-forwarded-for") {
-                    is_carried = false;
-                    let why = "the header is X-Forwarded-For or Forwarded";
-                    sheet.left_part(line, &format!("header {name}"), why, "--forwarded x-forwarded-for");
-                }
+                words.next();
             }
             _ => sheet.left_part(line, word, "is not understood", ""),
         }
     }
-    if is_carried {
-        sheet.flag("--forwarded", "x-forwarded-for", &[line]);
-        let why = "X-Forwarded-Proto, -Host and -Port are ours as well then: what the client sends of them is replaced";
-        sheet.differs(line, why, "--forwarded none, where a TLS terminator in front says X-Forwarded-Proto");
+    sheet.flag("--forwarded", "x-forwarded-for", &[line]);
+    let why =
+        "X-Forwarded-Proto, -Host and -Port are ours as well then: what the client sends of them is replaced";
+    sheet.differs(line, why, "--forwarded none, where a TLS terminator in front says X-Forwarded-Proto");
+}
+
+fn reuse(pair: &Pair<'_>, sheet: &mut Sheet) {
+    match pair.on(Side::Back, &["http-reuse"]) {
+        Some(line) if line.word(1) == "never" => {
+            let why = "connections to servers serve one client after the other when that is safe";
+            sheet.differs(line, why, "--send-proxy, with which each serves one client");
+        }
+        Some(line) => sheet.moot(line, "connections to servers are used again when that is safe"),
+        None => {}
     }
 }
 
 /// Where lines go, and what they look like.
 fn log(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
-    let targets: Vec<_> = pair.all(Side::Any, &["log"]).into_iter().filter(|line| !line.is_no).collect();
+    let lines = pair.all(Side::Front, &["log"]);
+    let mut targets = Vec::new();
+    for line in &lines {
+        if line.is_no {
+            pair.replace(&targets, line);
+            targets.clear();
+        } else {
+            targets.push(*line);
+        }
+    }
+    for line in pair.all(Side::Back, &["log"]).into_iter().filter(|line| !lines.contains(line) && !line.is_no)
+    {
+        sheet.moot(line, "requests are logged by the frontend, in HAProxy as well, and events go to stderr");
+    }
     let globals = pair.all(Side::Global, &["log"]);
     let formats: Vec<_> =
         ["httplog", "tcplog"].iter().filter_map(|name| pair.on(Side::Front, &["option", name])).collect();
@@ -203,12 +232,16 @@ fn log(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             sheet.left(line, "a line has one of three layouts", "--log-format text|json|haproxy");
         }
     }
-    let stdout = all.iter().find(|line| line.word(1) == "stdout").copied();
+    let stdout = all.iter().find(|line| line.word(1) == "stdout" && has_requests(line)).copied();
     match stdout {
         Some(line) => {
             sheet.flag("--access-log", "-", &[line]);
             if let Some(format) = formats.last() {
                 sheet.flag("--log-format", "haproxy", &[format]);
+                if format.word(2) == "clf" {
+                    let why = "it is HAProxy's own layout";
+                    sheet.part(Verdict::Differs, format, "clf", why, "--log-format text|json|haproxy");
+                }
             }
             // What is in `global` comes to flags with the line that refers to it.
         }
@@ -219,7 +252,11 @@ fn log(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
         }
     }
     for line in all.iter().filter(|line| stdout.is_none_or(|stdout| !std::ptr::eq(stdout, **line))) {
-        sheet.left(line, "nothing is sent to syslog; events go to stderr", ACCESS_LOG);
+        if matches!(line.word(1), "stdout" | "stderr") && !has_requests(line) {
+            sheet.moot(line, "at that level there are no requests in it, and events go to stderr");
+        } else {
+            sheet.left(line, "nothing is sent to syslog; events go to stderr", ACCESS_LOG);
+        }
     }
     for line in targets.iter().filter(|line| line.word(1) == "global" && globals.is_empty()) {
         sheet.moot(line, "global has no log");
@@ -231,6 +268,18 @@ fn log(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             sheet.left(line, "every connection has a line", ACCESS_LOG);
         }
     }
+}
+
+/// `log TARGET [len N] [format F] [sample S] FACILITY [LEVEL [MINIMUM]]`: a line about a request is of level info.
+fn has_requests(line: &Directive) -> bool {
+    const GRAVER: [&str; 6] = ["emerg", "alert", "crit", "err", "warning", "notice"];
+    let mut words = line.after(2);
+    while let [option, _, rest @ ..] = words
+        && matches!(option.as_str(), "len" | "format" | "sample" | "profile")
+    {
+        words = rest;
+    }
+    !words.get(1).is_some_and(|level| GRAVER.contains(&level.as_str()))
 }
 
 /// HAProxy uses the first of the backups alone, unless told otherwise; here all serve.
@@ -250,19 +299,20 @@ fn backups(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[Server<'_>]) {
 /// `maxconn`, of the frontend or of all, whichever is less.
 pub(super) fn max_connections(pair: &Pair<'_>, sheet: &mut Sheet) {
     let lines = [pair.last(Side::Front, &["maxconn"]), pair.last(Side::Global, &["maxconn"])];
-    let mut least = None;
+    let mut found = Vec::new();
     for line in lines.into_iter().flatten() {
         match line.word(1).parse::<u32>() {
             Ok(0) => sheet.moot(line, "0 is as many as there may be"),
             Ok(number) if trial(&[("--max-connections", &number.to_string())]).is_ok() => {
-                if least.is_none_or(|(_, least)| number < least) {
-                    least = Some((line, number));
-                }
+                found.push((number, line));
             }
             _ => sheet.left(line, "is no number of connections", "--max-connections N"),
         }
     }
-    if let Some((line, number)) = least {
+    // Of as many that of the frontend.
+    found.sort_by_key(|(number, _)| *number);
+    if let [(number, line), others @ ..] = found.as_slice() {
         sheet.flag("--max-connections", number.to_string(), &[line]);
+        others.iter().for_each(|(_, other)| pair.replace(&[other], line));
     }
 }

@@ -14,7 +14,7 @@ const WIDEST: usize = 60;
 
 /// The `@FILE`: flags with the lines they come from, then what is to be known.
 pub(super) fn file(configuration: &Configuration, sheet: &Sheet, title: &str) -> String {
-    let mut text = format!("# {title}\n\n");
+    let mut text = format!("{}\n", comment(title));
     let lines: Vec<String> =
         sheet.flags.iter().map(|flag| trial::line(flag.flag, flag.value.as_deref())).collect();
     let width = lines.iter().map(|line| line.chars().count()).filter(|width| *width <= WIDEST).max();

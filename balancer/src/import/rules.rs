@@ -3,20 +3,20 @@
 use std::collections::{HashMap, HashSet};
 
 use super::pair::{Pair, Side};
-use super::sections::{Configuration, Directive, short};
+use super::sections::{Configuration, Directive, Place, short};
 use super::sheet::Sheet;
 
+/// The first words of a line, why it is left, what is near.
+type Rule = (&'static [&'static str], &'static str, &'static str);
+
 /// Lines with these first words: what there is to say, and what is near.
-const RULES: &[(&[&str], &str, &str)] = &[
-    (
-        &["use_backend"],
-        "one service has one set of servers",
-        "a service of its own per backend: import it with --backend, and --listen another address",
-    ),
+const RULES: &[Rule] = &[
     (&["use-server"], "a server is named by a method of the list", "--persist"),
     (&["force-persist"], "a server that is known to be down is not tried", "--on-down wait=T or fail"),
     (&["persist", "rdp-cookie"], "RDP is not read", "--persist source"),
     (&["tcp-request", "connection"], "connections are turned away by address alone", "--deny CIDR|@FILE"),
+    (&["tcp-request", "inspect-delay"], "nothing waits for a connection's first bytes", ""),
+    (&["tcp-request", "content", "accept"], "bytes of connections are not looked at", ""),
     (&["tcp-request"], "bytes of connections are not looked at", "--deny CIDR|@FILE"),
     (&["tcp-response"], "bytes of connections are not looked at", ""),
     (&["http-request", "deny"], "requests are turned away by address alone", "--deny CIDR|@FILE"),
@@ -128,6 +128,7 @@ const ACCESS: &[(&[&str], &[&str])] = &[
     (
         &[
             "use_backend",
+            "default_backend",
             "use-server",
             "redirect",
             "block",
@@ -154,13 +155,14 @@ pub(super) fn is_access(line: &Directive) -> bool {
     })
 }
 
-/// `ignore-persist`, and the access lists that are about the beginning of a path.
+/// `ignore-persist`, and the access lists that are about the beginning of a path. HAProxy looks at those of the backend alone.
 pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
-    let acls = pair.all(Side::Any, &["acl"]);
     let mut by_name: HashMap<&str, Vec<&Directive>> = HashMap::new();
-    acls.iter().for_each(|acl| by_name.entry(acl.word(1)).or_default().push(acl));
+    for acl in pair.all(Side::Back, &["acl"]) {
+        by_name.entry(acl.word(1)).or_default().push(acl);
+    }
     let (mut used, mut known) = (HashSet::new(), HashSet::new());
-    for line in pair.all(Side::Any, &["ignore-persist"]) {
+    for line in pair.all(Side::Back, &["ignore-persist"]) {
         let nearest = "--persist-ignore PATHPREFIX";
         let condition = line.after(2);
         if line.word(1) != "if" || !is_http {
@@ -196,7 +198,7 @@ pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             used.insert(from.place);
         }
     }
-    for acl in acls.iter().filter(|acl| !used.contains(&acl.place)) {
+    for acl in pair.all(Side::Any, &["acl"]).into_iter().filter(|acl| !used.contains(&acl.place)) {
         sheet.left(acl, "there are no access lists, and the rules that use it are left out", "");
     }
 }
@@ -215,20 +217,61 @@ fn prefixes(test: &[String]) -> Option<&[String]> {
     are_plain.then_some(patterns)
 }
 
-/// What nobody has accounted for.
-pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
-    for (words, why, nearest) in RULES {
-        for line in pair.all(Side::Any, words).into_iter().filter(|line| !line.is_no) {
-            let is_longer = |(other, ..): &&(&[&str], &str, &str)| {
-                other.len() > words.len()
-                    && other.iter().zip(&line.words).all(|(wanted, word)| wanted == word)
-            };
-            // The longer words come first, and have said what there is to say.
-            if !RULES.iter().any(|rule| is_longer(&rule)) {
-                sheet.left(line, *why, *nearest);
+/// `default_backend` and `use_backend`: what leads to the servers of this pair, and what leads elsewhere.
+pub(super) fn routes(pair: &Pair<'_>, sheet: &mut Sheet) {
+    const NEAREST: &str =
+        "a service of its own per backend: import it with --backend, and --listen another address";
+    let is_found = |line: &Directive| line.word(1) == pair.back_name();
+    let mut always: Option<&Directive> = None;
+    for line in pair.all(Side::Front, &["use_backend"]) {
+        let is_always = line.words.len() == 2 && !line.word(1).contains("%[");
+        if let Some(first) = always {
+            sheet.moot(line, format!("{} comes before it, always", pair.configuration.at(first.place)));
+        } else if is_always && is_found(line) {
+            sheet.moot(line, "is how the pair was found");
+        } else if is_found(line) {
+            let why = "its condition is not looked at: whoever comes to this service comes to this backend";
+            sheet.left(line, why, NEAREST);
+        } else {
+            sheet.left(line, "one service has one set of servers", NEAREST);
+        }
+        always = always.or(Some(line).filter(|_| is_always));
+    }
+    let Some(line) = pair.last(Side::Front, &["default_backend"]) else { return };
+    match always {
+        Some(first) => {
+            sheet.moot(line, format!("{} comes before it, always", pair.configuration.at(first.place)));
+        }
+        None if is_found(line) => sheet.moot(line, "is how the pair was found"),
+        None => sheet.left(
+            line,
+            "one service has one set of servers, and this is not the one that was named",
+            NEAREST,
+        ),
+    }
+}
+
+/// Lines in whose place another one counts, and those that change nothing: so that each is accounted for.
+pub(super) fn without_effect(pair: &Pair<'_>, sheet: &mut Sheet) {
+    let flags = sheet.flags.iter().flat_map(|flag| flag.from.iter().map(|(place, _)| *place));
+    let said: HashSet<Place> = flags.chain(sheet.remarks.iter().map(|remark| remark.place)).collect();
+    let replacing = pair.replacing();
+    for line in pair.lines().filter(|line| !said.contains(&line.place)) {
+        match (pair.replacement(line), replacing.get(&line.place)) {
+            (Some(place), _) => {
+                sheet.moot(line, format!("{} counts in its place", pair.configuration.at(place)));
             }
+            (None, Some(&place)) if line.is_no => {
+                sheet.moot(line, format!("switches off what {} says", pair.configuration.at(place)));
+            }
+            (None, None) if line.is_no => sheet.moot(line, "nothing is on that it would switch off"),
+            _ => sheet.moot(line, "has no effect on this frontend and this backend, in HAProxy as well"),
         }
     }
+}
+
+/// What nobody has accounted for.
+pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
     for (line, is_global) in pair.rest() {
         if line.is_conditional {
             sheet.left(
@@ -239,7 +282,14 @@ pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
         } else if is_global {
             super::global::rest(sheet, line);
         } else if !line.is_no {
-            sheet.left(line, "nothing like it is known here", "");
+            let begins = |(words, ..): &&Rule| {
+                words.len() <= line.words.len()
+                    && words.iter().zip(&line.words).all(|(rule, word)| rule == word)
+            };
+            match RULES.iter().filter(begins).max_by_key(|(words, ..)| words.len()) {
+                Some((_, why, nearest)) => sheet.left(line, *why, *nearest),
+                None => sheet.left(line, "nothing like it is known here", ""),
+            }
         }
     }
 }
@@ -247,8 +297,7 @@ pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
 /// Lines with variables that nobody has set.
 pub(super) fn variables(pair: &Pair<'_>, sheet: &mut Sheet) {
     for line in pair.lines().filter(|line| !line.unset.is_empty()) {
-        let names = line.unset.iter().map(|name| format!("${name}")).collect::<Vec<_>>().join(", ");
-        let why = format!("{names} is not set here, so it counts as empty, as it would in HAProxy");
+        let why = format!("{} is not set here, so it counts as empty, as it would in HAProxy", line.unset());
         sheet.differs(line, why, "set it as HAProxy has it, and import again");
     }
 }

@@ -18,9 +18,9 @@ pub(super) struct Place {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub(super) struct Directive {
     pub(super) place: Place,
-    /// Without a `no` in front.
+    /// Without a `no` or `default` in front.
     pub(super) words: Vec<String>,
-    /// `no …`: what was said before does not count.
+    /// `no …` or `default …`: what was said before does not count.
     pub(super) is_no: bool,
     /// Between `.if` and `.endif`.
     pub(super) is_conditional: bool,
@@ -37,6 +37,11 @@ impl Directive {
     /// What follows the first `count` words.
     pub(super) fn after(&self, count: usize) -> &[String] {
         self.words.get(count..).unwrap_or_default()
+    }
+
+    /// The variables that nobody has set, as they are written.
+    pub(super) fn unset(&self) -> String {
+        self.unset.iter().map(|name| format!("${name}")).collect::<Vec<_>>().join(", ")
     }
 
     /// As it is shown to people.
@@ -109,6 +114,9 @@ const SECTIONS: &[(&str, Kind)] = &[
     ("acme", Kind::Other),
 ];
 
+/// Lines that have an address, and which word it is.
+const ADDRESSES: &[(&str, usize)] = &[("bind", 1), ("server", 2), ("server-template", 3), ("nameserver", 2)];
+
 impl Configuration {
     /// Reads files in their order, as HAProxy does with several `-f`.
     ///
@@ -177,9 +185,11 @@ struct Reader<'a> {
 
 impl Reader<'_> {
     fn line(&mut self, text: &str, place: Place) -> Result<(), String> {
-        let variable = |name: &str| match self.said.get(name) {
-            Some(said) => said.clone(),
-            None => (self.environment)(name),
+        let variable = |name: &str| match (name, self.said.get(name)) {
+            (".FILE", _) => self.read.files.get(place.file).cloned(),
+            (".LINE", _) => Some(place.line.to_string()),
+            (_, Some(said)) => said.clone(),
+            (_, None) => (self.environment)(name),
         };
         let mut line = lexer::read(text, &variable).map_err(|rest| format!("the line {rest}"))?;
         let Some(first) = line.words.first().cloned() else { return Ok(()) };
@@ -199,11 +209,18 @@ impl Reader<'_> {
                     }
                     return self.section(kind, &line.words, place);
                 }
-                let is_no = word == "no" && line.words.len() > 1;
+                // `default option X` takes back what was said, for which nothing is on by itself.
+                let is_no = matches!(word, "no" | "default") && line.words.len() > 1;
                 if is_no {
                     line.words.remove(0);
                 }
                 modernise(&mut line.words);
+                let address = ADDRESSES.iter().find(|(word, _)| *word == line.words[0]);
+                if let Some(word) = address.and_then(|(_, index)| line.words.get_mut(*index)) {
+                    let (whole, unset) = lexer::address(word, &variable);
+                    *word = whole;
+                    line.unset.extend(unset);
+                }
                 let is_conditional = self.depth > 0;
                 let directive =
                     Directive { place, words: line.words, is_no, is_conditional, unset: line.unset };
@@ -406,6 +423,16 @@ mod tests {
         let read = read(text).expect("read");
         assert_eq!(read.sections[1].directives[0].words, ["a", "1", "/root", "3"]);
         assert_eq!(read.sections[3].directives[0].unset, ["A"]);
+    }
+
+    #[test]
+    fn variables_of_the_file_itself_and_in_addresses() {
+        let read =
+            read("listen x\n bind $HOME:80\n server s ${NOPE}:${.LINE}\n a \"${.FILE}:${.LINE}\" $HOME\n");
+        let lines = &read.expect("read").sections[0].directives;
+        assert_eq!(lines[0].words, ["bind", "/root:80"]);
+        assert_eq!((lines[1].word(2), &lines[1].unset[..]), (":${.LINE}", &["NOPE".to_owned()][..]));
+        assert_eq!(lines[2].words, ["a", "f:4", "$HOME"]);
     }
 
     #[test]

@@ -35,6 +35,9 @@ pub(super) const COMMON: &[&str] = &[
     "slowstart",
     "send-proxy",
     "send-proxy-v2",
+    "check-send-proxy",
+    "addr",
+    "port",
 ];
 
 /// What there is to say of the others.
@@ -51,8 +54,6 @@ const OTHERS: &[(&str, Verdict, &str, &str)] = &[
         "a server that is down is checked as often as any other",
         "--check-interval T",
     ),
-    ("addr", Verdict::Left, "the server's own address is checked", ""),
-    ("port", Verdict::Left, "the server's own port is checked", ""),
     (
         "agent-check",
         Verdict::Left,
@@ -63,7 +64,6 @@ const OTHERS: &[(&str, Verdict, &str, &str)] = &[
     ("agent-inter", Verdict::Left, "there are no agents", ""),
     ("agent-port", Verdict::Left, "there are no agents", ""),
     ("agent-send", Verdict::Left, "there are no agents", ""),
-    ("check-send-proxy", Verdict::Left, "checks send no PROXY header", ""),
     ("check-ssl", Verdict::Left, "there is no TLS here", "--check tcp"),
     ("check-alpn", Verdict::Left, "there is no TLS here", ""),
     ("check-sni", Verdict::Left, "there is no TLS here", ""),
@@ -74,7 +74,7 @@ const OTHERS: &[(&str, Verdict, &str, &str)] = &[
     (
         "init-addr",
         Verdict::Moot,
-        "a name that was never found is down until it is; the last address is on record",
+        "a name that was never found is down until it is, of which check says that it cannot be resolved",
         "",
     ),
     (
@@ -132,15 +132,17 @@ const OTHERS: &[(&str, Verdict, &str, &str)] = &[
     ("ciphers", Verdict::Moot, "the server is spoken to without TLS", ""),
 ];
 
-/// All servers become flags; those that did.
-pub(super) fn carry<'a>(pair: &Pair<'a>, sheet: &mut Sheet, cookie: Cookie) -> Vec<Server<'a>> {
+/// All servers become flags; those that did. `ports`: where clients connect, for servers whose port is that.
+pub(super) fn carry<'a>(
+    pair: &Pair<'a>,
+    sheet: &mut Sheet,
+    cookie: Cookie,
+    ports: Vec<u16>,
+) -> Vec<Server<'a>> {
     let mut defaults = Options::new();
-    for line in pair.all(Side::Back, &["default-server"]) {
-        add(&mut defaults, line, line.after(1));
-    }
     let mut writer = Writer {
         cookie,
-        ports: ports(sheet),
+        ports,
         known: Vec::new(),
         names: HashSet::new(),
         ids: HashSet::new(),
@@ -152,47 +154,34 @@ pub(super) fn carry<'a>(pair: &Pair<'a>, sheet: &mut Sheet, cookie: Cookie) -> V
         writer.listen = plan.config.listen;
     }
     let mut lines = pair.all(Side::Back, &["server"]);
-    lines.extend(pair.all(Side::Back, &["server-template"]));
+    for word in ["server-template", "default-server"] {
+        lines.extend(pair.all(Side::Back, &[word]));
+    }
+    // What is a default holds from there on.
     lines.sort_by_key(|line| line.place);
     for line in lines {
-        if writer.is_full() {
-            sheet.left(line, too_many(), "");
-            continue;
-        }
-        let mut options = defaults.clone();
-        if line.word(0) == "server" {
-            add(&mut options, line, line.after(3));
-            writer.server(sheet, line, line.word(1), line.word(2), options);
-            continue;
-        }
-        add(&mut options, line, line.after(4));
-        let (first, last) = line.word(2).split_once('-').unwrap_or(("1", line.word(2)));
-        match (first.parse::<u32>(), last.parse::<u32>()) {
-            (Ok(first), Ok(last)) if (last.saturating_sub(first) as usize) < MOST_SERVERS => {
-                for number in first..=last {
-                    let name = format!("{}{number}", line.word(1));
-                    // What is wrong with one is wrong with all, and said once.
-                    if !writer.server(sheet, line, &name, line.word(3), options.clone()) {
-                        break;
-                    }
-                }
+        match line.word(0) {
+            "default-server" => {
+                add(&mut defaults, line, line.after(1));
+                sheet.moot(line, "the servers behind it have what it says");
             }
-            _ => sheet.left(line, "says how many servers there are in a way that is not understood", ""),
+            _ if writer.is_full() => sheet.left(line, too_many(), ""),
+            "server" => {
+                let mut options = defaults.clone();
+                add(&mut options, line, line.after(3));
+                writer.server(sheet, line, line.word(1), line.word(2), options);
+            }
+            _ => {
+                let mut options = defaults.clone();
+                add(&mut options, line, line.after(4));
+                writer.template(sheet, line, &options);
+            }
         }
     }
     for line in pair.all(Side::Back, &["dispatch"]) {
         sheet.left(line, "there is no address beside those of the servers", "--server NAME=ADDR:PORT");
     }
     writer.servers
-}
-
-/// Where clients connect, for servers whose port is that.
-fn ports(sheet: &Sheet) -> Vec<u16> {
-    let mut ports: Vec<u16> =
-        sheet.values("--listen").filter_map(|address| address.rsplit_once(':')?.1.parse().ok()).collect();
-    ports.sort_unstable();
-    ports.dedup();
-    ports
 }
 
 struct Writer<'a> {
@@ -217,6 +206,31 @@ impl<'a> Writer<'a> {
         self.known.len() >= MOST_SERVERS
     }
 
+    /// `server-template PREFIX N|FIRST-LAST ADDRESS …`
+    fn template(&mut self, sheet: &mut Sheet, line: &'a Directive, options: &Options<'a>) {
+        let (first, last) = line.word(2).split_once('-').unwrap_or(("1", line.word(2)));
+        let (Ok(first), Ok(last)) = (first.parse::<u32>(), last.parse::<u32>()) else {
+            return sheet.left(line, "says how many servers there are in a way that is not understood", "");
+        };
+        if last == 0 || last < first {
+            return sheet.left(line, "is of no server, which HAProxy refuses", "");
+        }
+        if (last - first) as usize >= MOST_SERVERS {
+            return sheet.left(
+                line,
+                too_many(),
+                "a range of what there is; the others by balancer add server",
+            );
+        }
+        for number in first..=last {
+            let name = format!("{}{number}", line.word(1));
+            // What is wrong with one is wrong with all, and said once.
+            if !self.server(sheet, line, &name, line.word(3), options.clone()) {
+                break;
+            }
+        }
+    }
+
     /// False: it is left, and that was said.
     fn server(
         &mut self,
@@ -238,6 +252,11 @@ impl<'a> Writer<'a> {
         let location = match location(address, &self.ports) {
             Ok(location) => location,
             Err(why) => {
+                let why = if line.unset.is_empty() {
+                    why
+                } else {
+                    format!("{} is not set here; set it as HAProxy has it", line.unset())
+                };
                 sheet.left(line, why, "--server NAME=ADDR:PORT");
                 return false;
             }
@@ -325,10 +344,15 @@ impl<'a> Writer<'a> {
         } else if !cookie.is_empty() {
             sheet.part(Verdict::Moot, line, &format!("cookie {cookie}"), "the backend has no cookie", "");
         }
-        for (option, is_kept) in
-            [("weight", true), ("maxconn", true), ("maxqueue", options.contains_key("maxconn"))]
-        {
-            let number = value(options, option);
+        // With minconn alone HAProxy takes it for the limit.
+        let (minconn, maxconn) = (value(options, "minconn"), value(options, "maxconn"));
+        let is_limit = matches!(maxconn, "" | "0") && !matches!(minconn, "" | "0");
+        let limit = if is_limit { minconn } else { maxconn };
+        for (option, number, is_kept) in [
+            ("weight", value(options, "weight"), true),
+            ("maxconn", limit, true),
+            ("maxqueue", value(options, "maxqueue"), !matches!(limit, "" | "0")),
+        ] {
             match number {
                 "" => {}
                 "0" if option != "weight" => {}
@@ -356,9 +380,20 @@ impl<'a> Writer<'a> {
                 text.push_str(flag);
             }
         }
-        if options.contains_key("minconn") {
-            let why = "the limit does not move with the load; maxconn is the limit";
-            sheet.left_part(line, &format!("minconn {}", value(options, "minconn")), why, "maxconn=N");
+        if !minconn.is_empty() {
+            let part = format!("minconn {minconn}");
+            if is_limit {
+                sheet.part(
+                    Verdict::Moot,
+                    line,
+                    &part,
+                    "without maxconn it is the limit, and so it is here",
+                    "",
+                );
+            } else {
+                let why = "the limit does not move with the load; maxconn is the limit";
+                sheet.left_part(line, &part, why, "maxconn=N");
+            }
         }
     }
 

@@ -121,6 +121,20 @@ impl Sheet {
         self.part(Verdict::Left, directive, part, why, nearest);
     }
 
+    /// The same of a part that decides who gets in or where they go.
+    pub(super) fn access_part(
+        &mut self,
+        directive: &Directive,
+        part: &str,
+        why: impl Into<String>,
+        nearest: impl Into<String>,
+    ) {
+        self.left_part(directive, part, why, nearest);
+        if let Some(remark) = self.remarks.last_mut() {
+            remark.is_access = true;
+        }
+    }
+
     fn remark(&mut self, verdict: Verdict, directive: &Directive, text: &str, why: String, nearest: String) {
         let place = directive.place;
         let is_access = verdict == Verdict::Left && rules::is_access(directive);

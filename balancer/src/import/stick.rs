@@ -62,6 +62,11 @@ pub(super) fn read<'a>(pair: &Pair<'a>, sheet: &mut Sheet, is_http: bool) -> Vec
         rule(pair, sheet, &mut groups, line, is_http);
     }
     let own = pair.last(Side::Back, &["stick-table"]);
+    if let Some(table) = pair.last(Side::Front, &["stick-table"])
+        && own.is_none_or(|own| own.place != table.place)
+    {
+        sheet.left(table, "counters of clients are not kept, and nothing sticks by a frontend's table", "");
+    }
     let mut used = false;
     let mut learned = Vec::new();
     for group in groups {
@@ -204,6 +209,10 @@ fn rule<'a>(
         "store-request" => group.stores = true,
         "store-response" => group.learns_from_answers = true,
         other => return sheet.left(line, format!("{other:?} is not understood"), nearest),
+    }
+    if line.word(2).starts_with("hdr(") || line.word(2).starts_with("req.hdr(") {
+        let why = "HAProxy takes what stands behind the last comma of the header, and here all of it counts";
+        sheet.part(Verdict::Differs, line, line.word(2), why, "a header with one value");
     }
     group.lines.push(line);
 }

@@ -1,5 +1,7 @@
 //! Configurations in, flags and remarks out. What they do is shown by `tests/import.rs`.
 
+use std::collections::HashSet;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -10,11 +12,16 @@ const TIMES: &str = "defaults\n mode http\n timeout client 1m\n timeout server 1
 /// What becomes of a text: its sheet, and the file that was read again.
 fn sheet(text: &str) -> Result<(Sheet, String), Stop> {
     let configuration = Configuration::read(&[("f".into(), text.into())], &|_| None).map_err(Stop::Usage)?;
-    let (front, back) = pair::choose(&configuration, None, None).map_err(Stop::Usage)?;
+    let (front, back) = choice::choose(&configuration, None, None).map_err(Stop::Usage)?;
     let pair = Pair::new(&configuration, front, back);
     let sheet = carry(&pair, &[], None)?;
     let file = output::file(&configuration, &sheet, &title(&pair));
     trial::read(&file).unwrap_or_else(|why| panic!("{why}:\n{text}\n{file}"));
+    let from = sheet.flags.iter().flat_map(|flag| flag.from.iter().map(|(place, _)| *place));
+    let said: HashSet<_> = from.chain(sheet.remarks.iter().map(|remark| remark.place)).collect();
+    for line in pair.lines() {
+        assert!(said.contains(&line.place), "nothing is said of {:?}:\n{text}\n{file}", line.text());
+    }
     Ok((sheet, file))
 }
 
@@ -189,6 +196,42 @@ fn lines_become_flags() {
         ),
         ("server-template s 2-3 h.example:80", "--server", &["s2=h.example:80", "s3=h.example:80"]),
         ("server a 10.0.0.1", "--server", &["a=10.0.0.1:80"]),
+        // A default holds from there on.
+        (
+            "server a 10.0.0.1:80 / default-server backup weight 3 / server b 10.0.0.2:80",
+            "--server",
+            &["a=10.0.0.1:80", "b=10.0.0.2:80,weight=3,backup"],
+        ),
+        ("server a 10.0.0.1:80 minconn 7 maxqueue 2", "--server", &["a=10.0.0.1:80,maxconn=7,maxqueue=2"]),
+        // Of two requests of a check the last one, whole.
+        (
+            "server a 10.0.0.1:80 check / option httpchk / http-check connect / http-check send meth GET uri /live / \
+             http-check expect status 200 / http-check connect / http-check send meth GET uri /ready / \
+             http-check expect status 204",
+            "--check ",
+            &["http=/ready,expect=204"],
+        ),
+        (
+            "server a 10.0.0.1:80 check / http-check send meth GET uri /s hdr Host h / option httpchk GET /o",
+            "--check ",
+            &["http=/o,host=h"],
+        ),
+        // Who is the master is asked elsewhere, and the service does not speak HTTP.
+        ("server a 10.0.0.1:80 check port 8008 / option httpchk GET /master", "--check ", &["tcp"]),
+        ("server a 10.0.0.1:80 check port 80 / option httpchk GET /h", "--check ", &["http=/h"]),
+        // Those that are not checked have no say in how often.
+        (
+            "server a 10.0.0.1:80 check inter 9s / server b 10.0.0.2:80 / server c 10.0.0.3:80",
+            "--check-interval",
+            &["9s"],
+        ),
+        ("log stdout format raw local0 / no log", "--access-log", &[]),
+        ("log stdout format raw local0 notice", "--access-log", &[]),
+        (
+            "tcp-request connection expect-proxy layer4 if { src 10.0.0.0/8 ::1 }",
+            "--accept-proxy",
+            &["10.0.0.0/8", "::1"],
+        ),
         ("bind :81,[::1]:82", "--listen", &["127.0.0.1:80", "0.0.0.0:81", "[::1]:82"]),
         ("bind :::81 v4v6", "--listen", &["127.0.0.1:80", "[::]:81", "0.0.0.0:81"]),
         (
@@ -290,6 +333,39 @@ fn what_cannot_be_carried_over_is_said() {
             "server a 10.0.0.1:80 check inter 1s / server b 10.0.0.2:80 check inter 3s",
             "differs: server b … inter 3s",
         ),
+        ("http-reuse never", "differs: http-reuse never"),
+        ("option prefer-last-server", "left: option prefer-last-server"),
+        (
+            "stick-table type string size 9 expire 1s / stick on req.hdr(A)",
+            "differs: stick on … req.hdr(A): HAProxy takes what stands behind the last comma",
+        ),
+        (
+            "server a 10.0.0.1:80 check port 8008 / option httpchk",
+            "left: server a … port 8008: asks elsewhere",
+        ),
+        (
+            "server a 10.0.0.1:80 check port 8008",
+            "left: server a … port 8008: the server's own address and port",
+        ),
+        (
+            "server a 10.0.0.1:80 check / option tcp-check / tcp-check expect string role:master",
+            "left: tcp-check expect … expect string role:master",
+        ),
+        ("server a 10.0.0.1:80 check check-send-proxy", "left: server a … check-send-proxy: checks have"),
+        (
+            "cookie S insert domain .a.org domain .b.org",
+            "differs: cookie S … domain .b.org: each domain has a Set-Cookie of its own",
+        ),
+        (
+            "server a 10.0.0.1:80 / server-template s 3-1 h:80",
+            "left: server-template s 3-1 h:80: is of no server",
+        ),
+        ("server a 10.0.0.1:80 / server b $NOBODY:80", "left: server b :80: $NOBODY is not set here"),
+        (
+            "log stdout format raw local0 / option httplog clf",
+            "differs: option httplog … clf: it is HAProxy's own",
+        ),
+        ("tcp-request connection expect-proxy layer4 if x", "left: tcp-request connection expect-proxy"),
         ("server a 10.0.0.1:80 weight 999", "left: server a … weight 999"),
         ("server a 10.0.0.1:80 / server a 10.0.0.2:80", "left: server a 10.0.0.2:80: server"),
         ("server a 10.0.0.1:80 / server b /run/x", "left: server b /run/x: it is a Unix socket"),
@@ -334,6 +410,126 @@ fn what_is_the_same_is_not_worth_a_remark() {
     }
 }
 
+/// `defaults` with these lines, a frontend and a backend with those.
+fn whole(defaults: &str, front: &str, back: &str) -> Sheet {
+    let lines = |text: &str| text.split(" / ").map(|line| format!(" {line}\n")).collect::<String>();
+    let text = format!(
+        "defaults\n mode http\n timeout client 1m\n timeout server 1m\n timeout connect 5s\n{}\
+         frontend f\n bind 127.0.0.1:80\n default_backend b\n{}backend b\n{} server s 10.0.0.1:80 check\n",
+        lines(defaults),
+        lines(front),
+        lines(back)
+    );
+    sheet(&text).unwrap_or_else(|stop| panic!("{text}: {stop:?}")).0
+}
+
+#[test]
+fn what_a_section_says_takes_the_place_of_what_it_inherits() {
+    let table: &[(&str, &str, &str, &str, &[&str])] = &[
+        // Rules of checks as a whole, and HAProxy 2.6 was asked what it sends.
+        (
+            "option httpchk GET /a / http-check expect status 200",
+            "",
+            "option httpchk GET /b / http-check expect status 204",
+            "--check ",
+            &["--check http=/b,expect=204"],
+        ),
+        (
+            "option httpchk GET /a / http-check expect status 200",
+            "",
+            "http-check send meth GET uri /s",
+            "--check ",
+            &["--check http=/s"],
+        ),
+        (
+            "option httpchk GET /a / http-check expect status 200",
+            "",
+            "option httpchk GET /b",
+            "--check ",
+            &["--check http=/b"],
+        ),
+        (
+            "option httpchk GET /a / http-check disable-on-404",
+            "",
+            "http-check send uri /s",
+            "--check ",
+            &["--check http=/s,drain-on=404"],
+        ),
+        ("log stdout format raw local0", "no log", "", "--access-log", &[]),
+        ("maxconn 9", "maxconn 5", "", "--max-connections", &["--max-connections 5"]),
+        // Access lists have names of their own in each section, and a frontend ignores no persistence.
+        (
+            "",
+            "acl a path_beg /front / ignore-persist if { path_beg /f }",
+            "acl a path_beg /back / ignore-persist if a",
+            "--persist-ignore",
+            &["--persist-ignore /back"],
+        ),
+    ];
+    for (defaults, front, back, flag, expected) in table {
+        let sheet = whole(defaults, front, back);
+        assert_eq!(flags(&sheet, flag), *expected, "{defaults} | {front} | {back}");
+    }
+}
+
+#[test]
+fn what_counts_for_one_side_alone_is_said() {
+    for (defaults, front, back, expected) in [
+        ("option httpclose", "no option httpclose", "", &["differs: option httpclose"][..]),
+        ("option httpclose", "no option httpclose", "no option httpclose", &[]),
+        ("option httpclose", "default option httpclose", "no option httpclose", &[]),
+        ("", "stick-table type ip size 9 store conn_cur", "", &["left: stick-table type ip"]),
+        ("", "use_backend c if x", "", &["left: use_backend c if x: one service has one"]),
+        ("", "use_backend b if x", "", &["left: use_backend b if x: its condition is not looked at"]),
+        ("", "use_backend b / use_backend c", "", &[]),
+    ] {
+        let found = remarks(&whole(defaults, front, back));
+        let is_it = found.len() == expected.len()
+            && found.iter().zip(expected).all(|(remark, expected)| remark.starts_with(expected));
+        // Each of these has a check, and no more is said of it.
+        assert!(is_it, "{defaults} | {front} | {back}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_name_is_one_here_and_no_other_backends() {
+    let name = |back: &str| {
+        let text = format!(
+            "frontend f\n bind :80\n default_backend {back}\nbackend {back}\n server s 10.0.0.1:80\n"
+        );
+        flags(&sheet(&text).expect("carried over").0, "--name").remove(0)
+    };
+    assert_eq!(name("app"), "--name app");
+    assert_eq!(name("-x"), "--name _x");
+    assert_eq!(name("Shop.Web"), "--name shop-web");
+    let (one, other) =
+        (name("production-namespace-webfrontend-8080"), name("production-namespace-webfrontend-8443"));
+    assert_ne!(one, other);
+    assert!(
+        one.starts_with("--name production-namespace-we-") && one.len() == "--name ".len() + LONGEST_NAME
+    );
+}
+
+#[test]
+fn no_name_of_a_section_becomes_a_flag() {
+    let name = "\"b\\n--max-head 1m #\"";
+    let text =
+        format!("frontend f\n bind :80\n default_backend {name}\nbackend {name}\n server s 10.0.0.1:80\n");
+    let (_, file) = sheet(&text).expect("carried over");
+    assert!(!file.lines().any(|line| line.starts_with("--max-head")), "{file}");
+}
+
+#[test]
+fn servers_have_the_port_of_bind_wherever_they_are_tried() {
+    let text = "listen x\n bind 127.0.0.1:80\n server a 10.0.0.1\n server b 10.0.0.2:+1000\n";
+    let configuration = Configuration::read(&[("f".into(), text.into())], &|_| None).expect("read");
+    let (front, back) = choice::choose(&configuration, None, None).expect("one");
+    let pair = Pair::new(&configuration, front, back);
+    let sheet = carry(&pair, &["127.0.0.1:8080".into()], None).expect("carried over");
+    assert_eq!(flags(&sheet, "--listen"), ["--listen 127.0.0.1:8080"]);
+    assert_eq!(flags(&sheet, "--server"), ["--server a=10.0.0.1:80", "--server b=10.0.0.2:1080"]);
+}
+
 #[test]
 fn a_frontend_of_connections_may_have_a_backend_of_requests() {
     let text = "frontend x\n mode tcp\n bind :80\n default_backend y\n\
@@ -352,6 +548,10 @@ fn nothing_is_carried_over_of_a_service_of_which_nothing_is_left() {
             "no bind of x can be carried over; give the address",
         ),
         ("listen x\n bind :80\n server a 10.0.0.1:443 ssl\n", "no server of x can be carried over (f:"),
+        (
+            "frontend x\n use_backend %[hdr(host)]\n default_backend y\n bind :80\nbackend y\n",
+            "y has no server; write one of: --frontend x --backend y, --frontend x --backend BACKEND",
+        ),
         ("listen x\n bind :80\n mode health\n server a 10.0.0.1:80\n", "x has mode health"),
         (
             "frontend x\n mode http\n bind :80\n default_backend y\nbackend y\n mode tcp\n",
@@ -446,6 +646,16 @@ fn line() -> impl Strategy<Value = String> {
         "log",
         "stdout",
         "server-template",
+        "http-reuse",
+        "never",
+        "send",
+        "uri",
+        "connect",
+        "port",
+        "default",
+        "minconn",
+        "tcp-request",
+        "use_backend",
         "1-3",
         "é",
         "x,y",
