@@ -120,7 +120,7 @@ pub(crate) struct IdentityArgs {
     /// Peers whose answers say in a header, X-Balancer, which server they are from and why; repeatable
     #[arg(long, value_name = "CIDR")]
     pub(crate) debug_from: Vec<String>,
-    /// Tell servers by a PROXY header who the client is
+    /// Tell servers by a PROXY header who the client is; checks have one, too
     #[arg(long, value_name = "v1|v2", value_enum)]
     pub(crate) send_proxy: Option<SendProxyArg>,
     /// Tell servers by HTTP headers who the client is

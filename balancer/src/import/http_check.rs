@@ -75,7 +75,7 @@ impl<'a> Check<'a> {
         match last.word(1) {
             "httpchk" => {
                 check.is_http = true;
-                check.http(pair, sheet, last, rules);
+                check.http(in_order(pair, sheet, last, rules));
                 settings.into_iter().for_each(|line| check.setting(line));
                 tcp_rules.iter().for_each(|line| sheet.moot(line, "checks are HTTP"));
             }
@@ -141,51 +141,26 @@ impl<'a> Check<'a> {
     }
 
     /// `option httpchk` and the rules, which are steps of a request each where HAProxy connects more than once.
-    fn http(&mut self, pair: &Pair<'a>, sheet: &mut Sheet, option: &'a Directive, rules: Vec<&'a Directive>) {
-        let depth = |line: Option<&&'a Directive>| line.and_then(|line| pair.section(line));
-        let (of_option, of_rules) = (depth(Some(&option)), depth(rules.first()));
-        let mut lines = if of_rules < of_option {
-            pair.replace(&rules, option);
-            vec![]
-        } else {
-            rules
-        };
-        if of_rules > of_option {
-            // The option's own request is gone with all else that is inherited.
-            match lines.iter().find(|line| line.word(1) == "send") {
-                Some(_) => {}
-                None => {
-                    let why = "HAProxy 2.6 sends no request then, and the check fails; here it is that of the option";
-                    sheet.differs(lines[0], why, "");
-                    lines.insert(0, option);
-                }
-            }
-        } else {
-            lines.push(option);
-            lines.sort_by_key(|line| line.place);
-        }
+    fn http(&mut self, lines: Vec<&'a Directive>) {
         let mut steps = vec![Request::default()];
         for line in lines {
-            let is_first = line.word(1) == "httpchk";
-            if line.word(1) == "connect" && !steps.last().is_some_and(|step| step.lines.is_empty()) {
-                steps.push(Request::default());
+            let last = steps.len() - 1;
+            match line.word(1) {
+                "httpchk" => self.option(&mut steps[0], line),
+                "connect" if !steps[last].lines.is_empty() => {
+                    steps.push(Request::default());
+                    self.rule(&mut steps[last + 1], line);
+                }
+                _ => self.rule(&mut steps[last], line),
             }
-            let index = if is_first { 0 } else { steps.len() - 1 };
-            let mut step = std::mem::take(&mut steps[index]);
-            if is_first {
-                self.option(&mut step, line);
-            } else {
-                self.rule(&mut step, line);
-            }
-            steps[index] = step;
         }
-        self.request = steps.pop().unwrap_or_default();
+        // One that only connects asks nothing.
+        let asks = |step: &Request<'_>| !step.lines.is_empty();
+        let chosen = steps.iter().rposition(asks).unwrap_or_default();
+        self.request = steps.swap_remove(chosen);
         for line in steps.into_iter().flat_map(|step| step.lines) {
-            self.leave(
-                line,
-                line.after(1).join(" "),
-                "a check asks once, and here that is the last of its steps",
-            );
+            let why = "a check asks once, and here that is the last of its steps";
+            self.leave(line, line.after(1).join(" "), why);
         }
     }
 
@@ -242,6 +217,9 @@ impl<'a> Check<'a> {
     }
 
     fn send(&mut self, step: &mut Request<'a>, line: &'a Directive) {
+        if step.path.is_none() {
+            step.with_method(line, "OPTIONS");
+        }
         let mut words = line.after(2).iter().map(String::as_str);
         while let Some(word) = words.next() {
             let value = words.next().unwrap_or_default();
@@ -262,6 +240,29 @@ impl<'a> Check<'a> {
             }
         }
     }
+}
+
+/// The option and the rules that count: what a section says takes the place of all that it inherits, either way.
+fn in_order<'a>(
+    pair: &Pair<'a>,
+    sheet: &mut Sheet,
+    option: &'a Directive,
+    mut rules: Vec<&'a Directive>,
+) -> Vec<&'a Directive> {
+    let (of_option, of_rules) = (pair.section(option), rules.first().and_then(|rule| pair.section(rule)));
+    if of_rules < of_option {
+        pair.replace(&rules, option);
+        return vec![option];
+    }
+    if of_rules == of_option {
+        rules.push(option);
+        rules.sort_by_key(|line| line.place);
+    } else if !rules.iter().any(|line| line.word(1) == "send") {
+        let why = "HAProxy 2.6 sends no request then, and the check fails; here it is that of the option";
+        sheet.differs(rules[0], why, "");
+        rules.insert(0, option);
+    }
+    rules
 }
 
 impl<'a> Request<'a> {

@@ -334,6 +334,11 @@ fn what_cannot_be_carried_over_is_said() {
             "differs: server b … inter 3s",
         ),
         ("http-reuse never", "differs: http-reuse never"),
+        (
+            "server a 10.0.0.1:80 check / option httpchk / http-check connect / http-check send uri /a / \
+             http-check connect / http-check send uri /b / http-check connect",
+            "left: http-check send … send uri /a: a check asks once",
+        ),
         ("option prefer-last-server", "left: option prefer-last-server"),
         (
             "stick-table type string size 9 expire 1s / stick on req.hdr(A)",
