@@ -258,8 +258,11 @@ fn log(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             sheet.left(line, "nothing is sent to syslog; events go to stderr", ACCESS_LOG);
         }
     }
-    for line in targets.iter().filter(|line| line.word(1) == "global" && globals.is_empty()) {
-        sheet.moot(line, "global has no log");
+    for line in targets.iter().filter(|line| line.word(1) == "global") {
+        sheet.moot(
+            line,
+            if globals.is_empty() { "global has no log" } else { "stands for the logs of global" },
+        );
     }
     if let Some(line) = pair.on(Side::Front, &["option", "dontlognull"]) {
         if is_http {
