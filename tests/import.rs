@@ -396,7 +396,7 @@ fn a_cookie_and_a_table() {
     play(
         "both.cfg",
         &[],
-        0,
+        3,
         true,
         "SRV",
         &[
@@ -502,7 +502,7 @@ fn everything_that_was_left_is_told_with_its_line_and_exit_code_3() {
         assert!(list.contains(line) && flags.contains(&format!("# {line}")), "{line}: {list}{flags}");
     }
     assert!(
-        list.ends_with("1 left out, 1 not the same, 14 flags; look at each before you switch\n"),
+        list.ends_with("1 left out, 1 not the same, 15 flags; look at each before you switch\n"),
         "{list}"
     );
     let (code, object, list) = import(more.as_bytes(), &["--json"]);
@@ -521,6 +521,30 @@ fn everything_that_was_left_is_told_with_its_line_and_exit_code_3() {
     assert!(code == Some(2) && list.contains("--name \"No Way\""), "{list}");
     let cookie = object["flags"].as_array().expect("flags").iter().find(|flag| flag["flag"] == "--persist");
     assert_eq!(cookie.expect("a method")["from"][0]["directive"], "cookie SRV insert");
+}
+
+#[test]
+fn a_directory_is_read_as_haproxy_reads_it() {
+    let folder = TempDir::new().expect("folder");
+    let sub = folder.path().join("conf.d");
+    fs::create_dir(&sub).expect("created");
+    let at = PLAIN.find("listen").expect("a section");
+    for (name, content) in
+        [("10-base.cfg", &PLAIN[..at]), ("20-web.cfg", &PLAIN[at..]), ("30-old.bak", "x"), (".s.cfg", "x")]
+    {
+        fs::write(sub.join(name), content).expect("written");
+    }
+    let output = balancer(&["import", "conf.d"], folder.path());
+    let flags = text(&output.stdout);
+    assert_eq!(output.status.code(), Some(0), "{}", text(&output.stderr));
+    assert!(flags.contains("# conf.d/20-web.cfg:3 cookie SRV insert"), "{flags}");
+    fs::create_dir(folder.path().join("empty")).expect("created");
+    let output = balancer(&["import", "empty"], folder.path());
+    let said = text(&output.stderr);
+    assert!(
+        output.status.code() == Some(2) && said.contains("empty has no file that ends in .cfg"),
+        "{said}"
+    );
 }
 
 #[test]

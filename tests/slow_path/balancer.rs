@@ -89,7 +89,7 @@ impl Builder {
             servers: Vec::new(),
             listen: SocketAddr::from(([127, 0, 0, 1], 0)),
             balance: Balance::default(),
-            retry: RetryConfig { retries: 2, redispatch: true },
+            retry: RetryConfig { retries: 2, pause: Duration::from_millis(100), redispatch: true },
             timeouts: Timeouts::default(),
             identity: IdentityConfig::default(),
             mode: Mode::Http,
@@ -177,7 +177,12 @@ impl Builder {
     }
 
     pub fn no_redispatch(mut self) -> Self {
-        self.retry = RetryConfig { retries: 1, redispatch: false };
+        self.retry = RetryConfig { retries: 1, redispatch: false, ..self.retry };
+        self
+    }
+
+    pub fn retry_pause(mut self, pause: Duration) -> Self {
+        self.retry.pause = pause;
         self
     }
 

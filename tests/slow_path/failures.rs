@@ -3,7 +3,7 @@
 use std::io::Write;
 use std::time::Duration;
 
-use super::balancer::{Balancer, Builder, cookie};
+use super::balancer::{Balancer, Builder, cookie, wait_for};
 use super::origin::{Origin, refusing};
 
 fn in_front_of(origin: &Origin) -> Balancer {
@@ -327,6 +327,18 @@ fn whoever_is_cut_off_at_the_end_of_a_drain_can_tell_and_is_in_the_log() {
     balancer.expect_end();
     assert!(client.rest().is_err(), "an answer that the end of the connection ends must not look complete");
     assert!(balancer.log_line(0).ends_with(" fault=cut-off\n"), "{}", balancer.log_line(0));
+}
+
+#[test]
+fn a_user_stays_with_a_server_that_is_back_before_the_pause_is_over() {
+    let address = refusing();
+    let builder = Builder::new([cookie()]).server(address).server(refusing());
+    let balancer = builder.no_redispatch().retry_pause(Duration::from_secs(3)).start();
+    let mut client = balancer.client();
+    client.send("GET / HTTP/1.1\r\nHost: a\r\nCookie: SRV=s1\r\n\r\n");
+    wait_for("the first attempt to fail", || (balancer.stats().retries == 1).then_some(()));
+    let _back = Origin::named_at("s1", address);
+    assert_eq!(client.response().text(), "s1");
 }
 
 #[test]

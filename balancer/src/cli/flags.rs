@@ -97,6 +97,9 @@ pub(crate) struct ServiceArgs {
     /// Attempts to connect to a server after the first one
     #[arg(long, value_name = "N", default_value = "3", value_parser = number(0..=10))]
     pub(crate) retries: u32,
+    /// Time between two attempts to connect to the same server, at most --timeout-connect: in it the server can come back
+    #[arg(long, value_name = "T", default_value = "100ms", value_parser = duration)]
+    pub(crate) retry_pause: Duration,
 }
 
 /// `--mode`.

@@ -49,6 +49,7 @@ const FLAGS: &[(&str, Effect, &str)] = &[
     ("balance", Effect::Nothing, "who is fast has a server already"),
     ("redispatch", Effect::Nothing, "a server that refuses refuses the client, until a check has noticed"),
     ("retries", Effect::Nothing, "a server that refuses refuses the client, until a check has noticed"),
+    ("retry-pause", Effect::Nothing, "a server that refuses refuses the client, until a check has noticed"),
     ("fast-path-exclude", Effect::Works, "these clients always go through the proxy"),
     ("mss", Effect::Works, "SYN and SYN-ACK say no more than that"),
     ("deny", Effect::Works, "the proxy closes them"),

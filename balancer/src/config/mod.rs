@@ -80,7 +80,7 @@ pub struct Config {
     pub state_file: Option<PathBuf>,
     /// `--xdp` and what belongs to it; `None`: no fast path.
     pub datapath: Option<DatapathConfig>,
-    /// `--redispatch`, `--retries`.
+    /// `--redispatch`, `--retries`, `--retry-pause`.
     pub retry: RetryConfig,
     /// `--timeout-…`.
     pub timeouts: Live<Timeouts>,
@@ -337,6 +337,8 @@ impl std::fmt::Display for LogTarget {
 pub struct RetryConfig {
     /// Attempts after the first.
     pub retries: u32,
+    /// Time between two attempts at one server.
+    pub pause: Duration,
     /// The last attempt goes to another server.
     pub redispatch: bool,
 }

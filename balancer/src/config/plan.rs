@@ -112,7 +112,11 @@ impl Config {
             access_log,
             state_file,
             datapath,
-            retry: RetryConfig { retries: service.retries, redispatch: service.redispatch },
+            retry: RetryConfig {
+                retries: service.retries,
+                pause: service.retry_pause,
+                redispatch: service.redispatch,
+            },
             timeouts: Live::from(Timeouts {
                 client: limits.timeout_client,
                 server: limits.timeout_server,

@@ -1,7 +1,9 @@
 //! `balance` and `hash-type`: who gets a client that nothing binds.
 
 use super::pair::{Pair, Side};
-use super::sheet::Sheet;
+use super::server_options::value;
+use super::servers::Server;
+use super::sheet::{Sheet, Verdict};
 use super::trial::trial;
 
 const OTHER_SERVERS: &str =
@@ -37,11 +39,13 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             ("url_param", _) => (line.words.get(2).map(String::as_str), line.after(3)),
             _ => (inner, line.after(2)),
         };
-        let found = ours(word, argument).filter(|(flag, _)| {
-            let needs_http = flag.starts_with("uri") || flag.contains('=');
-            (is_http || !needs_http) && trial(&[("--balance", flag)]).is_ok()
-        });
+        let found = ours(word, argument).filter(|(flag, _)| trial(&[("--balance", flag)]).is_ok());
         match found {
+            Some((flag, _)) if !is_http && (flag.starts_with("uri") || flag.contains('=')) => {
+                rest = &[];
+                sheet.flag("--balance", "roundrobin", &[line]);
+                sheet.because("what HAProxy does with it in mode tcp, too");
+            }
             Some((flag, what)) => {
                 hashes = what == OTHER_SERVERS;
                 sheet.flag("--balance", flag, &[line]);
@@ -59,7 +63,10 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
             }
         }
         if rest != ["path-only"] && !rest.is_empty() {
-            let why = "the whole path without its query, header or parameter is the key, always";
+            let why = match rest[0].as_str() {
+                "len" | "depth" | "whole" => "the whole path without its query is the key, always",
+                _ => "no --balance has such an option",
+            };
             sheet.left_part(line, &rest.join(" "), why, "");
         }
     } else {
@@ -83,5 +90,17 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
         } else {
             sheet.moot(line, "nothing is balanced by a key");
         }
+    }
+}
+
+/// HAProxy fills servers in the order of their ids, which is that of the file unless they say so.
+pub(super) fn first(sheet: &mut Sheet, servers: &[Server<'_>]) {
+    if sheet.values("--balance").all(|algorithm| algorithm != "first") {
+        return;
+    }
+    for server in servers.iter().filter(|server| server.options.contains_key("id")) {
+        let part = format!("id {}", value(&server.options, "id"));
+        let why = "the servers are filled in the order of the flags, and in HAProxy in that of their ids";
+        sheet.part(Verdict::Differs, server.line, &part, why, "the --server lines in that order");
     }
 }

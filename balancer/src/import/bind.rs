@@ -237,7 +237,9 @@ fn read(sheet: &mut Sheet, line: &Directive) -> Option<Bind> {
 /// The listeners of one address; what is wrong is the rest of a sentence.
 fn addresses(text: &str) -> Result<Vec<SocketAddr>, String> {
     let (family, rest) = match text.split_once('@') {
-        Some((family @ ("ipv4" | "ipv6"), rest)) => (Some(family), rest),
+        Some(("ipv4" | "tcp4", rest)) => (Some("ipv4"), rest),
+        Some(("ipv6" | "tcp6", rest)) => (Some("ipv6"), rest),
+        Some(("tcp", rest)) => (None, rest),
         Some(("unix" | "abns" | "fd" | "sockpair" | "uxst" | "quic4" | "quic6" | "udp", _)) => {
             return Err("is no address and port of TCP".into());
         }

@@ -11,6 +11,9 @@ use super::sheet::{Sheet, Verdict};
 use super::trial::trial;
 use super::values::{Bare, ours, seconds, time};
 
+/// That `--check-rise` and `--check-fall` take.
+const MOST_CHECKS: u32 = 100;
+
 /// HAProxy's own, where nothing is said.
 const INTERVAL: &str = "2s";
 
@@ -80,9 +83,13 @@ fn elsewhere(sheet: &mut Sheet, servers: &[&Server<'_>], check: &Check<'_>) -> b
             sheet.left_part(line, part, "the server's own address and port are checked", "");
         }
     }
+    if let Some(line) = check.request.upgrades {
+        let why = "a check asks for no other protocol, so it is never answered so; it connects";
+        sheet.access_part(line, &line.after(1).join(" "), why, "expect=STATUSES of a plain GET");
+    }
     // Told as an option of the server.
     let is_tls = servers.iter().any(|server| server.options.contains_key("check-ssl"));
-    is_tls || !parts.is_empty()
+    is_tls || !parts.is_empty() || check.request.upgrades.is_some()
 }
 
 fn probe(sheet: &mut Sheet, check: &Check<'_>, is_elsewhere: bool) {
@@ -126,6 +133,9 @@ fn probe(sheet: &mut Sheet, check: &Check<'_>, is_elsewhere: bool) {
         }
     }
     sheet.flag("--check", text, &check.lines);
+    if request.host.is_none() {
+        sheet.because("by HTTP/1.1, with the server's address as Host; host=H says another one");
+    }
 }
 
 fn tried(text: &str) -> Result<String, String> {
@@ -179,18 +189,47 @@ fn timing(sheet: &mut Sheet, servers: &[&Server<'_>]) -> String {
             _ => sheet.left_part(server.line, &format!("inter {text}"), "is no time", "--check-interval T"),
         }
     }
+    let hasty = hasty(sheet, servers, &interval);
     for (option, flag, usual) in [("rise", "--check-rise", "2"), ("fall", "--check-fall", "3")] {
         let found = common(sheet, servers, option, |server| {
             let text = value(&server.options, option);
             if text.is_empty() { usual.into() } else { text.into() }
         });
         let Some((text, server)) = found else { continue };
-        match trial(&[(flag, &text)]) {
-            Ok(_) => timed(sheet, flag, &text, server, option),
-            Err(why) => sheet.left_part(server.line, &format!("{option} {text}"), why, format!("{flag} N")),
+        let part = format!("{option} {text}");
+        let Some(count) = text.parse::<u32>().ok().filter(|count| *count > 0) else {
+            sheet.left_part(server.line, &part, "is no number of checks", format!("{flag} N"));
+            continue;
+        };
+        let more = f64::from(count - 1) * hasty;
+        // Whole numbers far below what a float holds.
+        #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "bounded")]
+        let ours = 1 + more.ceil().min(f64::from(MOST_CHECKS)) as u32;
+        timed(sheet, flag, &ours.min(MOST_CHECKS).to_string(), server, option);
+        if ours > MOST_CHECKS {
+            let why = format!("{MOST_CHECKS} checks in a row are the most, and it takes less time");
+            sheet.part(Verdict::Differs, server.line, &part, why, "--check-interval T");
+        } else if ours != count {
+            sheet.because(&format!("{part}, in the same time: checks come four times as often in doubt"));
         }
     }
     interval
+}
+
+/// How many of our checks take the time of one of HAProxy's while a verdict is in doubt: ours come four times as often
+/// then, and HAProxy's at `fastinter`, if that is given.
+fn hasty(sheet: &mut Sheet, servers: &[&Server<'_>], interval: &str) -> f64 {
+    const HASTE: f64 = 4.0;
+    let fast = common(sheet, servers, "fastinter", |server| value(&server.options, "fastinter").into());
+    let Some((text, server)) = fast else { return HASTE };
+    let times = time(&text, Bare::Millis).ok().zip(time(interval, Bare::Millis).ok());
+    match times.filter(|(fast, slow)| !fast.is_zero() && !slow.is_zero()) {
+        Some((fast, slow)) => HASTE * fast.as_secs_f64() / slow.as_secs_f64(),
+        None => {
+            sheet.left_part(server.line, &format!("fastinter {text}"), "is no time", "--check-interval T");
+            HASTE
+        }
+    }
 }
 
 /// A flag of an option that may not have been given.
@@ -214,7 +253,8 @@ fn observe(sheet: &mut Sheet, servers: &[&Server<'_>], is_checked: bool) {
     let line = line_of(server, "observe");
     let kind = match layer.as_str() {
         "layer4" => "connect",
-        "layer7" => "5xx",
+        // Whoever cannot be connected to does not answer either.
+        "layer7" => "connect+5xx",
         _ => {
             return sheet.left_part(
                 line,

@@ -136,8 +136,18 @@ pub(super) fn read<'a>(
             _ => sheet.left_part(line, word, "no cookie here has such an option", ""),
         }
     }
-    if let (Some(key), false) = (key, line.words.iter().any(|word| word == "dynamic")) {
-        sheet.moot(key, "the cookie is not dynamic");
+    if let Some(key) = key.filter(|key| !key.is_no) {
+        let why = if cookie.is_dynamic {
+            "is in the flag for the cookie"
+        } else {
+            "the cookie is not dynamic here"
+        };
+        sheet.moot(key, why);
+    }
+    if mode == "prefix" {
+        let why = "what stands before the ~ is taken off when it names a server; HAProxy takes off any, so behind one \
+                   that is gone the application sees its own cookie there, and not here";
+        sheet.part(Verdict::Differs, line, mode, why, "");
     }
     (cookie, Some((growing.text, line)))
 }

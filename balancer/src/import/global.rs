@@ -53,11 +53,14 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet) {
     number(pair, sheet, "nbthread", "--workers");
     number(pair, sheet, "tune.bufsize", "--max-head");
     number(pair, sheet, "tune.http.maxhdr", "--max-headers");
-    if let Some(line) = pair.last(Side::Global, &["hard-stop-after"]) {
-        match time(line.word(1), Bare::Millis) {
-            Ok(time) => sheet.flag("--drain-timeout", ours(time), &[line]),
-            Err(why) => sheet.left(line, why, "--drain-timeout T"),
-        }
+    match pair.last(Side::Global, &["hard-stop-after"]).map(|line| (line, time(line.word(1), Bare::Millis))) {
+        Some((line, Ok(time))) => sheet.flag("--drain-timeout", ours(time), &[line]),
+        Some((line, Err(why))) => sheet.left(line, why, "--drain-timeout T"),
+        None => sheet.notes.push(
+            "Without hard-stop-after HAProxy's old process serves its connections for as long as they last after a reload; \
+             here they have 30 s, after a reload and at a stop: --drain-timeout T for more."
+                .into(),
+        ),
     }
     owner(pair, sheet);
     for line in pair.all(Side::Global, &["stats"]) {

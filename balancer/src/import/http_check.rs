@@ -36,6 +36,8 @@ pub(super) struct Request<'a> {
     pub(super) expect: Option<String>,
     /// The method, unless it is GET.
     pub(super) method: Option<(&'a Directive, String)>,
+    /// Where another protocol is asked for, or expected to be.
+    pub(super) upgrades: Option<&'a Directive>,
     lines: Vec<&'a Directive>,
 }
 
@@ -167,6 +169,8 @@ impl<'a> Check<'a> {
     /// `option httpchk [METHOD] [URI [VERSION]]`
     fn option(&mut self, step: &mut Request<'a>, line: &'a Directive) {
         let (method, path, version) = match line.after(2) {
+            // Rules above it may have said more.
+            [] if step.path.is_some() => return,
             [] => ("OPTIONS", "/", ""),
             [path] => ("OPTIONS", path.as_str(), ""),
             [method, path, version @ ..] => {
@@ -203,6 +207,9 @@ impl<'a> Check<'a> {
         let words: Vec<&str> = line.after(2).iter().map(String::as_str).collect();
         match words.as_slice() {
             ["status", statuses] if step.expect.is_none() => {
+                if statuses.split(',').all(|status| status.starts_with('1')) {
+                    step.upgrades = Some(line);
+                }
                 step.expect = Some(statuses.replace(',', "+"));
             }
             ["rstatus", pattern] if step.expect.is_none() => match classes(pattern) {

@@ -43,7 +43,7 @@ mod trial;
 mod values;
 
 use std::collections::HashSet;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::PathBuf;
 
@@ -67,7 +67,7 @@ const LONGEST_NAME: usize = 32;
 /// What is imported.
 #[derive(Args, Clone, PartialEq, Eq, Debug)]
 pub struct ImportArgs {
-    /// A configuration; - is stdin. Several are read one after the other, as with several -f of haproxy
+    /// A configuration, or a directory of *.cfg; - is stdin. Several are read one after the other, as with several -f
     #[arg(value_name = "FILE", required = true)]
     pub file: Vec<PathBuf>,
     /// The frontend or listen section to carry over, where there are several
@@ -144,7 +144,7 @@ pub fn import(args: &ImportArgs) -> Result<Imported, Stop> {
 fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Stop> {
     let mut left = LARGEST;
     let mut files = Vec::new();
-    for path in paths {
+    for path in &spread(paths)? {
         let shown = path.display().to_string();
         let mut bytes = Vec::new();
         let outcome = if shown == "-" {
@@ -162,6 +162,31 @@ fn read(paths: &[PathBuf]) -> Result<Vec<(String, Vec<u8>)>, Stop> {
             ))
         })?;
         files.push((if shown == "-" { "stdin".into() } else { shown }, bytes));
+    }
+    Ok(files)
+}
+
+/// In the place of a directory what HAProxy reads of it: the files whose names end in `.cfg`, in the order of their names.
+fn spread(paths: &[PathBuf]) -> Result<Vec<PathBuf>, Stop> {
+    let mut files = Vec::new();
+    for path in paths {
+        let Ok(entries) = fs::read_dir(path) else {
+            files.push(path.clone());
+            continue;
+        };
+        let is_one = |file: &PathBuf| {
+            let is_hidden = file.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+            file.extension().is_some_and(|end| end == "cfg") && !is_hidden
+        };
+        let mut own: Vec<_> = entries.flatten().map(|entry| entry.path()).filter(is_one).collect();
+        own.sort();
+        if own.is_empty() {
+            return Err(Stop::Usage(format!(
+                "{} has no file that ends in .cfg; name a file",
+                path.display()
+            )));
+        }
+        files.extend(own);
     }
     Ok(files)
 }
@@ -210,6 +235,7 @@ fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<She
     persist(pair, &mut sheet, cookie, inserted, is_http);
     rules::ignored(pair, &mut sheet, is_http);
     balance::carry(pair, &mut sheet, is_http);
+    balance::first(&mut sheet, &servers);
     checks::carry(pair, &mut sheet, &servers);
     timeouts::carry(pair, &mut sheet, is_http);
     let can_wait = sheet.values("--server").any(|server| server.contains(",maxconn="));
@@ -218,7 +244,7 @@ fn carry(pair: &Pair<'_>, listen: &[String], wanted: Option<&str>) -> Result<She
     options::max_connections(pair, &mut sheet);
     global::carry(pair, &mut sheet);
     rules::routes(pair, &mut sheet);
-    rules::rest(pair, &mut sheet);
+    rules::rest(pair, &mut sheet, is_http);
     rules::without_effect(pair, &mut sheet);
     rules::variables(pair, &mut sheet);
     rules::others(pair.configuration, pair, &mut sheet);
@@ -359,6 +385,9 @@ fn resolvers(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[servers::Server<'_>]
                 Ok(_) => sheet.flag("--resolver", address, &[line]),
                 Err(why) => sheet.left(line, why, "--resolver ADDR[:PORT]"),
             },
+            "parse-resolv-conf" if section.directives.iter().any(|line| line.word(0) == "nameserver") => {
+                sheet.left(line, "those of /etc/resolv.conf are asked only when no --resolver is given", "");
+            }
             "parse-resolv-conf" => sheet.moot(line, "without --resolver that is who is asked"),
             _ => sheet.left(line, "names are asked for again when their answers are no longer valid", ""),
         }

@@ -107,6 +107,10 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, servers: &[Server<'_>], 
     reuse(pair, sheet);
     for (name, verdict, why, nearest) in OPTIONS {
         for line in pair.on_either(&["option", name]) {
+            if !is_http && name.starts_with("http") {
+                sheet.moot(line, "HAProxy ignores it too: mode tcp reads no HTTP");
+                continue;
+            }
             match verdict {
                 Verdict::Left => sheet.left(line, *why, *nearest),
                 Verdict::Differs => sheet.differs(line, *why, *nearest),
@@ -130,7 +134,11 @@ fn redispatch(pair: &Pair<'_>, sheet: &mut Sheet) {
     match pair.on(Side::Back, &["option", "redispatch"]) {
         None => sheet.implied("--redispatch", "off", "there is no option redispatch"),
         Some(line) => match line.word(2) {
-            "0" => sheet.flag("--redispatch", "off", &[line]),
+            "0" => {
+                sheet.flag("--redispatch", "off", &[line]);
+                let why = "what nothing binds does not go elsewhere either";
+                sheet.part(Verdict::Differs, line, "0", why, "--redispatch on");
+            }
             "" | "-1" => sheet.flag("--redispatch", "on", &[line]),
             other => {
                 sheet.flag("--redispatch", "on", &[line]);

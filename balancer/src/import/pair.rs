@@ -38,6 +38,8 @@ struct Line<'a> {
     is_global: bool,
     /// Somebody has said what becomes of it.
     is_taken: Cell<bool>,
+    /// It was among what somebody has asked for.
+    counts: Cell<bool>,
 }
 
 impl<'a> Pair<'a> {
@@ -56,6 +58,7 @@ impl<'a> Pair<'a> {
                     is_back,
                     is_global,
                     is_taken: Cell::new(false),
+                    counts: Cell::new(false),
                 }));
             }
         }
@@ -137,7 +140,17 @@ impl<'a> Pair<'a> {
 
     /// Which section a line is of, as an index.
     pub(super) fn section(&self, line: &Directive) -> Option<usize> {
-        self.lines.iter().find(|known| std::ptr::eq(known.directive, line)).map(|known| known.section)
+        self.line(line).map(|known| known.section)
+    }
+
+    /// Whether a line counts for the side that was asked about.
+    pub(super) fn counts(&self, line: &Directive) -> bool {
+        self.line(line).is_some_and(|known| known.counts.get())
+    }
+
+    fn line(&self, directive: &Directive) -> Option<&Line<'a>> {
+        let index = self.lines.partition_point(|line| line.directive.place < directive.place);
+        self.lines[index..].iter().find(|line| std::ptr::eq(line.directive, directive))
     }
 
     fn matching(&self, side: Side, words: &[&str]) -> Vec<&Line<'a>> {
@@ -157,6 +170,7 @@ impl<'a> Pair<'a> {
                 Side::Any | Side::Global => true,
             };
             if counts {
+                line.counts.set(true);
                 found.push(line);
             }
         }

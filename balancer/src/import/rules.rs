@@ -144,6 +144,9 @@ const ACCESS: &[(&[&str], &[&str])] = &[
     ),
 ];
 
+/// Rules that mode tcp does not have.
+const HTTP_RULES: &[&str] = &["http-request", "http-response", "http-after-response"];
+
 /// Whether it is such a line.
 pub(super) fn is_access(line: &Directive) -> bool {
     // `http-request deny`, and `tcp-request content reject`.
@@ -193,9 +196,21 @@ pub(super) fn ignored(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
                         }
                     }
                 }
-                None => sheet.left(from, "only the beginning of a path can be what is ignored", nearest),
+                None => {
+                    let why = "only the beginning of a path can be what is ignored";
+                    sheet.left(from, why, nearest);
+                    if !std::ptr::eq(from, line) {
+                        sheet.left(line, why, nearest);
+                    }
+                }
             }
             used.insert(from.place);
+        }
+        if sheet.flags.iter().any(|flag| flag.flag == "--persist-ignore")
+            && sheet.values("--persist").any(|method| !method.starts_with("cookie="))
+        {
+            let why = "no table is looked at or written for such a request either; HAProxy ignores the cookie alone";
+            sheet.differs(line, why, "");
         }
     }
     for acl in pair.all(Side::Any, &["acl"]).into_iter().filter(|acl| !used.contains(&acl.place)) {
@@ -265,13 +280,14 @@ pub(super) fn without_effect(pair: &Pair<'_>, sheet: &mut Sheet) {
                 sheet.moot(line, format!("switches off what {} says", pair.configuration.at(place)));
             }
             (None, None) if line.is_no => sheet.moot(line, "nothing is on that it would switch off"),
+            _ if pair.counts(line) => sheet.moot(line, "is in what is said of other lines"),
             _ => sheet.moot(line, "has no effect on this frontend and this backend, in HAProxy as well"),
         }
     }
 }
 
 /// What nobody has accounted for.
-pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
+pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
     for (line, is_global) in pair.rest() {
         if line.is_conditional {
             sheet.left(
@@ -281,6 +297,8 @@ pub(super) fn rest(pair: &Pair<'_>, sheet: &mut Sheet) {
             );
         } else if is_global {
             super::global::rest(sheet, line);
+        } else if !is_http && HTTP_RULES.contains(&line.word(0)) {
+            sheet.moot(line, "HAProxy ignores it too: mode tcp reads no HTTP");
         } else if !line.is_no {
             let begins = |(words, ..): &&Rule| {
                 words.len() <= line.words.len()

@@ -1,5 +1,6 @@
 //! The file as HAProxy's: sections, their lines, and whom each inherits from.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 
 use super::lexer;
@@ -133,6 +134,7 @@ impl Configuration {
             defaults: None,
             named: HashMap::new(),
             depth: 0,
+            left: Some(EXPANDED),
         };
         for (index, (name, bytes)) in files.iter().enumerate() {
             reader.read.files.push(name.clone());
@@ -181,15 +183,26 @@ struct Reader<'a> {
     named: HashMap<String, (usize, Option<usize>)>,
     /// How many `.if` are open.
     depth: usize,
+    /// Bytes that variables may still come to; `None`: it was too much.
+    left: Option<usize>,
 }
+
+/// A variable may hold the others twice, and the next one that.
+const EXPANDED: usize = 8 * 1024 * 1024;
 
 impl Reader<'_> {
     fn line(&mut self, text: &str, place: Place) -> Result<(), String> {
-        let variable = |name: &str| match (name, self.said.get(name)) {
-            (".FILE", _) => self.read.files.get(place.file).cloned(),
-            (".LINE", _) => Some(place.line.to_string()),
-            (_, Some(said)) => said.clone(),
-            (_, None) => (self.environment)(name),
+        let left = Cell::new(self.left);
+        let variable = |name: &str| {
+            let value = match (name, self.said.get(name)) {
+                (".FILE", _) => self.read.files.get(place.file).cloned(),
+                (".LINE", _) => Some(place.line.to_string()),
+                (_, Some(said)) => said.clone(),
+                (_, None) => (self.environment)(name),
+            };
+            left.set(left.get().and_then(|left| left.checked_sub(value.as_ref().map_or(0, String::len))));
+            // What is too much is told of when the line is read.
+            value.filter(|_| left.get().is_some())
         };
         let mut line = lexer::read(text, &variable).map_err(|rest| format!("the line {rest}"))?;
         let Some(first) = line.words.first().cloned() else { return Ok(()) };
@@ -220,6 +233,12 @@ impl Reader<'_> {
                     let (whole, unset) = lexer::address(word, &variable);
                     *word = whole;
                     line.unset.extend(unset);
+                }
+                self.left = left.get();
+                if self.left.is_none() {
+                    return Err(format!(
+                        "what variables stand for comes to more than {EXPANDED} bytes by this line; set them to less"
+                    ));
                 }
                 let is_conditional = self.depth > 0;
                 let directive =
@@ -433,6 +452,14 @@ mod tests {
         assert_eq!(lines[0].words, ["bind", "/root:80"]);
         assert_eq!((lines[1].word(2), &lines[1].unset[..]), (":${.LINE}", &["NOPE".to_owned()][..]));
         assert_eq!(lines[2].words, ["a", "f:4", "$HOME"]);
+    }
+
+    #[test]
+    fn variables_that_hold_each_other_come_to_an_end() {
+        let lines =
+            (0..40).map(|n| format!(" setenv A{} \"${{A{n}}}${{A{n}}}\"\n", n + 1)).collect::<String>();
+        let found = read(&format!("global\n setenv A0 xxxxxxxx\n{lines}")).expect_err("too much");
+        assert!(found.contains("what variables stand for comes to more than 8388608 bytes"), "{found}");
     }
 
     #[test]

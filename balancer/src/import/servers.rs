@@ -26,6 +26,7 @@ const OWN: &[&str] = &["cookie", "weight", "maxconn", "maxqueue", "backup", "dis
 pub(super) const COMMON: &[&str] = &[
     "check",
     "inter",
+    "fastinter",
     "rise",
     "fall",
     "observe",
@@ -42,12 +43,6 @@ pub(super) const COMMON: &[&str] = &[
 
 /// What there is to say of the others.
 const OTHERS: &[(&str, Verdict, &str, &str)] = &[
-    (
-        "fastinter",
-        Verdict::Differs,
-        "checks come four times as often while a verdict is in doubt, always",
-        "--check-interval T",
-    ),
     (
         "downinter",
         Verdict::Differs,
@@ -283,6 +278,13 @@ impl<'a> Writer<'a> {
                 return false;
             }
         }
+        if address.starts_with("ipv6@")
+            && address.contains(|c: char| c.is_ascii_alphabetic())
+            && !address.contains("::")
+        {
+            let why = "of the addresses of a name the first IPv4 one is taken, else IPv6";
+            sheet.part(Verdict::Differs, line, address, why, "its IPv6 address");
+        }
         self.names.insert(ours);
         sheet.flag("--server", text, &[line]);
         self.remark(sheet, line, &options);
@@ -420,7 +422,7 @@ impl<'a> Writer<'a> {
 /// `ADDR:PORT` as a flag has it.
 fn location(text: &str, ports: &[u16]) -> Result<String, String> {
     let rest = match text.split_once('@') {
-        Some(("ipv4" | "ipv6", rest)) => rest,
+        Some(("ipv4" | "ipv6" | "tcp" | "tcp4" | "tcp6", rest)) => rest,
         Some(_) => return Err("its address is none of TCP".into()),
         None => text,
     };
@@ -436,6 +438,9 @@ fn location(text: &str, ports: &[u16]) -> Result<String, String> {
         _ => (rest, None),
     };
     let bare = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    if bare.starts_with('_') {
+        return Err("its address is a name of services (SRV), and such records are not looked up".into());
+    }
     let is_wild = |address: IpAddr| address.is_unspecified();
     if matches!(bare, "" | "*") || bare.parse().is_ok_and(is_wild) {
         return Err("its address is that of the client's own connection, which is not used here".into());

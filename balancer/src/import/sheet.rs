@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::rules;
-use super::sections::{Directive, Place, short};
+use super::sections::{Directive, Place, Section, short};
 
 /// A flag of the result.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -95,6 +95,24 @@ impl Sheet {
 
     pub(super) fn moot(&mut self, directive: &Directive, why: impl Into<String>) {
         self.remark(Verdict::Moot, directive, &directive.text(), why.into(), String::new());
+    }
+
+    /// About what a section does not say, and HAProxy takes in another way than we do.
+    pub(super) fn missing(
+        &mut self,
+        section: &Section,
+        what: &str,
+        why: impl Into<String>,
+        nearest: impl Into<String>,
+    ) {
+        self.remarks.push(Remark {
+            verdict: Verdict::Differs,
+            place: section.place,
+            directive: short(&format!("{} {} … no {what}", section.word, section.name)),
+            why: why.into(),
+            nearest: nearest.into(),
+            is_access: false,
+        });
     }
 
     /// About a part of a line.

@@ -9,6 +9,9 @@ use super::trial::trial;
 use super::values::{Bare, LONGEST, ours, seconds, size, time};
 use crate::persist::MAX_METHODS;
 
+/// HAProxy learns from whatever a server answers.
+const ANY_ANSWER: &str = "learn-status=2xx+3xx+4xx+5xx";
+
 /// More than a table can have here.
 const MOST_ENTRIES: u64 = 16_000_000;
 
@@ -102,6 +105,10 @@ pub(super) fn read<'a>(pair: &Pair<'a>, sheet: &mut Sheet, is_http: bool) -> Vec
             sheet.differs(group.lines[0], why, "");
         }
         let text = group.text() + &options(sheet, table, &group.key);
+        if matches!(group.key, Key::Header(_)) || text.starts_with("query=") {
+            let why = "it is learned from answers 2xx, 3xx and 401, and in HAProxy from any";
+            sheet.differs(group.lines[0], why, "--persist session=NAME,learn-status=STATUSES, for ids");
+        }
         match trial(&[("--persist", &text)]) {
             Ok(_) => {
                 let mut lines = group.lines;
@@ -141,7 +148,7 @@ impl Group<'_> {
             Key::Id(name, _) => {
                 let places = if self.places.is_empty() { "cookie".to_owned() } else { self.places.join("+") };
                 let learn = if self.stores { "" } else { ",no-request-learn" };
-                format!("session={name},in={places}{learn}")
+                format!("session={name},in={places}{learn},{ANY_ANSWER}")
             }
         }
     }
@@ -154,14 +161,19 @@ fn rule<'a>(
     line: &'a Directive,
     is_http: bool,
 ) {
-    let nearest = "--persist session=NAME, route=NAME, header=NAME, query=NAME or source";
+    let nearest = if is_http {
+        "--persist session=NAME, route=NAME, header=NAME, query=NAME or source"
+    } else {
+        "--persist source"
+    };
     let mut words = line.after(3).iter().map(String::as_str);
     let mut table = String::new();
     while let Some(word) = words.next() {
         match word {
             "table" => words.next().unwrap_or_default().clone_into(&mut table),
             "if" | "unless" => {
-                return sheet.left(line, "a method has no condition", "--persist-ignore PATHPREFIX");
+                let near = if is_http { "--persist-ignore PATHPREFIX" } else { nearest };
+                return sheet.left(line, "a method has no condition", near);
             }
             _ => return sheet.left(line, format!("{word:?} is not understood"), nearest),
         }
@@ -169,6 +181,10 @@ fn rule<'a>(
     let is_response = line.word(1) == "store-response";
     let key = match key(line.word(2), is_response) {
         Ok(key) => key,
+        // All clients at one server, of which the others are spares.
+        Err((why, _)) if line.word(2).split(',').next() == Some("dst") => {
+            return sheet.access_part(line, line.word(2), why, "backup, for all servers but one");
+        }
         Err((why, near)) => return sheet.left(line, why, if near.is_empty() { nearest } else { near }),
     };
     if !is_http && !matches!(key, Key::Source(..)) {
@@ -352,8 +368,12 @@ fn options(sheet: &mut Sheet, line: &Directive, key: &Key) -> String {
         keys(sheet, line, kind, len);
     }
     if let Key::Source(_, None) = key {
-        if kind == "ipv6" {
+        if !matches!(kind, "ip" | "") {
             text += ",mask6=128";
+            if kind != "ipv6" {
+                let why = "an address is a key as it is";
+                sheet.part(Verdict::Differs, line, &format!("type {kind}"), why, "");
+            }
         } else {
             sheet.notes.push(
                 "stick-table type ip: HAProxy 2.6 has no IPv6 clients in such a table; here they are in it, by their /64 \
@@ -474,6 +494,8 @@ pub(super) fn appsession<'a>(pair: &Pair<'a>, sheet: &mut Sheet, is_http: bool) 
     if !learns {
         text.push_str(",no-request-learn");
     }
+    text.push(',');
+    text.push_str(ANY_ANSWER);
     match life.map(|text| (text, time(text, Bare::Millis))) {
         Some((_, Ok(time))) if !time.is_zero() => {
             text += &format!(",timeout={}", ours(seconds(time).min(LONGEST)));
@@ -486,8 +508,7 @@ pub(super) fn appsession<'a>(pair: &Pair<'a>, sheet: &mut Sheet, is_http: bool) 
     match trial(&[("--persist", &text)]) {
         Ok(_) => {
             sheet.notes.push(
-                "appsession: ids count as a whole (len does not cut them), an entry follows its user to another server, and a \
-                 new id is learned from answers 2xx, 3xx and 401 (HAProxy: any); learn-status= says otherwise."
+                "appsession: ids count as a whole (len does not cut them), and an entry follows its user to another server."
                     .into(),
             );
             Some(Learned { text, lines: vec![line] })

@@ -119,17 +119,17 @@ fn lines_become_flags() {
         (
             "stick-table type string size 9 expire 1500 / stick on cookie(A)",
             "--persist",
-            &["session=A,in=cookie,size=9,timeout=2s"],
+            &["session=A,in=cookie,learn-status=2xx+3xx+4xx+5xx,size=9,timeout=2s"],
         ),
         (
             "stick-table type string size 9 expire 1s / stick match req.cook(A) / stick store-response res.cook(A)",
             "--persist",
-            &["session=A,in=cookie,no-request-learn,size=9,timeout=1s"],
+            &["session=A,in=cookie,no-request-learn,learn-status=2xx+3xx+4xx+5xx,size=9,timeout=1s"],
         ),
         (
             "stick-table type string size 9 expire 1s / stick on urlp(a,;) / stick on req.cook(A) / stick on urlp(a)",
             "--persist",
-            &["session=A,in=path+cookie+query,size=9,timeout=1s"],
+            &["session=A,in=path+cookie+query,learn-status=2xx+3xx+4xx+5xx,size=9,timeout=1s"],
         ),
         (
             "stick-table type string size 9 expire 1s / stick on urlp(a) / stick on hdr(B) / cookie C insert",
@@ -139,12 +139,14 @@ fn lines_become_flags() {
         (
             "appsession JS len 9 timeout 1h prefix mode query-string",
             "--persist",
-            &["session=JS,in=cookie+query,prefix-name,no-request-learn,timeout=1h"],
+            &[
+                "session=JS,in=cookie+query,prefix-name,no-request-learn,learn-status=2xx+3xx+4xx+5xx,timeout=1h",
+            ],
         ),
         (
             "appsession JS len 9 timeout 1h request-learn / cookie SRV insert",
             "--persist",
-            &["session=JS,in=cookie+path,timeout=1h", "cookie=SRV,insert"],
+            &["session=JS,in=cookie+path,learn-status=2xx+3xx+4xx+5xx,timeout=1h", "cookie=SRV,insert"],
         ),
         (
             "acl a path_beg /x /y / ignore-persist if a / ignore-persist if { path -m beg /z }",
@@ -156,6 +158,16 @@ fn lines_become_flags() {
         ("balance url_param id", "--balance", &["query=id"]),
         ("balance source", "--balance", &["source"]),
         ("retries 5", "--retries", &["5"]),
+        ("timeout connect 200", "--retry-pause", &["200ms"]),
+        ("timeout client 3s / timeout http-keep-alive 9s", "--timeout-keepalive", &["3s"]),
+        ("mode tcp / balance hdr(X)", "--balance", &["roundrobin"]),
+        ("server a tcp4@10.0.0.1:81", "--server", &["a=10.0.0.1:81"]),
+        ("bind tcp4@:81,ipv6@[::1]:82", "--listen", &["127.0.0.1:80", "0.0.0.0:81", "[::1]:82"]),
+        (
+            "http-check send meth GET uri /h / option httpchk / server a 10.0.0.1:80 check",
+            "--check ",
+            &["http=/h"],
+        ),
         ("no option redispatch", "--redispatch", &["off"]),
         ("timeout queue 3s / server a 10.0.0.1:80 maxconn 5", "--timeout-queue", &["3s"]),
         ("timeout queue 3s", "--timeout-queue", &[]),
@@ -180,8 +192,15 @@ fn lines_become_flags() {
         (
             "default-server inter 5s rise 4 / server a 10.0.0.1:80 check",
             "--check-",
-            &["interval 5s", "rise 4", "fall 3", "timeout 5s"],
+            &["interval 5s", "rise 13", "fall 9", "timeout 5s"],
         ),
+        // In doubt HAProxy checks at fastinter, and we four times as often.
+        (
+            "server a 10.0.0.1:80 check inter 5s fastinter 1s fall 3 rise 1",
+            "--check-",
+            &["interval 5s", "rise 1", "fall 3", "timeout 5s"],
+        ),
+        ("server a 10.0.0.1:80 check observe layer7 on-error mark-down", "--observe", &["connect+5xx"]),
         ("server a 10.0.0.1:80 check observe layer4 on-error mark-down", "--observe", &["connect"]),
         ("server a 10.0.0.1:80 send-proxy-v2", "--send-proxy", &["v2"]),
         (
@@ -326,7 +345,36 @@ fn what_cannot_be_carried_over_is_said() {
         ("bind 127.0.0.1:1000-2000", "left: bind 127.0.0.1:1000-2000: these are 1001 listeners"),
         ("bind 0.0.0.0:80", "left: bind 0.0.0.0:80 … 0.0.0.0:80: --listen"),
         ("server a 10.0.0.1:80 track b/c", "left: server a … track b/c"),
-        ("server a 10.0.0.1:80 check fastinter 1s", "differs: server a … fastinter 1s"),
+        ("server a 10.0.0.1:80 check fastinter x", "left: server a … fastinter x: is no time"),
+        ("server a 10.0.0.1:80 check fall 99", "differs: server a … fall 99: 100 checks in a row"),
+        ("server a 10.0.0.1:80 check rise x", "left: server a … rise x: is no number"),
+        ("balance first / server a 10.0.0.1:80 id 7", "differs: server a … id 7: the servers are filled"),
+        (
+            "server a 10.0.0.1:80 / server b _http._tcp.x:80",
+            "left: server b _http._tcp.x:80: its address is a name of",
+        ),
+        ("server a ipv6@h.example:80", "differs: server a … ipv6@h.example:80: of the addresses"),
+        (
+            "server a 10.0.0.1:80 check / option httpchk / http-check send hdr Upgrade websocket / \
+             http-check expect status 101",
+            "left: http-check expect … expect status 101: a check asks for no other protocol",
+        ),
+        (
+            "stick-table type string size 9 expire 1s / stick on src",
+            "differs: stick-table type … type string: an address is a key as it is",
+        ),
+        (
+            "stick-table type string size 9 expire 1s / stick on hdr(A)",
+            "differs: stick on hdr(A): it is learned from answers 2xx, 3xx and 401",
+        ),
+        (
+            "stick-table type ip size 9 expire 1s / stick on src / ignore-persist if { path_beg /x }",
+            "differs: ignore-persist if { path_beg /x }: no table is looked at",
+        ),
+        ("acl a path_beg -i /s / ignore-persist if a", "left: ignore-persist if a: only the beginning"),
+        ("cookie S prefix", "differs: cookie S … prefix: what stands before the ~"),
+        ("option redispatch 0", "differs: option redispatch … 0"),
+        ("stick-table type ip size 1 / stick on dst", "left: stick on … dst: \"dst\" is no key"),
         ("server a 10.0.0.1:80 weird", "left: server a … weird: no server here"),
         ("server a 10.0.0.1:80 check inter 1s / server b 10.0.0.2:80", "differs: server b … no check"),
         (
@@ -410,6 +458,8 @@ fn what_is_the_same_is_not_worth_a_remark() {
         "option allbackups / server a 10.0.0.1:80 backup / server b 10.0.0.2:80 backup / server c 10.0.0.3:80",
         "stick-table type ip size 1k expire 1h / stick on src",
         "timeout check 1s / timeout queue 1s / maxconn 100 / retries 3",
+        "mode tcp / option httpclose / http-request deny / balance url_param x / timeout http-request 1s",
+        "cookie S insert dynamic / dynamic-cookie-key k",
     ] {
         assert_eq!(remarks(&of(lines)), [""; 0], "{lines}");
     }
@@ -494,6 +544,22 @@ fn what_counts_for_one_side_alone_is_said() {
         // Each of these has a check, and no more is said of it.
         assert!(is_it, "{defaults} | {front} | {back}: {found:#?}");
     }
+}
+
+#[test]
+fn what_is_not_limited_there_is_told_of() {
+    let text = "frontend f\n mode http\n bind :80\n default_backend b\nbackend b\n mode http\n timeout connect 1s\n \
+                server s 10.0.0.1:80\n";
+    let found = remarks(&sheet(text).expect("carried over").0);
+    let begins = |part: &str| found.iter().any(|remark| remark.starts_with(part));
+    assert!(
+        begins("differs: frontend f … no timeout client: without it HAProxy waits for ever"),
+        "{found:?}"
+    );
+    assert!(
+        begins("differs: backend b … no timeout server")
+            && !begins("differs: backend b … no timeout connect")
+    );
 }
 
 #[test]

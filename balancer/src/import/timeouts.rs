@@ -38,6 +38,9 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
     let request = read(Side::Front, "http-request");
     let keep_alive = read(Side::Front, "http-keep-alive");
     let tunnel = read(Side::Back, "tunnel");
+    // A client's silence counts between requests as well.
+    let idle = keep_alive.or(request).or(client);
+    let is_capped = client.zip(idle).is_some_and(|((_, client), (_, idle))| client < idle);
     let mut flag = |flag, found: Option<(&Directive, Duration)>| {
         if let Some((line, time)) = found {
             sheet.flag(flag, ours(time), &[line]);
@@ -49,31 +52,34 @@ pub(super) fn carry(pair: &Pair<'_>, sheet: &mut Sheet, is_http: bool) {
         flag("--timeout-server", server);
         flag("--timeout-request", request.or(client));
         if request.is_none() && client.is_some() {
-            sheet.because("there is no timeout http-request");
+            sheet.because("there is no timeout http-request; here it is for the whole head");
         }
-        if let Some((line, time)) = keep_alive.or(request).or(client) {
+        if let Some((line, time)) = if is_capped { client } else { idle } {
             sheet.flag("--timeout-keepalive", ours(time), &[line]);
-            if keep_alive.is_none() {
+            if is_capped {
+                sheet.because("it is shorter than timeout http-keep-alive, and counts there as well");
+                if let Some((line, _)) = keep_alive {
+                    sheet.moot(line, "timeout client is shorter, and counts there as well");
+                }
+            } else if keep_alive.is_none() {
                 sheet.because("there is no timeout http-keep-alive");
             }
         }
     }
     carry_tunnel(sheet, is_http, tunnel, client, server);
-    let missing: Vec<&str> = [
-        ("timeout client", client.is_none() && is_http),
-        ("timeout server", server.is_none() && is_http),
-        ("timeout connect", connect.is_none()),
-    ]
-    .into_iter()
-    .filter_map(|(name, is_missing)| is_missing.then_some(name))
-    .collect();
-    if !missing.is_empty() {
-        sheet.notes.push(format!(
-            "Without {} HAProxy waits for ever, of which it warns; here the defaults hold, see balancer run --help.",
-            missing.join(", ")
-        ));
+    let given = |side, name| pair.last(side, &["timeout", name]).is_some();
+    for (section, side, name, counts) in [
+        (pair.front, Side::Front, "client", is_http),
+        (pair.back, Side::Back, "server", is_http),
+        (pair.back, Side::Back, "connect", true),
+    ] {
+        if counts && !given(side, name) {
+            let why = "without it HAProxy waits for ever, of which it warns; here the default holds";
+            let nearest = format!("--timeout-{name} T, see balancer run --help");
+            sheet.missing(&pair.configuration.sections[section], &format!("timeout {name}"), why, nearest);
+        }
     }
-    retries(pair, sheet);
+    retries(pair, sheet, connect.map(|(_, time)| time));
 }
 
 /// Without a time of its own a tunnel has those of its two sides.
@@ -109,8 +115,12 @@ pub(super) fn carry_queue(pair: &Pair<'_>, sheet: &mut Sheet, can_wait: bool) {
     }
 }
 
-fn retries(pair: &Pair<'_>, sheet: &mut Sheet) {
+/// HAProxy waits a second before it tries the same server again, or `timeout connect` if that is less.
+fn retries(pair: &Pair<'_>, sheet: &mut Sheet, connect: Option<Duration>) {
     const MOST: u32 = 10;
+    const PAUSE: Duration = Duration::from_secs(1);
+    let pause = connect.map_or(PAUSE, |connect| connect.min(PAUSE));
+    sheet.implied("--retry-pause", ours(pause), "between two attempts at one server, as in HAProxy");
     let Some(line) = pair.last(Side::Back, &["retries"]) else { return };
     match line.word(1).parse::<u32>() {
         Ok(number) => {

@@ -4,7 +4,6 @@ use std::future::poll_fn;
 use std::io::ErrorKind;
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::Duration;
 
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -27,9 +26,6 @@ use crate::proxy::slot::Slot;
 use crate::proxy::timers::Ticks;
 use crate::proxy::upstream::{Reuse, Upstream};
 use crate::visit::Visit;
-
-/// Pause before the same server is tried again: long enough for a restarting listener, too short to be noticed.
-const RETRY_PAUSE: Duration = Duration::from_millis(100);
 
 /// Interim responses to one request; a server that sends more is broken, or wants us to be.
 const INTERIM_LIMIT: u32 = 100;
@@ -161,7 +157,7 @@ impl Session {
                 shared.stats.redispatched(Some(server));
                 visit.refuse();
             } else {
-                tokio::time::sleep(RETRY_PAUSE.min(shared.patience().connect)).await;
+                tokio::time::sleep(retry.pause.min(shared.patience().connect)).await;
             }
         }
     }
