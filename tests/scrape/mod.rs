@@ -169,8 +169,10 @@ fn a_url_is_explained_as_the_command_does_it() {
         ("", "write /explain.json?src=ADDR"),
         ("src=192.0.2.7&sauce=x", "write /explain.json?src=ADDR"),
         ("src=here", "\"here\" is not an address"),
-        ("src=192.0.2.7&header=N:%20o%0d%0aX:%20y%0d%0a%0d%0a", "ends at its first empty line"),
+        ("src=192.0.2.7&header=N:%20o%0d%0aX:%20y%0d%0a%0d%0a", "the header has a line end in it"),
         ("src=192.0.2.7&header=%00", "such a request is refused"),
+        ("src=192.0.2.7&header=A:b%0d%0aCookie:SRV=s1", "the header has a line end in it"),
+        ("src=192.0.2.7&path=/%20HTTP/1.1%0aX:y", "the path has a line end in it"),
     ] {
         let (status, text) = get(&asked, &format!("/explain.json?{query}"));
         let found: Value = serde_json::from_str(&text).expect("an object");

@@ -160,6 +160,11 @@ fn the_terminal_is_given_back_however_it_ends() {
     for signal in [Signal::SIGTERM, Signal::SIGHUP, Signal::SIGINT, Signal::SIGQUIT] {
         let mut terminal = watch(&daemon.admin(), (80, 24));
         terminal.wait_for(&["ending-"]);
+        // These are meant for the service, by whoever sends them to all of its program's name.
+        terminal.signal(Signal::SIGUSR1);
+        terminal.signal(Signal::SIGUSR2);
+        terminal.press("3");
+        terminal.wait_for(&["1 learned tables"]);
         terminal.signal(signal);
         assert_eq!(terminal.wait_until_ended(), 0, "{signal}");
         terminal.wait_until_given_back();

@@ -103,9 +103,17 @@ impl Explanation {
         let client: IpAddr = client
             .parse()
             .map_err(|_| format!("{client:?} is not an address; write for example src=192.0.2.7"))?;
-        let mut head = decoded(question.method.unwrap_or("GET"));
+        let (method, path) = (question.method.unwrap_or("GET"), question.path.unwrap_or("/"));
+        let texts = [("method", method), ("path", path)].into_iter();
+        for (what, text) in texts.chain(question.headers.iter().map(|header| ("header", *header))) {
+            // It would be a request that nobody has asked about.
+            if decoded(text).iter().any(|byte| matches!(byte, b'\r' | b'\n')) {
+                return Err(format!("the {what} has a line end in it; leave it out, a header is one line"));
+            }
+        }
+        let mut head = decoded(method);
         head.push(b' ');
-        head.extend(decoded(question.path.unwrap_or("/")));
+        head.extend(decoded(path));
         head.extend_from_slice(b" HTTP/1.1\r\n");
         let headers: Vec<Vec<u8>> = question.headers.iter().map(|header| decoded(header)).collect();
         let names_host = |header: &Vec<u8>| header.to_ascii_lowercase().starts_with(b"host:");
@@ -124,7 +132,8 @@ impl Explanation {
             Ok(_) => return Err("a request ends at its first empty line; leave line ends out".into()),
             Err(fault) => {
                 return Err(format!(
-                    "such a request is refused: {fault}; a header is NAME: VALUE, a path begins with /"
+                    "such a request is refused: {fault}; a method is a word as GET, a path begins with /, a header is NAME: \
+                     VALUE, and one Host at most"
                 ));
             }
         };

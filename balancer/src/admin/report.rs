@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::Desk;
 use super::tables::Census;
 use super::text::Columns;
+use crate::config::Mode;
 use crate::datapath::view::{DatapathInfo, FastTraffic, FlowRow};
 use crate::proxy::descriptors::Seats;
 use crate::server::{Servers, WHOLE};
@@ -19,6 +20,8 @@ pub struct Info {
     pub name: String,
     /// Of the program.
     pub version: &'static str,
+    /// `--mode`: `http` or `tcp`.
+    pub mode: &'static str,
     /// Of the process.
     pub pid: u32,
     /// Since the service became ready.
@@ -50,6 +53,10 @@ impl Info {
         Self {
             name: config.name.clone(),
             version: env!("CARGO_PKG_VERSION"),
+            mode: match config.mode {
+                Mode::Http => "http",
+                Mode::Tcp => "tcp",
+            },
             pid: std::process::id(),
             uptime_seconds: desk.started.elapsed().as_secs(),
             draining: desk.draining.get(),
@@ -69,6 +76,7 @@ impl Info {
         let mut facts = vec![
             ("name", self.name.clone()),
             ("version", self.version.to_owned()),
+            ("mode", self.mode.to_owned()),
             ("pid", self.pid.to_string()),
             ("uptime_seconds", self.uptime_seconds.to_string()),
             ("draining", if self.draining { "yes" } else { "no" }.to_owned()),

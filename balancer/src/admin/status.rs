@@ -9,7 +9,7 @@
 //! | `clients` | connections `now`, the `most` at one time and the `limit`; connections and requests of the last second |
 //! | `responses` | by class, `none` for requests that ended without |
 //! | `millis` | the mean of the last 1024: `queue`, `connect`, `response`, `total` |
-//! | `waiting` | requests that wait for any server |
+//! | `waiting` | requests that wait for a server, theirs or any |
 //! | `servers` | rows as in `show servers json`, with `fast_traffic`, each with `entries`, `millis`, `sessions`, `sessions_per_second`, `responses`, `failures`, `down_seconds`, `seconds_in_state` |
 //! | `tables` | rows as in `show table json`; these, and the servers' `entries`, are counted every few seconds |
 //! | `fast_path` | null without one: `connections` now, `opened` since its maps were made, and of the connections of the last minute the `share` that was fast (null: there were none) |
@@ -122,7 +122,8 @@ impl Status {
         let (front, service) = (desk.stats.front(Since::Start), desk.stats.service(Since::Start));
         let totals = desk.stats.servers(Since::Start);
         let info = Info::of(desk);
-        let rows = ServerRow::with_traffic(desk).into_iter();
+        let rows = ServerRow::with_traffic(desk);
+        let waiting = service.waiting.0 + rows.iter().map(|row| row.queue as u64).sum::<u64>();
         Self {
             now: clock::unix_millis(),
             ready: desk.is_ready(),
@@ -135,8 +136,12 @@ impl Status {
             },
             responses: front.counters.by_class().into(),
             millis: Millis::of(&service.latencies),
-            waiting: service.waiting.0,
-            servers: rows.zip(&totals).map(|(row, (_, totals))| server(row, totals, census)).collect(),
+            waiting,
+            servers: rows
+                .into_iter()
+                .zip(&totals)
+                .map(|(row, (_, totals))| server(row, totals, census))
+                .collect(),
             tables: census.tables.clone(),
             fast_path: desk.view.is_some().then(|| {
                 let (connections, opened) = desk.service.servers.fast_in_all();

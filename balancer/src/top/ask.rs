@@ -17,8 +17,11 @@ use crate::clock;
 /// Fast connections that are asked for: more than anybody reads, few enough to be written at once.
 pub(super) const MOST_FLOWS: usize = 1000;
 
-/// An answer that took a second is not asked for each second: at most a tenth of the time is spent on us.
+/// An answer that took a second is not asked for each second: at most a tenth of the time is spent on us…
 const SHARE: u32 = 10;
+
+/// …but an instance that was held up once is soon asked again, since what is seen would be taken for what is.
+const LONGEST_PAUSE: Duration = Duration::from_secs(3);
 
 /// Which instance.
 #[derive(Clone, Debug)]
@@ -69,6 +72,11 @@ impl Instance {
     }
 }
 
+/// How long nobody asks after an answer that took so long.
+fn pause_after(interval: Duration, elapsed: Duration) -> Duration {
+    interval.max((elapsed * SHARE).min(LONGEST_PAUSE))
+}
+
 fn understood<T: DeserializeOwned>(text: &str) -> anyhow::Result<T> {
     serde_json::from_str(text).context("its answer is not understood; is it of another version?")
 }
@@ -97,7 +105,7 @@ pub(super) fn keep_asking(
             let started = Instant::now();
             let outcome = instance.ask(&wanted).map(Box::new).map_err(|error| format!("{error:#}"));
             pause = match outcome {
-                Ok(_) => interval.max(started.elapsed() * SHARE),
+                Ok(_) => pause_after(interval, started.elapsed()),
                 Err(_) => interval,
             };
             tell(Report { outcome, pause });
@@ -108,6 +116,15 @@ pub(super) fn keep_asking(
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_slow_answer_is_asked_for_less_often_and_never_long_after() {
+        let (second, millis) = (Duration::from_secs(1), Duration::from_millis);
+        assert_eq!(pause_after(second, millis(20)), second);
+        assert_eq!(pause_after(second, millis(200)), millis(2000));
+        assert_eq!(pause_after(second, millis(10_000)), LONGEST_PAUSE);
+        assert_eq!(pause_after(60 * second, millis(10_000)), 60 * second);
+    }
 
     #[test]
     fn nothing_that_was_sent_becomes_a_command() {

@@ -107,8 +107,9 @@ impl Live {
                 Wish::Go
             }
             Event::Signal(Signal::SIGTSTP) => Wish::Suspend,
-            // Drawing asks for the size. Who has come back from the shell finds another text there.
-            Event::Signal(Signal::SIGWINCH) => Wish::Go,
+            // Drawing asks for the size. Who has come back from the shell finds another text there. USR1 and USR2 are for
+            // the service, and whoever sends them by its program's name reaches us as well.
+            Event::Signal(Signal::SIGWINCH | Signal::SIGUSR1 | Signal::SIGUSR2) => Wish::Go,
             Event::Signal(_) | Event::Gone => Wish::Quit,
         }
     }
@@ -128,10 +129,18 @@ impl Live {
 
 /// Blocked for every thread that comes after, so that they are waited for and interrupt nothing.
 fn blocked_signals() -> anyhow::Result<SigSet> {
-    let signals: SigSet =
-        [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGTSTP, Signal::SIGWINCH]
-            .into_iter()
-            .collect();
+    let signals: SigSet = [
+        Signal::SIGTERM,
+        Signal::SIGINT,
+        Signal::SIGHUP,
+        Signal::SIGQUIT,
+        Signal::SIGTSTP,
+        Signal::SIGWINCH,
+        Signal::SIGUSR1,
+        Signal::SIGUSR2,
+    ]
+    .into_iter()
+    .collect();
     signals.thread_block()?;
     Ok(signals)
 }

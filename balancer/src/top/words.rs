@@ -27,7 +27,7 @@ fn toned(label: &str, text: impl Into<String>, tone: Tone) -> Fact {
 /// A request, and why it went where it went.
 pub fn of_decision(decision: &Decision) -> Vec<Fact> {
     let or = |text: Option<&Clean>, none: &str| text.map_or_else(|| none.to_owned(), ToString::to_string);
-    let status = decision.status.map_or_else(|| "no answer".to_owned(), |status| status.to_string());
+    let status = decision.status.map_or_else(|| "no status".to_owned(), |status| status.to_string());
     let mut facts = vec![
         fact("ended at", decision.time.as_str()),
         fact("client", or(decision.client.as_ref(), "not shown")),
@@ -278,7 +278,7 @@ pub const HELP: &[(&str, &str)] = &[
     ("stuck", "learned entries that name a server: sessions that stay"),
     ("mean", "time of the last requests, queue and answer included"),
     ("failed", "connections refused, answers not understood or broken off"),
-    ("p50, p99", "half of the requests, 99 of 100, took no longer"),
+    ("p50, p99", "half of the requests, 99 of 100, took about so long or less"),
     ("full", "share of a table that is used, without what is on probation"),
     ("probation", "entries used once so far"),
     ("letters", "of the cookie in request and answer, as HAProxy has them"),

@@ -136,10 +136,16 @@ impl Layout {
                 _ => break,
             }
         }
+        // What nobody needs is for those that would be cut.
+        let used = kept.iter().map(|index| widths[*index].saturating_add(GAP)).fold(0, u16::saturating_add);
+        let mut spare = (room - marks + GAP).saturating_sub(used);
         let mut places = Vec::new();
         let mut x = 1 + marks;
         for index in kept {
-            let width = widths[index].min((room + 1).saturating_sub(x));
+            let whole = rows.iter().map(|row| columns(&row.cells[index].text)).max().unwrap_or(0);
+            let more = whole.saturating_sub(widths[index]).min(spare);
+            spare -= more;
+            let width = (widths[index] + more).min((room + 1).saturating_sub(x));
             places.push((index, x, width));
             x = x.saturating_add(width + GAP);
         }

@@ -73,11 +73,20 @@ const FIGURES: [Figure; 7] = [
 
 const STATE: u16 = 20;
 
+/// Names have so much more than they need at least, where all columns have room.
+fn more_for_names(canvas: &Canvas<'_>, status: &Status) -> u16 {
+    let longest = status.servers.iter().map(|server| columns(server.name.as_str())).max().unwrap_or(0);
+    let all = FIGURES[FIGURES.len() - 1].1 + 1;
+    longest.saturating_sub(STATE - 4).min(canvas.area.width.saturating_sub(all))
+}
+
 fn servers(canvas: &mut Canvas<'_>, status: &Status, y: u16, room: u16) -> u16 {
+    let more = more_for_names(canvas, status);
+    let begin = STATE + more;
     canvas.put(1, y, u16::MAX, "servers", canvas.look.title());
-    canvas.put(STATE, y, u16::MAX, "state", canvas.look.title());
-    let fits = |end: u16| end < canvas.area.width;
-    let shown: Vec<&Figure> = FIGURES.iter().filter(|(_, end, _)| fits(*end)).collect();
+    canvas.put(begin, y, u16::MAX, "state", canvas.look.title());
+    let moved = FIGURES.iter().map(|(title, end, figure)| (*title, end + more, *figure));
+    let shown: Vec<Figure> = moved.filter(|(_, end, _)| *end < canvas.area.width).collect();
     for (title, end, _) in &shown {
         canvas.put_right(*end, y, title, canvas.look.title());
     }
@@ -93,8 +102,8 @@ fn servers(canvas: &mut Canvas<'_>, status: &Status, y: u16, room: u16) -> u16 {
         let state =
             if server.backup { format!("{}, backup", server.state) } else { server.state.to_string() };
         canvas.put(1, y, 1, &canvas.look.state(server.state.as_str()).to_string(), tone);
-        canvas.put(3, y, STATE - 4, server.name.as_str(), Style::new());
-        canvas.put(STATE, y, 12, &state, tone);
+        canvas.put(3, y, begin - 4, server.name.as_str(), Style::new());
+        canvas.put(begin, y, 12, &state, tone);
         for (_, end, figure) in &shown {
             canvas.put_right(*end, y, &figure(server), Style::new());
         }

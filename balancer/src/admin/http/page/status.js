@@ -35,7 +35,7 @@ function arrange(parent, rows) {
 
 const whole = (number) => Math.round(number).toLocaleString("en");
 const perSecond = (rate) => rate === 0 || rate >= 10 ? whole(rate) : rate.toFixed(1);
-const percent = (share) => `${share > 0.995 && share < 1 ? ">99" : Math.round(share * 100)} %`;
+const percent = (share) => `${share > 0.995 && share < 1 ? ">99" : share > 0 && share < 0.01 ? "<1" : Math.round(share * 100)} %`;
 // As in logs.
 const clock = (seconds) => `${new Date(seconds * 1000).toISOString().slice(11, 19)} UTC`;
 const many = (count, one, more = `${one}s`) => `${whole(count)} ${count === 1 ? one : more}`;
@@ -185,7 +185,7 @@ class Figure {
 
   // The note under the chart, or what was at the cursor.
   tell() {
-    const sample = this.at === null ? null : this.nearest(this.at);
+    const sample = this.samples.find(({ at }) => at === this.pinned) ?? (this.at === null ? null : this.nearest(this.at));
     const x = sample ? this.x(sample) : -9;
     for (const [name, value] of [["x1", x], ["x2", x], ["y1", 0], ["y2", 100]]) set(this.cursor, name, String(value));
     const parts = sample ? [`${clock(sample.at)}: ${this.read(sample)}`] : this.parts ?? [];
@@ -204,7 +204,7 @@ class Figure {
   }
 
   point(at) {
-    this.at = at;
+    [this.at, this.pinned] = [at, null];
     this.tell();
   }
 
@@ -212,9 +212,13 @@ class Figure {
     const step = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
     if (!step || !this.samples.length) return;
     event.preventDefault();
-    const here = this.at === null ? this.samples.length : this.samples.indexOf(this.nearest(this.at)) + step;
+    const pinned = this.samples.findIndex(({ at }) => at === this.pinned);
+    const at = pinned >= 0 ? pinned : this.at === null ? -1 : this.samples.indexOf(this.nearest(this.at));
+    const here = at < 0 ? this.samples.length : at + step;
     const index = Math.max(0, Math.min(this.samples.length - 1, here));
-    this.point(this.x(this.samples[index]));
+    // The sample stays the one that was asked for while the chart moves on.
+    this.pinned = this.samples[index].at;
+    this.tell();
   }
 }
 
@@ -226,7 +230,7 @@ const figures = {
   latency: new Figure("figure-latency", {
     values: [(sample) => sample.p50_millis, (sample) => sample.p99_millis],
     read: (sample) => sample.p50_millis === null ? "no requests"
-      : `half within ${millis(sample.p50_millis)}, 99 % within ${millis(sample.p99_millis)}`,
+      : `half within about ${millis(sample.p50_millis)}, 99 % within about ${millis(sample.p99_millis)}`,
     top: { words: millis },
   }),
   failures: new Figure("figure-failures", {
@@ -264,7 +268,7 @@ function showFigures(status) {
     [...fast ? ["of the proxy, nobody looks into fast connections"] : [],
       `${many(latest?.in_flight ?? 0, "request")} in flight`, `${whole(status.waiting)} waiting for a server`]);
   const isKnown = latest && latest.p50_millis !== null;
-  show("latency", isKnown ? millis(latest.p50_millis) : "–", isKnown ? "half of them" : "",
+  show("latency", isKnown ? millis(latest.p50_millis) : "–", isKnown ? "or so, half of them" : "",
     [["key", "half of them"], ["key second", `99 %${isKnown ? `: ${millis(latest.p99_millis)}` : ""}`]]);
   show("failures", latest ? perSecond(latest.failures_per_second) : "–", latest ? "/s" : "",
     [`since the start ${many(responses["5xx"], "answer")} 5xx`, many(info.retries, "retry", "retries"), `${whole(info.redispatches)} moved`]);
@@ -393,7 +397,7 @@ function showServers({ servers }) {
   }
   arrange(find("servers").tBodies[0], shown.map((server) => serverRows.get(server.name).row));
   find("no-server").hidden = shown.length > 0;
-  say(find("no-server"), servers.length ? "No server is called like that." : "There is no server.");
+  say(find("no-server"), servers.length ? "No server has that in its name, address or state." : "There is no server.");
   summarise(servers, shown.length);
 }
 
@@ -409,7 +413,7 @@ function summarise(servers, shown) {
   }
   if (shown < servers.length) parts.push(`${shown} shown`);
   say(find("summary"), parts.join(" · "));
-  find("summary").classList.toggle("bad", of("down").length > 0);
+  find("summary").classList.toggle("bad", of("down").length > 0 || of("up").length === 0);
 }
 
 // ---- Tables ----
@@ -445,7 +449,14 @@ function showTables({ tables }) {
 
 // ---- Decisions ----
 
-let decisionRows = new Map(), isPaused = false, lastDecisions = [];
+let lastStatus = null;
+let decisionRows = new Map(), isPaused = false, isReading = false, lastDecisions = [];
+// Where no request is read there is no status, and nothing is wrong with that.
+const isTcp = () => lastStatus?.info.mode === "tcp";
+const statusOf = ({ status }) => status ?? "–";
+const methodsOf = ({ persist }) => persist.replaceAll(",", ", ");
+const timeOf = ({ time }) => time.replace(/^.*T|Z$/g, "");
+const serverOf = ({ server }) => server ?? "nobody";
 
 // The newest first, each with a key of its own.
 function keyed(decisions) {
@@ -453,23 +464,24 @@ function keyed(decisions) {
   return decisions.map((decision) => {
     const text = JSON.stringify(decision), count = seen.get(text) ?? 0;
     seen.set(text, count + 1);
-    return { ...decision, key: `${count} ${text}`, text: text.toLowerCase() };
+    const shown = [timeOf(decision), decision.client ?? "", statusOf(decision), serverOf(decision), decision.letters, methodsOf(decision)];
+    return { ...decision, key: `${count} ${text}`, text: shown.join(" ").toLowerCase() };
   }).reverse();
 }
 
 function decisionRow(decision) {
-  const more = make("button", { type: "button", className: "more", ariaExpanded: "false", ariaLabel: "In words" });
+  const more = make("button", { type: "button", className: "more", ariaExpanded: "false", ariaLabel: `In words: ${timeOf(decision)}` });
   const row = make("tr", {}, make("td", {}, more));
-  const status = decision.status ?? "–";
+  const status = statusOf(decision);
   const columns = {
-    time: decision.time.replace(/^.*T|Z$/g, ""), client: decision.client ?? "", status, server: decision.server ?? "nobody",
-    letters: decision.letters, persist: decision.persist.replaceAll(",", ", "),
+    time: timeOf(decision), client: decision.client ?? "", status, server: serverOf(decision),
+    letters: decision.letters, persist: methodsOf(decision),
   };
   for (const [column, text] of Object.entries(columns)) {
     const cell = make("td", { textContent: text });
     cell.dataset.col = column;
     if (column === "client") cell.className = "client";
-    if (column === "status" && (status >= 500 || status === "–")) cell.className = "bad";
+    if (column === "status" && (status >= 500 || status === "–" && !isTcp())) cell.className = "bad";
     row.append(cell);
   }
   const entry = { row, decision, detail: null };
@@ -477,7 +489,8 @@ function decisionRow(decision) {
     entry.detail = entry.detail ? null : detailRow(decision);
     more.ariaExpanded = String(Boolean(entry.detail));
     // On a busy service it would be gone before it is read.
-    if (entry.detail) isPaused = true;
+    if (entry.detail && !isPaused) isPaused = isReading = true;
+    if (isReading && ![...decisionRows.values()].some(({ detail }) => detail)) isPaused = isReading = false;
     tellPause();
   });
   return entry;
@@ -486,7 +499,8 @@ function decisionRow(decision) {
 function detailRow(decision) {
   const list = make("ol", {}, ...stepItems(steps(decision.persist)));
   const end = decision.server === null ? "No server was asked." : `${decision.server} was asked.`;
-  const outcome = decision.status === null ? " Nobody could be given an answer." : ` The answer was ${decision.status}.`;
+  const none = isTcp() ? "" : " Nobody could be given an answer.";
+  const outcome = decision.status === null ? none : ` The answer was ${decision.status}.`;
   const cell = make("td", { colSpan: 7 }, make("p", { textContent: decision.time }), list,
     make("p", { textContent: `${end}${outcome} ${cookieWords(REQUEST_LETTERS[decision.letters[0]], RESPONSE_LETTERS[decision.letters[1]])}` }));
   return make("tr", { className: "detail" }, cell);
@@ -502,21 +516,23 @@ function showDecisions(decisions) {
   // What is being read stays where it is when rows come in above it.
   const box = find("decisions").parentElement;
   const anchor = box.scrollTop > 0 && [...find("decisions").tBodies[0].rows].find((row) => row.offsetTop >= box.scrollTop);
-  const before = anchor?.offsetTop;
+  const before = anchor?.offsetTop, focused = document.activeElement;
   arrange(find("decisions").tBodies[0], shown.flatMap(({ key }) => {
     const { row, detail } = kept.get(key);
     return detail ? [row, detail] : [row];
   }));
+  // The oldest have gone, and whoever was there goes on with the one that is the oldest now.
+  if (!focused.isConnected) box.querySelector("tbody tr:last-child .more")?.focus({ preventScroll: true });
   if (anchor?.isConnected) box.scrollTop += anchor.offsetTop - before;
   find("decisions").classList.toggle("without-clients", !lastDecisions.some((decision) => decision.client));
   find("no-decision").hidden = shown.length > 0;
-  say(find("no-decision"), lastDecisions.length ? "No decision has that in it." : "No request yet.");
+  say(find("no-decision"), lastDecisions.length ? "No decision has that in it." : "No request since the start.");
   const count = filter ? `${shown.length} of ${lastDecisions.length}` : lastDecisions.length ? `the last ${lastDecisions.length}` : "";
   say(find("decisions-count"), `${isPaused ? "paused: " : ""}${count}`);
 }
 
 function togglePause() {
-  isPaused = !isPaused;
+  [isPaused, isReading] = [!isPaused, false];
   tellPause();
 }
 
@@ -589,12 +605,14 @@ function explained(answer) {
 
 // ---- The header, and the round ----
 
-let lastStatus = null, lastAnswer = null, firstVersion = null, pause = REFRESH, timer = null, isAsking = false;
+let lastAnswer = null, firstVersion = null, pause = REFRESH, timer = null, isAsking = false;
 
-function showHeader({ info, ready }) {
+function showHeader({ info, ready, servers }) {
   document.title = `${info.name} – balancer`;
   say(find("service"), info.name);
-  const [word, kind] = info.draining ? ["draining", "warn"] : ready ? ["ready", "good"] : ["not ready", "warn"];
+  const serves = servers.some(({ state }) => state === "up" || state === "drain");
+  const [word, kind] = info.draining ? ["draining", "warn"] : !ready ? ["not ready", "warn"]
+    : serves ? ["ready", "good"] : ["no server can serve", "bad"];
   say(find("ready"), word);
   find("ready").className = `badge ${kind}`;
   say(find("version"), `balancer ${info.version},`);
@@ -631,8 +649,9 @@ async function ask() {
     if (!response.ok) throw new Error(`status ${response.status}`);
     const status = await response.json();
     firstVersion ??= status.info.version;
+    lastStatus = status;
     show(status);
-    [lastStatus, lastAnswer, pause] = [status, Date.now(), REFRESH];
+    [lastAnswer, pause] = [Date.now(), REFRESH];
     document.body.classList.remove("stale");
     notice(firstVersion === status.info.version ? ""
       : `The balancer was upgraded to ${status.info.version}: reload this page.`);
