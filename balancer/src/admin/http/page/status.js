@@ -268,7 +268,7 @@ function showFigures(status) {
     [...fast ? ["of the proxy, nobody looks into fast connections"] : [],
       `${many(latest?.in_flight ?? 0, "request")} in flight`, `${whole(status.waiting)} waiting for a server`]);
   const isKnown = latest && latest.p50_millis !== null;
-  show("latency", isKnown ? millis(latest.p50_millis) : "–", isKnown ? "or so, half of them" : "",
+  show("latency", isKnown ? `≈ ${millis(latest.p50_millis)}` : "–", isKnown ? "half of them" : "",
     [["key", "half of them"], ["key second", `99 %${isKnown ? `: ${millis(latest.p99_millis)}` : ""}`]]);
   show("failures", latest ? perSecond(latest.failures_per_second) : "–", latest ? "/s" : "",
     [`since the start ${many(responses["5xx"], "answer")} 5xx`, many(info.retries, "retry", "retries"), `${whole(info.redispatches)} moved`]);
